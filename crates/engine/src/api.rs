@@ -1,0 +1,654 @@
+//! The engine as its faces see it. Names accepted by `*_ref: &str` arguments: full id, unambiguous id prefix, or name.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_types::{ByteCount, ContainerId, Digest, ErrorClass, Signal, Span, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::config::{ContainerConfig, HostConfig, Resources, RestartPolicy};
+
+/// Where a daemon keeps its things.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    pub data_root: PathBuf,
+    pub state_root: PathBuf,
+    /// Our shim's binary; a sealed copy of it is made once at start.
+    pub shim_binary: PathBuf,
+    /// Bytes of the static `berth-init` for `--init`; empty when the build has none.
+    pub init_binary: &'static [u8],
+    /// Parent cgroup of all containers (`/berth`).
+    pub cgroup_parent: String,
+    /// Bridge name (`berth0`), its IPv4 network, and the nftables table (`berth`); private instances choose their own.
+    pub bridge_name: String,
+    pub bridge_subnet: String,
+    pub nft_table: String,
+}
+
+/// An error for a person: what failed, why, and what to do. Faces map `class` to their codes.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct EngineError {
+    pub class: ErrorClass,
+    /// The whole chain on one line, operation and object first.
+    pub message: String,
+    pub hint: Option<String>,
+    /// Exit code a CLI should use when this stopped a start: 125, 126 (not executable), 127 (not found).
+    pub exit_code: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+/// Kernel namespaces and cgroup of a running container, read from `/proc` (S-005).
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct KernelView {
+    /// `mnt` -> inode number, for all eight types.
+    pub namespaces: BTreeMap<String, u64>,
+    /// Controller (v1) or `""` (v2) -> path.
+    pub cgroups: BTreeMap<String, String>,
+}
+
+/// Everything `inspect` shows.
+#[derive(Debug, Clone)]
+pub struct ContainerView {
+    pub id: ContainerId,
+    /// Without the leading slash.
+    pub name: String,
+    pub created: Timestamp,
+    pub path: String,
+    pub args: Vec<String>,
+    pub config: ContainerConfig,
+    pub host_config: HostConfig,
+    pub image_id: Digest,
+    pub image_name: String,
+    pub status: Status,
+    pub pid: u32,
+    pub exit_code: i32,
+    pub error: String,
+    pub oom_killed: bool,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub restart_count: u32,
+    pub network: NetworkView,
+    pub mounts: Vec<MountView>,
+    pub log_path: PathBuf,
+    pub resolv_conf_path: PathBuf,
+    pub hostname_path: PathBuf,
+    pub hosts_path: PathBuf,
+    pub driver: String,
+    pub upper_dir: PathBuf,
+    pub work_dir: PathBuf,
+    /// Top to bottom.
+    pub lower_dirs: Vec<PathBuf>,
+    pub exec_ids: Vec<String>,
+    pub kernel: Option<KernelView>,
+    pub size_rw: Option<u64>,
+    pub size_rootfs: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkView {
+    /// `bridge|host|none|container:<id>`
+    pub mode: String,
+    pub network_id: String,
+    pub endpoint_id: String,
+    pub mac: String,
+    pub ipv4: String,
+    pub ipv4_prefix: u8,
+    pub gateway: String,
+    pub ipv6: String,
+    pub ipv6_prefix: u8,
+    pub gateway_v6: String,
+    /// Container port (`80/tcp`) -> (host ip, host port) in force.
+    pub ports: BTreeMap<String, Vec<(String, u16)>>,
+    pub sandbox_key: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MountView {
+    pub kind: String,
+    pub source: String,
+    pub destination: String,
+    pub mode: String,
+    pub writable: bool,
+    pub propagation: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    pub all: bool,
+    pub limit: Option<usize>,
+    pub size: bool,
+    /// Docker's filter map: key -> values.
+    pub filters: Filters,
+}
+
+pub type Filters = BTreeMap<String, Vec<String>>;
+
+#[derive(Debug, Clone, Default)]
+pub struct CreateOutcome {
+    pub id: String,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ExecConfig {
+    pub cmd: Vec<String>,
+    pub env: Vec<String>,
+    pub user: String,
+    pub working_dir: String,
+    pub tty: bool,
+    pub privileged: bool,
+    pub attach_stdin: bool,
+    pub attach_stdout: bool,
+    pub attach_stderr: bool,
+    pub detach_keys: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ExecView {
+    pub id: String,
+    pub container_id: ContainerId,
+    pub config: ExecConfig,
+    pub running: bool,
+    pub exit_code: Option<i32>,
+    pub pid: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct AttachRequest {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// Replay what the log has first.
+    pub logs: bool,
+    pub stream: bool,
+    /// `ctrl-p,ctrl-q` syntax; None: the default.
+    pub detach_keys: Option<String>,
+    /// Bytes already read from the client by the HTTP layer.
+    pub early_input: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitCondition {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct LogOptions {
+    pub stdout: bool,
+    pub stderr: bool,
+    pub follow: bool,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// None: all.
+    pub tail: Option<usize>,
+    pub timestamps: bool,
+}
+
+/// One piece of log in order; `text` includes its newline if the line had one.
+#[derive(Debug, Clone)]
+pub struct LogLine {
+    pub is_stderr: bool,
+    pub time: Timestamp,
+    pub text: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    Modified,
+    Added,
+    Deleted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub kind: ChangeKind,
+    pub path: String,
+}
+
+/// Docker's event message; `sequence` is ours, the cursor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    pub sequence: u64,
+    pub time: Timestamp,
+    /// `container|image|network|daemon`
+    pub kind: String,
+    /// `create`, `start`, `die`, `exec_start: ls` …
+    pub action: String,
+    pub actor_id: String,
+    pub attributes: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct EventOptions {
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// Resume after this sequence number (ours).
+    pub after_sequence: Option<u64>,
+    pub filters: Filters,
+}
+
+/// One sample of what a container uses; cumulative counters as the kernel has them.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Stats {
+    pub read_at: Option<Timestamp>,
+    pub cpu_total_ns: u64,
+    pub cpu_user_ns: u64,
+    pub cpu_system_ns: u64,
+    pub cpu_per_cpu_ns: Vec<u64>,
+    pub system_cpu_ns: u64,
+    pub online_cpus: u32,
+    pub cpu_periods: u64,
+    pub cpu_throttled_periods: u64,
+    pub cpu_throttled_ns: u64,
+    pub memory_usage: u64,
+    pub memory_max_usage: u64,
+    pub memory_limit: u64,
+    pub memory_stats: BTreeMap<String, u64>,
+    pub oom_kills: u64,
+    pub pids_current: u64,
+    pub pids_limit: Option<u64>,
+    /// (major, minor, op, bytes)
+    pub blkio_bytes: Vec<(u64, u64, String, u64)>,
+    pub blkio_ops: Vec<(u64, u64, String, u64)>,
+    pub networks: BTreeMap<String, NetworkCounters>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct NetworkCounters {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct ImageView {
+    pub id: Digest,
+    /// Familiar `name:tag`.
+    pub repo_tags: Vec<String>,
+    pub repo_digests: Vec<String>,
+    pub created: Option<Timestamp>,
+    pub size_bytes: u64,
+    pub architecture: String,
+    pub os: String,
+    pub author: String,
+    pub comment: String,
+    /// The image config's `config` object, verbatim JSON (image-spec).
+    pub config: serde_json::Value,
+    pub diff_ids: Vec<Digest>,
+    pub labels: BTreeMap<String, String>,
+    /// Layer directories, top to bottom.
+    pub layer_dirs: Vec<PathBuf>,
+    pub containers: i64,
+    pub last_tagged: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+pub struct HistoryEntry {
+    /// Image id where known, else `<missing>`.
+    pub id: String,
+    pub created: Option<Timestamp>,
+    pub created_by: String,
+    pub size_bytes: u64,
+    pub comment: String,
+    pub tags: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageDeleted {
+    Untagged(String),
+    Deleted(String),
+}
+
+/// Progress of load, import, save, unpack: one message per change, at most some ten a second.
+#[derive(Debug, Clone, Serialize)]
+pub struct Progress {
+    /// Layer digest (short) or object; empty for a plain line.
+    pub id: String,
+    pub status: String,
+    pub current: Option<ByteCount>,
+    pub total: Option<ByteCount>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct CommitRequest {
+    pub container_ref: String,
+    /// `None`: untagged.
+    pub reference: Option<String>,
+    pub author: String,
+    pub message: String,
+    pub pause: bool,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct PathStat {
+    pub name: String,
+    pub size: u64,
+    /// Go's `os.FileMode` bits, as `X-Docker-Container-Path-Stat` wants.
+    pub go_mode: u32,
+    pub modified: Timestamp,
+    pub link_target: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Top {
+    pub titles: Vec<String>,
+    pub processes: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct UpdateRequest {
+    pub resources: Resources,
+    pub restart_policy: Option<RestartPolicy>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanView {
+    pub steps: Vec<PlanStep>,
+    pub warnings: Vec<String>,
+}
+
+/// One step of `--plan`: what, on which object, and why it is there.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanStep {
+    pub party: berth_types::Party,
+    pub name: String,
+    pub object: String,
+    pub reason: String,
+}
+
+/// Facts for `info`; the face adds what is its own.
+#[derive(Debug, Clone, Default)]
+pub struct InfoView {
+    pub id: String,
+    pub name: String,
+    pub containers: usize,
+    pub running: usize,
+    pub paused: usize,
+    pub stopped: usize,
+    pub images: usize,
+    pub kernel_version: String,
+    pub operating_system: String,
+    pub architecture: String,
+    pub cpus: usize,
+    pub memory_bytes: u64,
+    pub cgroup_driver: String,
+    /// `1`, `2`; hybrid counts as 1.
+    pub cgroup_version: String,
+    pub storage_driver: String,
+    pub storage_status: Vec<(String, String)>,
+    pub default_runtime: String,
+    pub runtimes: Vec<String>,
+    pub security_options: Vec<String>,
+    pub data_root: PathBuf,
+    pub warnings: Vec<String>,
+    /// Kernel features found: name -> yes/no or value (openat2, clone3, cgroup.kill, idmapped mounts …).
+    pub features: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct DiskUsage {
+    pub layers_bytes: u64,
+    pub images: Vec<(ImageView2, u64)>,
+    pub containers: Vec<(String, u64)>,
+}
+
+/// (id, tags) of an image in a disk usage report, with its unique bytes.
+pub type ImageView2 = (String, Vec<String>);
+
+#[derive(Debug, Clone, Default)]
+pub struct PruneOutcome {
+    pub deleted: Vec<String>,
+    pub reclaimed_bytes: u64,
+}
+
+/// A running engine. Cheap to clone through its `Arc`.
+#[derive(Debug)]
+pub struct Engine {
+    _private: (),
+}
+
+type Result<T> = std::result::Result<T, EngineError>;
+/// Chunks of a tar or other byte stream; an `Err` ends it.
+pub type ByteStream = mpsc::Receiver<Result<bytes_chunk::Chunk>>;
+
+/// A chunk of bytes.
+pub mod bytes_chunk {
+    pub type Chunk = Vec<u8>;
+}
+
+#[expect(unused_variables, clippy::unused_async, reason = "seam stubs")]
+impl Engine {
+    /// Recovery is the start: opens the stores, finds shims again, cleans what a crash left, applies restart policies.
+    pub async fn start(options: EngineOptions) -> Result<Arc<Self>> {
+        unimplemented!()
+    }
+
+    // --- containers ---
+    pub async fn create(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<CreateOutcome> {
+        unimplemented!()
+    }
+    /// Dry run of create + start: the ordered steps with reasons; nothing changes.
+    pub async fn plan(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<PlanView> {
+        unimplemented!()
+    }
+    /// Ok(false): it was already running.
+    pub async fn start_container(&self, container_ref: &str) -> Result<bool> {
+        unimplemented!()
+    }
+    /// Ok(false): it was not running.
+    pub async fn stop(
+        &self,
+        container_ref: &str,
+        signal: Option<Signal>,
+        timeout_seconds: Option<i64>,
+    ) -> Result<bool> {
+        unimplemented!()
+    }
+    pub async fn restart(
+        &self,
+        container_ref: &str,
+        signal: Option<Signal>,
+        timeout_seconds: Option<i64>,
+    ) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn kill(&self, container_ref: &str, signal: Option<Signal>) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn pause(&self, container_ref: &str) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn unpause(&self, container_ref: &str) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn remove(&self, container_ref: &str, force: bool, volumes: bool) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn rename(&self, container_ref: &str, new_name: &str) -> Result<()> {
+        unimplemented!()
+    }
+    /// Exit code and an error text of the engine's, if it could not start.
+    pub async fn wait(&self, container_ref: &str, condition: WaitCondition) -> Result<(i32, Option<String>)> {
+        unimplemented!()
+    }
+    /// Resolves once the wait is registered, so a caller can answer headers before the container starts. See `wait`.
+    pub async fn wait_registered(
+        &self,
+        container_ref: &str,
+        condition: WaitCondition,
+    ) -> Result<tokio::sync::oneshot::Receiver<(i32, Option<String>)>> {
+        unimplemented!()
+    }
+    pub async fn inspect(&self, container_ref: &str, size: bool) -> Result<ContainerView> {
+        unimplemented!()
+    }
+    pub async fn list(&self, options: &ListOptions) -> Result<Vec<ContainerView>> {
+        unimplemented!()
+    }
+    pub async fn update(&self, container_ref: &str, update: UpdateRequest) -> Result<Vec<String>> {
+        unimplemented!()
+    }
+    pub async fn top(&self, container_ref: &str, ps_args: &str) -> Result<Top> {
+        unimplemented!()
+    }
+    pub async fn stats(&self, container_ref: &str) -> Result<Stats> {
+        unimplemented!()
+    }
+    pub async fn changes(&self, container_ref: &str) -> Result<Vec<Change>> {
+        unimplemented!()
+    }
+    pub async fn prune_containers(&self, filters: &Filters) -> Result<PruneOutcome> {
+        unimplemented!()
+    }
+    pub async fn resize(&self, container_ref: &str, rows: u16, columns: u16) -> Result<()> {
+        unimplemented!()
+    }
+    /// The container has a terminal: output is raw, not multiplexed.
+    pub async fn has_terminal(&self, container_ref: &str) -> Result<bool> {
+        unimplemented!()
+    }
+    /// Gives the client's stream to the container's shim; answered once it is registered. Works on a created container (before start) too.
+    pub async fn attach(&self, container_ref: &str, client: OwnedFd, request: AttachRequest) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn logs(&self, container_ref: &str, options: LogOptions) -> Result<mpsc::Receiver<LogLine>> {
+        unimplemented!()
+    }
+    pub async fn trace(&self, container_ref: &str) -> Result<Vec<Span>> {
+        unimplemented!()
+    }
+
+    // --- exec ---
+    pub async fn exec_create(&self, container_ref: &str, config: ExecConfig) -> Result<String> {
+        unimplemented!()
+    }
+    /// `client`: the hijacked stream, None when detached. `size`: rows, columns.
+    pub async fn exec_start(
+        &self,
+        exec_id: &str,
+        client: Option<(OwnedFd, Vec<u8>)>,
+        size: Option<(u16, u16)>,
+    ) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn exec_inspect(&self, exec_id: &str) -> Result<ExecView> {
+        unimplemented!()
+    }
+    pub async fn exec_resize(&self, exec_id: &str, rows: u16, columns: u16) -> Result<()> {
+        unimplemented!()
+    }
+
+    // --- files ---
+    pub async fn path_stat(&self, container_ref: &str, path: &str) -> Result<PathStat> {
+        unimplemented!()
+    }
+    pub async fn copy_out(&self, container_ref: &str, path: &str) -> Result<(PathStat, ByteStream)> {
+        unimplemented!()
+    }
+    pub async fn copy_in(
+        &self,
+        container_ref: &str,
+        path: &str,
+        tar: ByteStream,
+        no_overwrite_dir_non_dir: bool,
+        copy_uid_gid: bool,
+    ) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn export(&self, container_ref: &str) -> Result<ByteStream> {
+        unimplemented!()
+    }
+
+    // --- images ---
+    pub async fn images(&self, all: bool, filters: &Filters) -> Result<Vec<ImageView>> {
+        unimplemented!()
+    }
+    pub async fn image(&self, image_ref: &str) -> Result<ImageView> {
+        unimplemented!()
+    }
+    pub async fn history(&self, image_ref: &str) -> Result<Vec<HistoryEntry>> {
+        unimplemented!()
+    }
+    pub async fn tag(&self, image_ref: &str, target: &str) -> Result<()> {
+        unimplemented!()
+    }
+    pub async fn remove_image(&self, image_ref: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleted>> {
+        unimplemented!()
+    }
+    pub async fn prune_images(&self, filters: &Filters) -> Result<PruneOutcome> {
+        unimplemented!()
+    }
+    /// docker-archive or OCI archive, plain, gzip or zstd. Returns the loaded references (or ids where untagged).
+    pub async fn load(&self, tar: ByteStream, progress: mpsc::Sender<Progress>) -> Result<Vec<String>> {
+        unimplemented!()
+    }
+    pub async fn save(&self, image_refs: &[String]) -> Result<ByteStream> {
+        unimplemented!()
+    }
+    /// A root file system tar becomes a one-layer image; returns its id.
+    pub async fn import(
+        &self,
+        tar: ByteStream,
+        reference: Option<&str>,
+        message: &str,
+        changes: &[String],
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Digest> {
+        unimplemented!()
+    }
+    pub async fn commit(&self, request: CommitRequest) -> Result<Digest> {
+        unimplemented!()
+    }
+
+    // --- system ---
+    pub async fn info(&self) -> Result<InfoView> {
+        unimplemented!()
+    }
+    pub async fn disk_usage(&self) -> Result<DiskUsage> {
+        unimplemented!()
+    }
+    /// History from `since` or the cursor, then live until `until`. Never loses silently: a receiver that lags is closed.
+    pub async fn events(&self, options: EventOptions) -> Result<mpsc::Receiver<Event>> {
+        unimplemented!()
+    }
+    /// The default bridge, for `GET /networks`: (id, name, driver, subnet, gateway).
+    pub async fn networks(&self) -> Result<Vec<NetworkSummary>> {
+        unimplemented!()
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct NetworkSummary {
+    pub id: String,
+    pub name: String,
+    pub driver: String,
+    pub subnets: Vec<(String, String)>,
+    pub created: Option<Timestamp>,
+    /// container id -> (name, endpoint id, mac, ipv4/prefix, ipv6/prefix)
+    pub containers: BTreeMap<String, (String, String, String, String, String)>,
+}

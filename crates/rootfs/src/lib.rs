@@ -1,0 +1,8 @@
+//! Everything that touches paths below a container's root: descriptor-relative, resolved by the kernel inside the root
+//! (`openat2`, `RESOLVE_IN_ROOT`), never by joined strings. Mounts are detached mounts on descriptors (new mount API).
+
+pub mod overlay;
+pub mod root_dir;
+
+pub use overlay::{OverlayError, OverlayRootfs};
+pub use root_dir::{RootDir, RootError};
