@@ -1,17 +1,24 @@
 //! Images: load, save, import, tag, history, commit, diff, and the root file systems made of them. Synchronous; the daemon calls it on blocking threads.
 //! SEAM (stub) used by `engine`.
 
+pub mod archive;
+mod changes;
+mod error;
+mod layer_apply;
+mod layer_pack;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_metadata::Metadata;
-use berth_rootfs::{OverlayRootfs, RootDir};
+use berth_rootfs::OverlayRootfs;
 use berth_types::{Digest, Reference, Timestamp};
 
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct ImageError;
+pub use changes::{Change, ChangeKind, changes};
+pub use error::ImageError;
+pub use layer_apply::{Applied, apply};
+pub use layer_pack::pack;
 
 type Result<T> = std::result::Result<T, ImageError>;
 
@@ -60,20 +67,6 @@ pub struct HistoryItem {
     pub is_empty_layer: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    Modified,
-    Added,
-    Deleted,
-}
-
-/// Absolute path inside the container, as Docker's `diff` sorts and reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub kind: ChangeKind,
-    pub path: PathBuf,
-}
-
 #[derive(Debug, Clone, Default)]
 pub struct CommitOptions {
     pub reference: Option<Reference>,
@@ -97,14 +90,14 @@ pub struct ImageStore {
 impl ImageStore {
     /// Opens content, snapshots and image records below the data root; sweeps what a crash left half done.
     pub fn open(_data_root: &Path, _metadata: Arc<Metadata>) -> Result<Self> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     pub fn list(&self) -> Result<Vec<Image>> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// By reference, full id, or unambiguous id prefix (with or without `sha256:`).
     pub fn get(&self, _name_or_id: &str) -> Result<Image> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// docker-archive or OCI archive (tar, optionally gzip or zstd). All or nothing. Returns references, or ids where untagged.
     pub fn load(
@@ -112,11 +105,11 @@ impl ImageStore {
         _tar: &mut (dyn Read + Send),
         _progress: ProgressFn<'_>,
     ) -> Result<Vec<std::result::Result<Reference, Digest>>> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// A tar that is both OCI layout and docker-archive, as Docker writes it.
     pub fn save(&self, _names: &[String], _out: &mut (dyn Write + Send), _progress: ProgressFn<'_>) -> Result<()> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     pub fn import(
         &self,
@@ -124,47 +117,47 @@ impl ImageStore {
         _options: &CommitOptions,
         _progress: ProgressFn<'_>,
     ) -> Result<Digest> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     pub fn tag(&self, _name_or_id: &str, _target: &Reference) -> Result<()> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// Docker's rules: a reference untags and deletes the image when it was the last; an id deletes all, `force` where several references or
     /// stopped containers use it. `used_by(id)` tells whether containers use an image (running ones: never deletable).
     pub fn remove(&self, _name_or_id: &str, _force: bool, _used_by: &dyn Fn(&Digest) -> ImageUse) -> Result<Removed> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     pub fn history(&self, _name_or_id: &str) -> Result<Vec<HistoryItem>> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
 
     /// Upper and work directories for a container, on top of an image's layers. Durable only if asked.
     pub fn prepare(&self, _container_id: &str, _image: &Image, _is_throw_away: bool) -> Result<OverlayRootfs> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// The root file system of an existing container again (after a restart).
     pub fn rootfs(&self, _container_id: &str, _image: &Image) -> Result<OverlayRootfs> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// Renames the writable layer to the trash and deletes it in the background.
     pub fn discard(&self, _container_id: &str) -> Result<()> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// Container ids that have a writable layer (to sweep orphans).
     pub fn prepared(&self) -> Result<Vec<String>> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
 
     pub fn changes(&self, _rootfs: &OverlayRootfs) -> Result<Vec<Change>> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// The writable layer becomes the newest layer of a new image on top of `base`. The caller pauses the container.
     pub fn commit(&self, _base: &Image, _rootfs: &OverlayRootfs, _options: &CommitOptions) -> Result<Digest> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
     /// Bytes of regular files in a writable layer.
     pub fn writable_size(&self, _rootfs: &OverlayRootfs) -> Result<u64> {
-        Err(ImageError)
+        Err(ImageError::Unimplemented("the image store"))
     }
 }
 
@@ -173,42 +166,4 @@ pub enum ImageUse {
     Unused,
     Stopped(String),
     Running(String),
-}
-
-/// `cp` and `export`: tar streams from and into a root that may be hostile (a running container's `/proc/<pid>/root`, or a detached overlay).
-pub mod archive {
-    use super::*;
-
-    /// Metadata of a path in a root, the last link not followed.
-    #[derive(Debug, Clone)]
-    pub struct PathInfo {
-        pub name: String,
-        pub size: u64,
-        /// st_mode
-        pub mode: u32,
-        pub modified: Timestamp,
-        pub link_target: Option<PathBuf>,
-    }
-
-    pub fn stat(_root: &RootDir, _path: &Path) -> Result<PathInfo> {
-        Err(ImageError)
-    }
-    /// Tar of the file or directory, named by its last component, as Docker's `GET archive`.
-    pub fn pack(_root: &RootDir, _path: &Path, _out: &mut (dyn Write + Send)) -> Result<()> {
-        Err(ImageError)
-    }
-    /// Tar of the whole root (`export`), staying on its own file system.
-    pub fn export(_root: &RootDir, _out: &mut (dyn Write + Send)) -> Result<()> {
-        Err(ImageError)
-    }
-    #[derive(Debug, Clone, Copy, Default)]
-    pub struct UnpackOptions {
-        pub no_overwrite_dir_non_dir: bool,
-        /// Keep the archive's owners; else root (or as the archive says for plain Docker: kept).
-        pub keep_owners: bool,
-    }
-    /// Extracts a tar into a directory of the root.
-    pub fn unpack(_root: &RootDir, _path: &Path, _tar: &mut (dyn Read + Send), _options: UnpackOptions) -> Result<()> {
-        Err(ImageError)
-    }
 }
