@@ -1,4 +1,28 @@
-//! Control groups by the cgroupfs driver: v1, v2 and the hybrid layout. STUB: see the owner's work.
+//! Control groups by the cgroupfs driver: v1, v2 and the hybrid layout.
+//!
+//! [`Layout`] says what this host has, [`Resources`] what somebody asked for, [`plan`] turns the two into [`Setting`]s
+//! without touching the kernel, and [`Cgroup`] applies them and drives the life of one group: attach, freeze, kill,
+//! measure, watch, delete. The systemd driver is not here; it would apply the same settings by another way.
+//!
+//! Invariants:
+//! * No threads, no environment, no working directory: every path comes from the layout.
+//! * A limit the host cannot enforce is an error that names the limit, the file and a way out. Nothing is skipped silently.
+//! * Every wait has a deadline.
 
-#[derive(Debug)]
-pub struct Cgroup;
+mod controller;
+mod device;
+mod error;
+mod group;
+mod layout;
+mod plan;
+mod resources;
+mod stats;
+
+pub use controller::Controller;
+pub use device::{Access, DeviceFilter, DeviceKind, DeviceRule};
+pub use error::{CgroupError, PlanError};
+pub use group::Cgroup;
+pub use layout::{Hierarchy, Layout, Unified, Version};
+pub use plan::{Missing, Setting, Value, plan};
+pub use resources::{BlockIo, Cpu, HugetlbLimit, Memory, RdmaLimit, Resources, ThrottleDevice, WeightDevice};
+pub use stats::{BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryStats, PidsStats, Stats};

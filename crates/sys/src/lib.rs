@@ -1,3 +1,5 @@
 //! The only unsafe code: system calls that rustix does not wrap, one typed wrapper per call.
 //!
 //! Raw descriptor numbers do not leave this crate; every descriptor is close-on-exec until the moment it must not be.
+
+pub mod seccomp;
