@@ -42,7 +42,26 @@ pub struct CreateOptions {
     pub stdio: Stdio,
     /// Ready seccomp program (`berth_seccomp::Program` bytes) instead of `linux.seccomp` of the spec.
     pub seccomp_program: Option<Vec<u8>>,
+    /// What most callers leave at its default.
+    pub tuning: Tuning,
 }
+
+/// Rarely used switches of create; `Tuning::default()` is right for the shim.
+#[derive(Debug, Default)]
+pub struct Tuning {
+    /// Do not join a fresh session keyring.
+    pub keep_keyring: bool,
+    /// `MS_MOVE` and chroot instead of `pivot_root` (root file system in an initramfs).
+    pub no_pivot: bool,
+    /// File descriptors 3..3+n stay open in the container's process.
+    pub preserve_fds: u32,
+    /// Let this step fail (tests of the roll-back).
+    pub fault: Option<Fault>,
+}
+
+/// A step of the plan, by its index in the order of application, that fails with `EIO` before it does anything.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault(pub usize);
 
 /// A process of ours: the container's init or an exec.
 #[derive(Debug)]
