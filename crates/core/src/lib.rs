@@ -1,1 +1,16 @@
+//! Containerd-shaped objects: tasks on their shims, the life cycle they obey, bundles on disk, and the event log.
+//!
+//! What is absent: Docker's policy (names, restart, configs; crate `engine`), wire formats (faces), kernel work (the shim's runtime).
+//! Invariant: no lock is held across an await; operations on one task are serialised by its owner.
 
+pub mod binary;
+pub mod bundle;
+pub mod events;
+pub mod lifecycle;
+pub mod task;
+
+pub use binary::SealedBinary;
+pub use bundle::Bundle;
+pub use events::{Event, EventLog};
+pub use lifecycle::{Operation, Phase, TransitionError};
+pub use task::{Task, TaskError, TaskManager};
