@@ -1,1 +1,21 @@
-fn main() {}
+//! `berthd`, the daemon: arguments, sockets, wiring. Everything else is in the engine and its faces.
+
+mod embedded;
+mod options;
+mod run;
+mod socket;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let options = options::Options::parse();
+    match run::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", berth_types::report(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}

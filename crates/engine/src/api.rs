@@ -20,6 +20,8 @@ pub struct EngineOptions {
     pub shim_binary: PathBuf,
     /// Bytes of the static `berth-init` for `--init`; empty when the build has none.
     pub init_binary: &'static [u8],
+    /// OCI archive of the image `hello`, loaded the first time somebody asks for `hello` and the store has none; empty when the build has none.
+    pub hello_image: &'static [u8],
     /// Parent cgroup of all containers (`/berth`).
     pub cgroup_parent: String,
     /// Bridge name (`berth0`), its IPv4 network, and the nftables table (`berth`); private instances choose their own.
@@ -626,6 +628,11 @@ impl Engine {
     }
 
     // --- system ---
+    /// Gives up what the engine holds in the kernel for itself (bridge, nftables table, empty parent cgroup), for private
+    /// instances that end. Refused while containers run.
+    pub async fn release(&self) -> Result<()> {
+        unimplemented!()
+    }
     pub async fn info(&self) -> Result<InfoView> {
         unimplemented!()
     }

@@ -1,0 +1,62 @@
+//! The command line of `berthd`.
+
+use std::path::PathBuf;
+
+/// The Berth engine: Docker's API on a unix socket, containers that outlive it.
+#[derive(Debug, clap::Parser)]
+#[command(name = "berthd", version, about, after_help = EXAMPLES)]
+pub(crate) struct Options {
+    /// Directory of images, containers and logs
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/berth")]
+    pub(crate) root: PathBuf,
+
+    /// Directory of sockets and running tasks
+    #[arg(long, value_name = "DIR", default_value = "/run/berth")]
+    pub(crate) state: PathBuf,
+
+    /// Parent cgroup of all containers
+    #[arg(long, value_name = "PATH", default_value = "/berth")]
+    pub(crate) cgroup_parent: String,
+
+    /// Cgroup driver; only cgroupfs is there yet
+    #[arg(long, value_name = "DRIVER", default_value = "cgroupfs")]
+    pub(crate) cgroup_manager: String,
+
+    /// Name of the bridge of the default network
+    #[arg(long, value_name = "NAME", default_value = "berth0")]
+    pub(crate) bridge: String,
+
+    /// IPv4 network of the bridge; its first address is the gateway
+    #[arg(long, value_name = "CIDR", default_value = "172.20.0.0/16")]
+    pub(crate) subnet: String,
+
+    /// Name of the nftables table
+    #[arg(long, value_name = "NAME", default_value = "berth")]
+    pub(crate) nft_table: String,
+
+    /// The shim's binary [default: containerd-shim-berth-v1 beside berthd]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shim: Option<PathBuf>,
+
+    /// Group whose members may use the socket [default: root alone]
+    #[arg(long, value_name = "GID")]
+    pub(crate) group: Option<u32>,
+
+    /// Log filter: error, warn, info, debug, trace, or per target
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub(crate) log_level: String,
+
+    /// Log format
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub(crate) log_format: String,
+
+    /// Give up every hold on the kernel (bridge, firewall table, sockets) on SIGTERM when no container runs
+    #[arg(long)]
+    pub(crate) private: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  berthd                                           the machine's engine
+  berthd --root /tmp/b/root --state /tmp/b/state --bridge b0 --subnet 10.99.0.0/24 --nft-table b --cgroup-parent /b --private
+                                                   a private instance; use it with berth -H unix:///tmp/b/state/docker.sock";

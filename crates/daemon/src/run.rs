@@ -1,0 +1,111 @@
+//! Wiring: log, directories, engine, socket, signals.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_docker::FaceOptions;
+use berth_engine::api::{Engine, EngineOptions};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::options::Options;
+use crate::{embedded, socket};
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum RunError {
+    #[error("cgroup manager {0:?} is not supported yet; use cgroupfs")]
+    CgroupManager(String),
+    #[error("log filter {filter:?} is not valid")]
+    LogFilter { filter: String, source: tracing_subscriber::filter::ParseError },
+    #[error("cannot find the shim containerd-shim-berth-v1 at {}; name it with --shim", .0.display())]
+    NoShim(PathBuf),
+    #[error("cannot find out where berthd itself is")]
+    OwnPath(#[source] std::io::Error),
+    #[error("cannot start the async runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot start the engine")]
+    Engine(#[source] berth_engine::api::EngineError),
+    #[error("cannot watch for signal {name}")]
+    Signal { name: &'static str, source: std::io::Error },
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    start_log(&options)?;
+    if options.cgroup_manager != "cgroupfs" {
+        return Err(RunError::CgroupManager(options.cgroup_manager).into());
+    }
+    socket::ensure_directory(&options.root, 0o711)?;
+    socket::ensure_directory(&options.state, 0o711)?;
+    // One thread: the work is the kernel's, and a second worker costs memory and wake-ups on every start.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .thread_stack_size(512 << 10)
+        .build()
+        .map_err(RunError::Runtime)?;
+    runtime.block_on(serve(options))
+}
+
+fn start_log(options: &Options) -> Result<(), RunError> {
+    let filter = EnvFilter::try_new(&options.log_level)
+        .map_err(|source| RunError::LogFilter { filter: options.log_level.clone(), source })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    builder.with_ansi(false).init();
+    Ok(())
+}
+
+fn find_shim(options: &Options) -> Result<PathBuf, RunError> {
+    let path = match &options.shim {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().map_err(RunError::OwnPath)?.with_file_name("containerd-shim-berth-v1"),
+    };
+    if path.is_file() { Ok(path) } else { Err(RunError::NoShim(path)) }
+}
+
+fn engine_options(options: &Options) -> Result<EngineOptions, RunError> {
+    Ok(EngineOptions {
+        data_root: options.root.clone(),
+        state_root: options.state.clone(),
+        shim_binary: find_shim(options)?,
+        init_binary: embedded::INIT,
+        hello_image: embedded::HELLO_IMAGE,
+        cgroup_parent: options.cgroup_parent.clone(),
+        bridge_name: options.bridge.clone(),
+        bridge_subnet: options.subnet.clone(),
+        nft_table: options.nft_table.clone(),
+    })
+}
+
+async fn serve(options: Options) -> Result<(), Failure> {
+    let listener = socket::bind(&options.state.join("docker.sock"), options.group)?;
+    let engine = Engine::start(engine_options(&options)?).await.map_err(RunError::Engine)?;
+    let face = FaceOptions {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        git_commit: option_env!("BERTH_COMMIT").unwrap_or("unknown").to_owned(),
+        build_time: option_env!("BERTH_BUILD_TIME").unwrap_or("unknown").to_owned(),
+    };
+    let router = berth_docker::router(Arc::clone(&engine), face);
+    tracing::info!(root = %options.root.display(), state = %options.state.display(), "berthd is ready");
+    until_signal(listener, router).await?;
+    if options.private {
+        engine.release().await.map_err(RunError::Engine)?;
+    }
+    Ok(())
+}
+
+/// Serves until SIGTERM or SIGINT. There is nothing to shut down: containers live on, and the next start is a recovery.
+async fn until_signal(listener: UnixListener, router: axum::Router) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|source| RunError::Signal { name: "TERM", source })?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| RunError::Signal { name: "INT", source })?;
+    let serving = berth_docker::serve(listener, router);
+    tokio::select! {
+        served = serving => served.map_err(Failure::from),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,27 @@
+//! The routes, and who answers each.
+
+mod container;
+mod exec;
+mod image;
+mod system;
+mod unsupported;
+
+use axum::Router;
+
+use crate::state::Face;
+
+pub(crate) fn routes() -> Router<Face> {
+    Router::new()
+        .merge(container::routes())
+        .merge(exec::routes())
+        .merge(image::routes())
+        .merge(system::routes())
+        .merge(unsupported::routes())
+        .fallback(unsupported::no_such_page)
+        .method_not_allowed_fallback(unsupported::no_such_page)
+}
+
+/// Docker's booleans in queries: `1`, `true`, `True`, anything but `0`, `false`, `no`, `none` and empty.
+pub(crate) fn is_true(text: Option<&str>) -> bool {
+    !matches!(text.unwrap_or("").to_ascii_lowercase().as_str(), "" | "0" | "false" | "no" | "none")
+}

@@ -1,0 +1,32 @@
+//! `GET /system/df`
+
+use axum::Json;
+use axum::extract::State;
+use berth_engine::api::ListOptions;
+use berth_types::Timestamp;
+use serde_json::{Value, json};
+
+use crate::error::ApiResult;
+use crate::state::Face;
+use crate::wire::summary;
+
+pub(super) async fn disk_usage(State(face): State<Face>) -> ApiResult<Json<Value>> {
+    let usage = face.engine.disk_usage().await?;
+    let views = face.engine.list(&ListOptions { all: true, size: true, ..ListOptions::default() }).await?;
+    let images = face.engine.images(true, &Default::default()).await?;
+    let image = |view: &berth_engine::api::ImageView| {
+        let id = view.id.to_string();
+        let unique = usage.images.iter().find(|((known, _), _)| *known == id).map_or(0, |(_, bytes)| *bytes);
+        let mut wire = crate::wire::image::summary(view);
+        wire["SharedSize"] = json!(view.size_bytes.saturating_sub(unique));
+        wire
+    };
+    let now = Timestamp::now();
+    Ok(Json(json!({
+        "LayersSize": usage.layers_bytes,
+        "Images": images.iter().map(image).collect::<Vec<_>>(),
+        "Containers": views.iter().map(|view| summary::into_wire(view, now)).collect::<Vec<_>>(),
+        "Volumes": [],
+        "BuildCache": [],
+    })))
+}

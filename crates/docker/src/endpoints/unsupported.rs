@@ -1,0 +1,91 @@
+//! Endpoints of the API that we know and do not have yet: each says so by name, in the shape Docker uses.
+
+use axum::Json;
+use axum::Router;
+use axum::routing::{any, get};
+use berth_types::ErrorClass;
+use http::{Method, Uri};
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, ApiResult};
+use crate::state::Face;
+
+pub(super) fn routes() -> Router<Face> {
+    let mut routes = Router::new()
+        .route("/volumes", get(no_volumes))
+        .route("/plugins", get(nothing))
+        .route("/networks/create", any(networks))
+        .route("/networks/prune", any(networks))
+        .route("/networks/{id}/connect", any(networks))
+        .route("/networks/{id}/disconnect", any(networks))
+        .route("/containers/{id}/attach/ws", any(websocket))
+        .route("/containers/{id}/checkpoints", any(checkpoints));
+    for path in ["/volumes/create", "/volumes/prune", "/volumes/{name}"] {
+        routes = routes.route(path, any(volumes));
+    }
+    for path in ["/build", "/build/prune", "/build/cancel", "/session", "/grpc"] {
+        routes = routes.route(path, any(build));
+    }
+    for path in ["/auth", "/images/search", "/distribution/{*rest}"] {
+        routes = routes.route(path, any(registries));
+    }
+    for path in [
+        "/swarm",
+        "/swarm/{*rest}",
+        "/nodes",
+        "/nodes/{*rest}",
+        "/services",
+        "/services/{*rest}",
+        "/tasks",
+        "/tasks/{*rest}",
+        "/secrets",
+        "/secrets/{*rest}",
+        "/configs",
+        "/configs/{*rest}",
+    ] {
+        routes = routes.route(path, any(swarm));
+    }
+    routes
+}
+
+/// There are no named volumes yet, so the list is truly empty.
+async fn no_volumes() -> Json<Value> {
+    Json(json!({ "Volumes": [], "Warnings": null }))
+}
+
+async fn nothing() -> Json<Value> {
+    Json(json!([]))
+}
+
+async fn volumes() -> ApiError {
+    ApiError::unimplemented("a named volume (bind mounts and tmpfs work)")
+}
+
+async fn networks() -> ApiError {
+    ApiError::unimplemented("a user-defined network (bridge, host, none and container:ID work)")
+}
+
+async fn build() -> ApiError {
+    ApiError::unimplemented("building images (load or import an archive, or commit a container)")
+}
+
+async fn registries() -> ApiError {
+    ApiError::unimplemented("speaking to registries (load an archive instead)")
+}
+
+async fn websocket() -> ApiError {
+    ApiError::unimplemented("attach over a websocket (attach with Upgrade: tcp)")
+}
+
+async fn checkpoints() -> ApiError {
+    ApiError::unimplemented("checkpointing a container")
+}
+
+async fn swarm() -> ApiError {
+    let message = "This node is not a swarm manager. Berth is a node engine; clusters are Kubernetes' work.";
+    ApiError::new(ErrorClass::Unavailable, message)
+}
+
+pub(super) async fn no_such_page(method: Method, uri: Uri) -> ApiResult<Json<Value>> {
+    Err(ApiError::new(ErrorClass::NotFound, format!("page not found: {method} {}", uri.path())))
+}
