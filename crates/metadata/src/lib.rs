@@ -1,7 +1,24 @@
-//! The embedded transactional database (redb): one file, one writer, schema versioned. Records are JSON owned by their modules.
-//! SEAM (stub).
+//! The embedded transactional database of a data root: one redb file, one writer, schema versioned.
+//!
+//! Records are opaque bytes here (JSON owned by the modules that write them). What this is not: a cache, a query engine, or a place for
+//! anything that belongs to throw-away containers.
+//!
+//! Invariants: a write that returned with [`Durability::Immediate`] survives `kill -9` and power loss; a write is all or nothing; a file that
+//! is damaged or from a newer version is an error that names the file, never a panic and never an empty database.
+
+mod error;
+mod schema;
+mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
+
+pub use error::MetadataError;
+use redb::{ReadableDatabase as _, ReadableTable as _};
+use schema::definition;
+use writer::{Shared, Writer};
+
+type Result<T> = std::result::Result<T, MetadataError>;
 
 /// Tables; a name is a promise to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,16 +33,12 @@ pub enum Table {
     Facts,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct MetadataError;
-
 /// When a write must survive power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// Flushed before the call returns.
     Immediate,
-    /// Visible at once, flushed with the next immediate write or within a second by the owner.
+    /// Visible at once, flushed with the next immediate write, within a second, or when the database is dropped.
     Eventual,
 }
 
@@ -35,23 +48,78 @@ pub enum Write {
     Delete { table: Table, key: String },
 }
 
+/// Longest key and largest value that are taken.
+pub const KEY_BYTES_MAX: usize = 4096;
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+
+/// An open database. Readers never wait for writers.
 #[derive(Debug)]
 pub struct Metadata {
-    _private: (),
+    shared: Arc<Shared>,
+    writer: Writer,
 }
 
 impl Metadata {
-    pub fn open(_file: &Path) -> Result<Self, MetadataError> {
-        Err(MetadataError)
+    /// Opens the file, or makes it when it does not exist, and checks every page of it.
+    ///
+    /// # Errors
+    /// `Unavailable` when another process has it open, `DataLoss` when it is damaged, `FailedPrecondition` when a newer version wrote it.
+    pub fn open(file: &Path) -> Result<Self> {
+        let database = schema::open(file)?;
+        let shared = Arc::new(Shared::new(file, database));
+        let writer = Writer::start(Arc::clone(&shared))?;
+        Ok(Self { shared, writer })
     }
-    pub fn get(&self, _table: Table, _key: &str) -> Result<Option<Vec<u8>>, MetadataError> {
-        Err(MetadataError)
+
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn get(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>> {
+        let failed = |source: redb::Error| self.shared.read_error(table, source);
+        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        let opened = transaction.open_table(definition(table)).map_err(|e| failed(e.into()))?;
+        let found = opened.get(key).map_err(|e| failed(e.into()))?;
+        Ok(found.map(|value| value.value().to_vec()))
     }
-    pub fn list(&self, _table: Table) -> Result<Vec<(String, Vec<u8>)>, MetadataError> {
-        Err(MetadataError)
+
+    /// All records of a table, sorted by key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn list(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
+        let failed = |source: redb::Error| self.shared.read_error(table, source);
+        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        let opened = transaction.open_table(definition(table)).map_err(|e| failed(e.into()))?;
+        let mut records = Vec::new();
+        for entry in opened.iter().map_err(|e| failed(e.into()))? {
+            let (key, value) = entry.map_err(|e| failed(e.into()))?;
+            records.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        Ok(records)
     }
-    /// All or nothing; concurrent immediate writes share one flush.
-    pub fn write(&self, _writes: Vec<Write>, _durability: Durability) -> Result<(), MetadataError> {
-        Err(MetadataError)
+
+    /// All or nothing; concurrent immediate writes share one flush. Within one call the last write to a key wins.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a key or value over its limit, `ResourceExhausted` when the disk is full; then nothing of it was written.
+    pub fn write(&self, writes: Vec<Write>, durability: Durability) -> Result<()> {
+        for write in &writes {
+            check_size(write)?;
+        }
+        self.writer.submit(writes, durability)
     }
 }
+
+fn check_size(write: &Write) -> Result<()> {
+    let (table, key, value_len) = match write {
+        Write::Put { table, key, value } => (*table, key, value.len()),
+        Write::Delete { table, key } => (*table, key, 0),
+    };
+    if key.len() > KEY_BYTES_MAX || value_len > VALUE_BYTES_MAX {
+        let shown = key.chars().take(100).collect();
+        return Err(MetadataError::TooLarge { table, key: shown, bytes: key.len().max(value_len) });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

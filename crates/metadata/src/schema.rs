@@ -1,0 +1,125 @@
+//! The file on disk: its tables, its version, how it is made and how it is opened.
+//!
+//! A new file is made beside its final name, flushed, and renamed; so a file that exists was complete once, and an empty one is damage.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition};
+
+use crate::error::Damage;
+use crate::{MetadataError, Result, Table};
+
+/// The version this code writes, kept in `Facts` under [`SCHEMA_KEY`]. History: 1 = containers, images, tags, facts.
+const SCHEMA: u32 = 1;
+const SCHEMA_KEY: &str = "schema";
+
+/// The database is a few hundred records; pages beyond this are read again through the kernel's cache.
+const CACHE_BYTES: usize = 1 << 20;
+
+pub(crate) const TABLES: [Table; 4] = [Table::Containers, Table::Images, Table::Tags, Table::Facts];
+
+pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
+    TableDefinition::new(match table {
+        Table::Containers => "containers",
+        Table::Images => "images",
+        Table::Tags => "tags",
+        Table::Facts => "facts",
+    })
+}
+
+pub(crate) fn open(file: &Path) -> Result<Database> {
+    match fs::metadata(file) {
+        Ok(found) if found.len() == 0 => return Err(damaged(file, Damage::Empty)),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(file)?,
+        Err(source) => return Err(MetadataError::File { operation: "open", file: file.to_owned(), source }),
+    }
+    // Every page is verified by checksum here, so that later reads meet no surprise; redb may still panic on bytes it never wrote.
+    let database = guarded(file, || {
+        redb::Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).open(file)
+    })?;
+    let found = guarded(file, || read_schema(&database))?;
+    match found.as_deref().map(str::parse::<u32>) {
+        Some(Ok(SCHEMA)) => Ok(database),
+        Some(Ok(newer)) if newer > SCHEMA => {
+            Err(MetadataError::Newer { file: file.to_owned(), found: newer.to_string(), known: SCHEMA })
+        }
+        Some(_) | None => Err(damaged(file, Damage::NoSchema)),
+    }
+}
+
+fn damaged(file: &Path, source: Damage) -> MetadataError {
+    MetadataError::Damaged { file: file.to_owned(), source }
+}
+
+/// Runs a step of opening; a panic inside it means that the file is damaged.
+fn guarded<T>(file: &Path, step: impl FnOnce() -> std::result::Result<T, DatabaseError>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(open_error(file, error)),
+        Err(_panic) => Err(damaged(file, Damage::Inconsistent)),
+    }
+}
+
+fn open_error(file: &Path, error: DatabaseError) -> MetadataError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            MetadataError::Busy { file: file.to_owned() }
+        }
+        DatabaseError::Storage(StorageError::Io(source)) if is_damage(&source) => {
+            damaged(file, Damage::Content(source.to_string()))
+        }
+        DatabaseError::Storage(StorageError::Io(source)) => {
+            MetadataError::File { operation: "open", file: file.to_owned(), source }
+        }
+        other => damaged(file, Damage::Content(other.to_string())),
+    }
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+fn read_schema(database: &Database) -> std::result::Result<Option<String>, DatabaseError> {
+    let corrupted = |error: redb::Error| DatabaseError::Storage(StorageError::Corrupted(error.to_string()));
+    let transaction = database.begin_read().map_err(|e| corrupted(e.into()))?;
+    for table in TABLES {
+        transaction.open_table(definition(table)).map_err(|e| corrupted(e.into()))?;
+    }
+    let facts = transaction.open_table(definition(Table::Facts)).map_err(|e| corrupted(e.into()))?;
+    let value = facts.get(SCHEMA_KEY).map_err(|e| corrupted(e.into()))?;
+    Ok(value.map(|v| String::from_utf8_lossy(v.value()).into_owned()))
+}
+
+/// Writes an empty database of the current schema and gives it its name when it is on disk.
+fn make(file: &Path) -> Result<()> {
+    let failed = |operation, source| MetadataError::File { operation, file: file.to_owned(), source };
+    let draft = file.with_extension("redb-new");
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace the draft of", error)),
+        _ => {}
+    }
+    fill(&draft).map_err(|error| match error {
+        redb::Error::Io(source) => failed("make", source),
+        other => MetadataError::Write { file: file.to_owned(), source: std::sync::Arc::new(other) },
+    })?;
+    fs::rename(&draft, file).map_err(|e| failed("name", e))?;
+    let directory = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| failed("flush the directory of", e))
+}
+
+fn fill(draft: &Path) -> std::result::Result<(), redb::Error> {
+    let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(draft)?;
+    let transaction = database.begin_write()?;
+    for table in TABLES {
+        transaction.open_table(definition(table))?;
+    }
+    transaction.open_table(definition(Table::Facts))?.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())?;
+    transaction.commit()?;
+    database.close()?;
+    File::open(draft)?.sync_all()?;
+    Ok(())
+}
