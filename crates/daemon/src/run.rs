@@ -82,7 +82,10 @@ fn engine_options(options: &Options) -> Result<EngineOptions, RunError> {
 }
 
 async fn serve(options: Options) -> Result<(), Failure> {
-    let listener = socket::bind(&options.state.join("docker.sock"), options.group)?;
+    let listener = match socket::passed()? {
+        Some(listener) => listener,
+        None => socket::bind(&options.state.join("docker.sock"), options.group)?,
+    };
     let engine = Engine::start(engine_options(&options)?).await.map_err(RunError::Engine)?;
     let face = FaceOptions {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -91,6 +94,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     let router = berth_docker::router(Arc::clone(&engine), face);
     tracing::info!(root = %options.root.display(), state = %options.state.display(), "berthd is ready");
+    socket::notify_ready();
     until_signal(listener, router).await?;
     if options.private {
         engine.release().await.map_err(RunError::Engine)?;

@@ -1,4 +1,4 @@
-//! The API socket on disk: bound in place of a dead one, never of a live one.
+//! The API socket: handed over by systemd (sd_listen_fds(3)), else bound in place of a dead one, never of a live one.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -16,6 +16,8 @@ pub(crate) enum SocketError {
     InUse { path: PathBuf },
     #[error("cannot bind {}", .path.display())]
     Bind { path: PathBuf, source: io::Error },
+    #[error("cannot use the socket that systemd passed")]
+    Passed(#[source] io::Error),
     #[error("cannot set owner and mode of {}", .path.display())]
     Permissions { path: PathBuf, source: io::Error },
 }
@@ -41,4 +43,25 @@ pub(crate) fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Sock
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(permissions)?;
     std::os::unix::fs::chown(path, Some(0), Some(group.unwrap_or(0))).map_err(permissions)?;
     Ok(listener)
+}
+
+/// The listening socket that socket activation passed to this very process, if any.
+pub(crate) fn passed() -> Result<Option<UnixListener>, SocketError> {
+    let number = |name: &str| std::env::var_os(name).and_then(|text| text.to_str()?.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS").unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    let fd = berth_sys::inherited::take_first_passed().map_err(|errno| SocketError::Passed(errno.into()))?;
+    let listener = std::os::unix::net::UnixListener::from(fd);
+    listener.set_nonblocking(true).map_err(SocketError::Passed)?;
+    UnixListener::from_std(listener).map(Some).map_err(SocketError::Passed)
+}
+
+/// Tells a service manager that waits for it that we are ready (sd_notify(3)); without one, nothing.
+pub(crate) fn notify_ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", &path));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "cannot tell the service manager that the daemon is ready");
+    }
 }

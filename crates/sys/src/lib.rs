@@ -2,5 +2,6 @@
 //!
 //! Raw descriptor numbers do not leave this crate; every descriptor is close-on-exec until the moment it must not be.
 
+pub mod inherited;
 pub mod mount_attr;
 pub mod seccomp;

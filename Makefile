@@ -1,0 +1,62 @@
+# Everything goes through these targets; README.md says what each is for.
+SHELL := /bin/sh
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+BIN := $(CURDIR)/target/bin
+EMBED := $(CURDIR)/target/embed
+PEERS := $(CURDIR)/target/peers
+ARCH := $(shell uname -m)
+STATIC_TARGET := $(shell sh tests/static-target.sh)
+STATIC_DIR := $(TARGET_DIR)/$(STATIC_TARGET)/static
+export BERTH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+
+.PHONY: all build static test demo bench install uninstall check clean peers
+
+all: build
+
+# Shim, runtime, init and the payload of the image `hello`: static, one fat LTO each.
+static:
+	$(if $(findstring gnu,$(STATIC_TARGET)),RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static") \
+	  $(CARGO) build --quiet --locked --profile static --target $(STATIC_TARGET) \
+	  -p berth-shim -p berth-runb -p berth-init -p berth-hello
+
+build: static
+	@mkdir -p $(BIN) $(EMBED)
+	@install -m 755 $(STATIC_DIR)/containerd-shim-berth-v1 $(STATIC_DIR)/runb $(BIN)/
+	@cmp -s $(STATIC_DIR)/berth-init $(EMBED)/berth-init || cp $(STATIC_DIR)/berth-init $(EMBED)/berth-init
+	@$(CARGO) run --quiet --locked -p xtask -- hello-image $(STATIC_DIR)/hello $(EMBED)/hello.tar.new
+	@cmp -s $(EMBED)/hello.tar.new $(EMBED)/hello.tar || mv $(EMBED)/hello.tar.new $(EMBED)/hello.tar
+	@rm -f $(EMBED)/hello.tar.new
+	BERTH_EMBED=$(EMBED) $(CARGO) build --quiet --locked --release -p berth-cli -p berth-daemon
+	@install -m 755 $(TARGET_DIR)/release/berth $(TARGET_DIR)/release/berthd $(BIN)/
+
+# Debian packages of the peers, unpacked below target/; nothing is installed.
+peers:
+	@tests/fetch-peers.sh $(PEERS) $$(cat tests/peers.txt)
+
+test: build peers
+	@tests/run.sh
+
+demo: build
+	@tests/demo.sh
+
+bench: build peers
+	$(CARGO) run --quiet --locked --release -p berth-bench -- $(BENCH_ARGS)
+
+check:
+	$(CARGO) xtask check
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 755 $(BIN)/berth $(BIN)/berthd $(BIN)/containerd-shim-berth-v1 $(BIN)/runb $(DESTDIR)$(PREFIX)/bin/
+	sed 's|@BINDIR@|$(PREFIX)/bin|' docs/systemd/berth.service.in > $(DESTDIR)$(PREFIX)/lib/systemd/system/berth.service
+	install -m 644 docs/systemd/berth.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
+
+uninstall:
+	cd $(DESTDIR)$(PREFIX)/bin && rm -f berth berthd containerd-shim-berth-v1 runb
+	cd $(DESTDIR)$(PREFIX)/lib/systemd/system && rm -f berth.service berth.socket
+
+clean:
+	$(CARGO) clean
