@@ -1,9 +1,22 @@
 //! Speaking to a shim: find its binary by runtime name, start it, connect, call Task over ttrpc, find it again after a restart.
-//! SEAM (stub) used by `core`.
+//!
+//! What it is not: the shim itself, or policy about when to start and delete. Wire types do not leave this crate.
+//! Needs a tokio runtime with I/O and time. Every call has a deadline except `wait`, which stays open as long as the process runs.
+
+mod answer;
+mod attach;
+mod client;
+mod error;
+mod launch;
+mod runtime_name;
 
 use std::path::PathBuf;
 
-use berth_types::{ContainerId, ExecId, Signal};
+use berth_types::ContainerId;
+
+pub use client::ShimClient;
+pub use error::ShimError;
+pub use runtime_name::find_shim;
 
 /// How a task's process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -19,6 +32,7 @@ pub struct ShimOptions {
     pub binary: PathBuf,
     pub namespace: String,
     pub id: ContainerId,
+    /// Its last component is the id: `reconnect` relies on it.
     pub bundle: PathBuf,
     /// Directory for the shim's sockets, mode 0700.
     pub socket_dir: PathBuf,
@@ -50,98 +64,11 @@ pub enum TaskState {
     Stopped,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShimError {
-    /// The shim answered an error of its own: its class and text.
-    #[error("{message}")]
-    Remote { class: berth_types::ErrorClass, message: String },
-    #[error("stub")]
-    Stub,
-}
-
 #[derive(Debug)]
 pub struct StateReply {
     pub state: TaskState,
     pub pid: u32,
     pub exit: Option<ExitStatus>,
-}
-
-/// A connected shim.
-#[derive(Debug, Clone)]
-pub struct ShimClient {
-    _private: (),
-}
-
-impl ShimClient {
-    pub async fn start(_options: &ShimOptions) -> Result<Self, ShimError> {
-        Err(ShimError::Stub)
-    }
-    /// Finds a running shim again by `<bundle>/address`.
-    pub async fn reconnect(_bundle: &std::path::Path) -> Result<Self, ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn create(
-        &self,
-        _id: &ContainerId,
-        _bundle: &std::path::Path,
-        _rootfs: &[RootfsMount],
-        _io: &IoUris,
-    ) -> Result<u32, ShimError> {
-        Err(ShimError::Stub)
-    }
-    /// `exec_id` None: the container's init.
-    pub async fn start_process(&self, _exec_id: Option<&ExecId>) -> Result<u32, ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn exec(&self, _exec_id: &ExecId, _process: &[u8], _io: &IoUris) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn wait(&self, _exec_id: Option<&ExecId>) -> Result<ExitStatus, ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn kill(&self, _exec_id: Option<&ExecId>, _signal: Signal, _all: bool) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn delete(&self, _exec_id: Option<&ExecId>) -> Result<ExitStatus, ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn state(&self, _exec_id: Option<&ExecId>) -> Result<StateReply, ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn pids(&self) -> Result<Vec<u32>, ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn pause(&self) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn resume(&self) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn resize_pty(&self, _exec_id: Option<&ExecId>, _rows: u16, _columns: u16) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn close_io(&self, _exec_id: Option<&ExecId>) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-    /// JSON of `berth_oci::runtime::LinuxResources`.
-    pub async fn update(&self, _resources: &[u8]) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-    pub async fn shutdown(&self) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
-
-    /// Hands a client's connected stream to the shim, which from then on moves bytes between it and the process itself,
-    /// so an attached client survives the daemon.
-    pub async fn attach(
-        &self,
-        _exec_id: Option<&ExecId>,
-        _client: std::os::fd::OwnedFd,
-        _options: &AttachOptions,
-    ) -> Result<(), ShimError> {
-        Err(ShimError::Stub)
-    }
 }
 
 /// What an attached client wants. Output is framed as Docker's multiplexed stream (8-byte header) unless the process has a terminal.

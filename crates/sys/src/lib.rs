@@ -5,3 +5,4 @@
 pub mod inherited;
 pub mod mount_attr;
 pub mod seccomp;
+pub mod shim_process;

@@ -1,0 +1,156 @@
+//! Running a shim binary's verbs: `start` (it binds, forks, prints its address) and `delete` (cleaning up after a dead shim).
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use berth_proto::bootstrap::BootstrapParams;
+use berth_proto::protobuf::Message;
+use berth_proto::task::DeleteResponse;
+use rustix::process::{Pid, PidfdFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+
+use crate::{ExitStatus, ShimError, ShimOptions};
+
+/// Name in the process list, whatever path the binary was executed by.
+const OWN_SHIM: &str = "containerd-shim-berth-v1";
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A shim's answer or complaint is short; more is not read.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Runs `start` and returns what it printed.
+pub(crate) async fn start(options: &ShimOptions) -> Result<Vec<u8>, ShimError> {
+    run(options, "start", START_TIMEOUT).await
+}
+
+/// Runs `delete` for a task whose shim is dead: what is left of it is killed and removed.
+pub(crate) async fn delete(options: &ShimOptions) -> Result<ExitStatus, ShimError> {
+    let output = run(options, "delete", DELETE_TIMEOUT).await?;
+    let reply = DeleteResponse::parse_from_bytes(&output)
+        .map_err(|_| ShimError::Answer { answer: String::from_utf8_lossy(&output).into_owned() })?;
+    Ok(ExitStatus { code: reply.exit_status, exited_at: berth_proto::instant::from_wire(&reply.exited_at) })
+}
+
+async fn run(options: &ShimOptions, verb: &'static str, timeout: Duration) -> Result<Vec<u8>, ShimError> {
+    let follow = |source| ShimError::Follow { binary: options.binary.clone(), verb, source };
+    let mut child = command(options, verb)
+        .map_err(follow)?
+        .spawn()
+        .map_err(|source| ShimError::Spawn { binary: options.binary.clone(), source })?;
+    let outcome = tokio::time::timeout(timeout, finish(&mut child)).await;
+    let (status, answer, complaint) = match outcome {
+        Ok(result) => result.map_err(follow)?,
+        Err(_) => {
+            // Ours and not yet waited for, so the pid cannot have been reused.
+            child.kill().map_err(follow)?;
+            child.wait().map_err(follow)?;
+            return Err(ShimError::Deadline { call: verb, seconds: timeout.as_secs() });
+        }
+    };
+    if status.success() {
+        return Ok(answer);
+    }
+    let output = String::from_utf8_lossy(&complaint).trim().to_owned();
+    Err(ShimError::Launch { binary: options.binary.clone(), verb, status: status.to_string(), output })
+}
+
+async fn finish(child: &mut Child) -> io::Result<(std::process::ExitStatus, Vec<u8>, Vec<u8>)> {
+    let mut answer = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        read_to_end(pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?, &mut answer).await?;
+    }
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    drop(watch(pidfd)?.readable().await?);
+    let status = child.wait()?;
+    let mut complaint = Vec::new();
+    if let Some(stderr) = child.stderr.take().filter(|_| !status.success()) {
+        // The pipe holds all of it: the writer has ended.
+        stderr.take(OUTPUT_BYTES_MAX as u64).read_to_end(&mut complaint)?;
+    }
+    Ok((status, answer, complaint))
+}
+
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe for types that may change descriptor; OwnedFd keeps one for life"
+)]
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)
+}
+
+async fn read_to_end(receiver: pipe::Receiver, into: &mut Vec<u8>) -> io::Result<()> {
+    while into.len() < OUTPUT_BYTES_MAX {
+        receiver.readable().await?;
+        match receiver.try_read_buf(into) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::ErrorKind::FileTooLarge.into())
+}
+
+fn command(options: &ShimOptions, verb: &'static str) -> io::Result<Command> {
+    let mut command = Command::new(&options.binary);
+    if is_own(&options.binary) {
+        command
+            .arg0(OWN_SHIM)
+            .env_clear()
+            .env("BERTH_EVENTS", "oom")
+            .env("BERTH_SOCKET_DIR", &options.socket_dir)
+            .stdin(Stdio::null());
+    } else if verb == "start" {
+        command.stdin(bootstrap_params(options)?);
+    } else {
+        command.stdin(Stdio::null());
+    }
+    command
+        .arg("-namespace")
+        .arg(&options.namespace)
+        .arg("-address")
+        .arg(&options.events_address)
+        .arg("-publish-binary")
+        .arg("")
+        .arg("-id")
+        .arg(options.id.as_str());
+    if verb == "delete" {
+        command.arg("-bundle").arg(&options.bundle);
+    }
+    command
+        .arg(verb)
+        .env("TTRPC_ADDRESS", &options.events_address)
+        .env("NAMESPACE", &options.namespace)
+        .env("MAX_SHIM_VERSION", "3")
+        .current_dir(&options.bundle)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Our own shim takes everything by flags: one pipe less on the path of a start.
+fn is_own(binary: &Path) -> bool {
+    binary.starts_with("/proc") || binary.file_name() == Some(OsStr::new(OWN_SHIM))
+}
+
+/// What containerd 2.3 hands to a shim, in a sealed-off file that needs no reader on our side.
+fn bootstrap_params(options: &ShimOptions) -> io::Result<Stdio> {
+    let params = BootstrapParams {
+        instance_id: options.id.as_str().to_owned(),
+        namespace: options.namespace.clone(),
+        containerd_ttrpc_address: options.events_address.display().to_string(),
+        socket_dir: Some(options.socket_dir.display().to_string()),
+        ..Default::default()
+    };
+    let file = rustix::fs::memfd_create("bootstrap", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let bytes = params.write_to_bytes().map_err(io::Error::other)?;
+    rustix::io::pwrite(&file, &bytes, 0)?;
+    Ok(Stdio::from(file))
+}
