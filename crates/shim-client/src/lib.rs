@@ -82,12 +82,3 @@ pub struct AttachOptions {
     /// Bytes the HTTP layer had already read from the client.
     pub early_input: Vec<u8>,
 }
-
-impl berth_types::Classify for ShimError {
-    fn class(&self) -> berth_types::ErrorClass {
-        match self {
-            Self::Remote { class, .. } => *class,
-            Self::Stub => berth_types::ErrorClass::Unimplemented,
-        }
-    }
-}
