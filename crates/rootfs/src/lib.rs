@@ -4,5 +4,5 @@
 pub mod overlay;
 pub mod root_dir;
 
-pub use overlay::{OverlayError, OverlayRootfs};
+pub use overlay::{OverlayError, OverlayOptions, OverlayRootfs};
 pub use root_dir::{RootDir, RootError};

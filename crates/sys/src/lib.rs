@@ -2,6 +2,7 @@
 //!
 //! Raw descriptor numbers do not leave this crate; every descriptor is close-on-exec until the moment it must not be.
 
+pub mod fs_identity;
 pub mod inherited;
 pub mod mount_attr;
 pub mod seccomp;
