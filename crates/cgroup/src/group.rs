@@ -1,33 +1,60 @@
-//! One cgroup over all hierarchies of the host.
+//! One cgroup over all hierarchies of the host: making, opening, joining and removing it.
+
+mod create;
+mod delete;
 
 use std::collections::BTreeMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_types::Signal;
+use rustix::io::Errno;
 use rustix::process::Pid;
 
+use crate::controller::Controller;
 use crate::error::CgroupError;
-use crate::layout::Layout;
-use crate::plan::Setting;
-use crate::stats::Stats;
+use crate::file::{Directory, write_once};
+use crate::group_path::GroupPath;
+use crate::layout::{Layout, Version};
+use crate::wait::Deadline;
+
+pub(crate) use delete::child_names;
 
 /// A group: one directory in every hierarchy, each open.
 ///
 /// Dropping it closes the descriptors and leaves the group as it is.
 #[derive(Debug)]
 pub struct Cgroup {
-    path: String,
+    pub(crate) path: String,
+    /// v1 directories with what the kernel calls their hierarchies.
+    members: Vec<Member>,
+    unified: Option<UnifiedMember>,
+}
+
+#[derive(Debug)]
+struct Member {
+    directory: Directory,
+    controllers: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct UnifiedMember {
+    pub(crate) directory: Directory,
+    pub(crate) mount: PathBuf,
+    /// Whether this is the only hierarchy, so everything is here.
+    pub(crate) alone: bool,
 }
 
 impl Cgroup {
     /// Makes the group in every hierarchy, with its parents. An existing directory is taken as it is.
     ///
-    /// A `path` that begins with `/` counts from the mounts' roots, another from where this process is.
+    /// A `path` that begins with `/` counts from the mounts' roots, another from where this process is. On v2 the controllers are
+    /// enabled on the way down. On failure what was made is removed again.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path that is no group's, else what the kernel says of the directory that could not be made.
     pub fn create(layout: &Layout, path: &str) -> Result<Self, CgroupError> {
-        let _ = layout;
-        Err(CgroupError::NotFound { path: path.to_owned() })
+        create::create(layout, path)
     }
 
     /// Opens a group that exists; hierarchies that lack it are left out.
@@ -35,8 +62,26 @@ impl Cgroup {
     /// # Errors
     /// `NotFound` when no hierarchy has it.
     pub fn open(layout: &Layout, path: &str) -> Result<Self, CgroupError> {
-        let _ = layout;
-        Err(CgroupError::NotFound { path: path.to_owned() })
+        let checked = GroupPath::parse(path)?;
+        let mut group = Self { path: path.to_owned(), members: Vec::new(), unified: None };
+        for hierarchy in &layout.hierarchies {
+            let full = full_path(&hierarchy.mount, &checked.below(&hierarchy.own));
+            if let Some(directory) = open_existing(full)? {
+                group.members.push(Member { directory, controllers: hierarchy.controllers.clone() });
+            }
+        }
+        if let Some(unified) = &layout.unified {
+            let full = full_path(&unified.mount, &checked.below(&unified.own));
+            group.unified = open_existing(full)?.map(|directory| UnifiedMember {
+                directory,
+                mount: unified.mount.clone(),
+                alone: layout.version == Version::V2,
+            });
+        }
+        if group.members.is_empty() && group.unified.is_none() {
+            return Err(CgroupError::NotFound { path: path.to_owned() });
+        }
+        Ok(group)
     }
 
     /// The path it was made with.
@@ -46,81 +91,125 @@ impl Cgroup {
 
     /// The directories by controller (`cpu`, `name=systemd`; the v2 hierarchy has the empty name, as in `/proc/self/cgroup`).
     pub fn paths(&self) -> BTreeMap<String, PathBuf> {
-        BTreeMap::new()
-    }
-
-    /// Carries out a plan.
-    pub fn apply(&self, settings: &[Setting]) -> Result<(), CgroupError> {
-        let _ = settings;
-        Ok(())
+        let v1 = self.members.iter().flat_map(|member| {
+            member.controllers.iter().map(|controller| (controller.clone(), member.directory.path.clone()))
+        });
+        let v2 = self.unified.iter().map(|unified| (String::new(), unified.directory.path.clone()));
+        v1.chain(v2).collect()
     }
 
     /// Descriptors (close-on-exec) of the v1 `tasks` files. The child that shall live here writes `0` to each **itself**,
     /// while it has one thread: attaching from outside costs a grace period of 8 to 12 ms.
     ///
     /// The v2 hierarchy is not among them: clone into [`Cgroup::cgroup_dir_fd`] instead.
+    ///
+    /// # Errors
+    /// `NotFound` when somebody removed the group.
     pub fn attach_fds(&self) -> Result<Vec<OwnedFd>, CgroupError> {
-        Ok(Vec::new())
+        let open = |member: &Member| {
+            let directory = &member.directory;
+            directory.open_write("tasks").map_err(|source| CgroupError::Open { path: directory.file("tasks"), source })
+        };
+        self.members.iter().map(open).collect()
     }
 
     /// The v2 directory for `CLONE_INTO_CGROUP`: on v2 and hybrid hosts.
     pub fn cgroup_dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.unified.as_ref().map(|unified| unified.directory.fd.as_fd())
     }
 
     /// Moves a process into the v2 directory from outside, for a child that could not be cloned into it. Does nothing without a v2 hierarchy.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such process.
     pub fn attach_unified(&self, pid: Pid) -> Result<(), CgroupError> {
-        let _ = pid;
-        Ok(())
+        self.unified.as_ref().map_or(Ok(()), |unified| attach(&unified.directory, pid))
     }
 
-    /// Every process in the group and below it.
-    pub fn pids(&self) -> Result<Vec<Pid>, CgroupError> {
-        Ok(Vec::new())
-    }
-
-    /// Freezes the group and waits until the kernel says it is frozen.
-    pub fn freeze(&self, timeout: Duration) -> Result<(), CgroupError> {
-        let _ = timeout;
-        Ok(())
-    }
-
-    /// Lets a frozen group run again.
-    pub fn thaw(&self) -> Result<(), CgroupError> {
-        Ok(())
-    }
-
-    /// Whether the group is frozen (or on the way to it).
-    pub fn frozen(&self) -> Result<bool, CgroupError> {
-        Ok(false)
-    }
-
-    /// Sends a signal to every process, none can escape by forking. For SIGKILL it returns when the group is empty (zombies
-    /// included only until their parent reaps them, which the caller may have to do).
-    pub fn kill_all(&self, signal: Signal, timeout: Duration) -> Result<(), CgroupError> {
-        let _ = (signal, timeout);
-        Ok(())
-    }
-
-    /// What the group uses now.
-    pub fn stats(&self) -> Result<Stats, CgroupError> {
-        Ok(Stats::default())
-    }
-
-    /// A descriptor that becomes readable when the kernel runs out of the group's memory (v1: an eventfd, v2: inotify). Read it
-    /// empty (at most 4 KiB, non-blocking), then ask [`Cgroup::oom_kills`]; it also fires when the group is deleted.
-    pub fn oom_watch(&self) -> Result<OwnedFd, CgroupError> {
-        Err(CgroupError::Unsupported { path: self.path.clone(), what: "memory controller" })
-    }
-
-    /// How many processes of the group the kernel killed for lack of memory.
-    pub fn oom_kills(&self) -> Result<u64, CgroupError> {
-        Ok(0)
+    /// Moves a whole process into every hierarchy from outside. Slow on v1 (a grace period); for processes that cannot do it themselves.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such process.
+    pub fn attach(&self, pid: Pid) -> Result<(), CgroupError> {
+        self.members.iter().try_for_each(|member| attach(&member.directory, pid))?;
+        self.attach_unified(pid)
     }
 
     /// Removes the group with everything below it; a group that is gone is fine. Waits while the kernel says EBUSY.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` (EBUSY) when processes are still in it at the end of the wait. All hierarchies are tried in any case.
     pub fn delete(&self, timeout: Duration) -> Result<(), CgroupError> {
-        let _ = timeout;
-        Ok(())
+        let mut deadline = Deadline::after(timeout);
+        let unified = self.unified.as_ref().map(|unified| &unified.directory);
+        let directories = self.members.iter().map(|member| &member.directory).chain(unified);
+        let mut first_error = Ok(());
+        for directory in directories {
+            let outcome = delete::delete_tree(&directory.path, &mut deadline);
+            first_error = first_error.and(outcome);
+        }
+        first_error
+    }
+
+    /// The directory that has a controller's files.
+    pub(crate) fn home(&self, controller: Controller) -> Option<HomeDirectory<'_>> {
+        let name = controller.v1_name();
+        if let Some(member) = self.members.iter().find(|member| member.controllers.iter().any(|own| own == name)) {
+            return Some(HomeDirectory::V1(&member.directory));
+        }
+        self.unified.as_ref().map(HomeDirectory::V2)
+    }
+
+    pub(crate) fn unified(&self) -> Option<&UnifiedMember> {
+        self.unified.as_ref()
+    }
+
+    /// Every hierarchy's directory, the freezer's first: its list of processes is the one nobody can leave unseen.
+    pub(crate) fn directories(&self) -> Vec<&Directory> {
+        let freezer = |member: &&Member| member.controllers.iter().any(|name| name == Controller::Freezer.v1_name());
+        let v1 = self.members.iter().filter(freezer).chain(self.members.iter().filter(|member| !freezer(member)));
+        v1.map(|member| &member.directory).chain(self.unified.as_ref().map(|unified| &unified.directory)).collect()
+    }
+}
+
+/// Where a controller's files are.
+#[derive(Clone, Copy)]
+pub(crate) enum HomeDirectory<'a> {
+    V1(&'a Directory),
+    V2(&'a UnifiedMember),
+}
+
+impl<'a> HomeDirectory<'a> {
+    pub(crate) fn directory(self) -> &'a Directory {
+        match self {
+            Self::V1(directory) => directory,
+            Self::V2(unified) => &unified.directory,
+        }
+    }
+}
+
+fn attach(directory: &Directory, pid: Pid) -> Result<(), CgroupError> {
+    let number = pid.as_raw_nonzero().get();
+    directory
+        .open_write("cgroup.procs")
+        .and_then(|fd| write_once(fd, &number.to_string()))
+        .map_err(|source| CgroupError::Attach { pid: number, path: directory.path.clone(), source })
+}
+
+/// `below` begins with `/`, so `Path::join` would forget the mount.
+fn full_path(mount: &std::path::Path, below: &str) -> PathBuf {
+    let mut full = mount.as_os_str().to_owned();
+    if full == "/" {
+        full.clear();
+    }
+    full.push(below);
+    full.into()
+}
+
+fn open_existing(path: PathBuf) -> Result<Option<Directory>, CgroupError> {
+    match Directory::open(path.clone()) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(source) => Err(CgroupError::Open { path, source }),
     }
 }

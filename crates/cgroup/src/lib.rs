@@ -9,14 +9,23 @@
 //! * A limit the host cannot enforce is an error that names the limit, the file and a way out. Nothing is skipped silently.
 //! * Every wait has a deadline.
 
+mod apply;
 mod controller;
+mod cpuset;
+mod delegation;
 mod device;
 mod error;
+mod file;
+mod freezer;
 mod group;
+mod group_path;
+mod kill;
 mod layout;
+mod oom;
 mod plan;
 mod resources;
 mod stats;
+mod wait;
 
 pub use controller::Controller;
 pub use device::{Access, DeviceFilter, DeviceKind, DeviceRule};

@@ -1,7 +1,18 @@
-//! What a group uses. The values are the kernel files' values, in their units; nothing is scaled.
+//! What a group uses. The values are the kernel files' values; only times are brought to nanoseconds.
+
+#[cfg(test)]
+mod tests;
+mod v1;
+mod v2;
 
 use std::collections::BTreeMap;
 
+use crate::controller::Controller;
+use crate::error::CgroupError;
+use crate::file::Directory;
+use crate::group::{Cgroup, HomeDirectory};
+
+/// Controllers the host does not have leave their part at zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     pub cpu: CpuStats,
@@ -61,7 +72,7 @@ pub struct BlockIoStats {
 pub struct BlockIoEntry {
     pub major: u64,
     pub minor: u64,
-    /// `Read`, `Write`, `Sync`, `Async`, `Discard`, `Total` on v1; `read`, `write`, `discard` on v2.
+    /// In Docker's words: `Read`, `Write`, `Sync`, `Async`, `Discard`, `Total` on v1; `read`, `write`, `discard` on v2.
     pub op: String,
     pub value: u64,
 }
@@ -69,6 +80,99 @@ pub struct BlockIoEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HugetlbStats {
     pub usage: u64,
+    /// 0 on v2, which does not keep it.
     pub max_usage: u64,
     pub failcnt: u64,
+}
+
+impl Cgroup {
+    /// What the group uses now.
+    ///
+    /// # Errors
+    /// `NotFound` when the group is gone; `Internal` when a file is not in the form we know.
+    pub fn stats(&self) -> Result<Stats, CgroupError> {
+        let mut stats = Stats::default();
+        match self.home(Controller::Cpu) {
+            Some(HomeDirectory::V1(cpu)) => v1::throttling(cpu, &mut stats.cpu)?,
+            Some(HomeDirectory::V2(unified)) => v2::cpu(&unified.directory, &mut stats.cpu)?,
+            None => {}
+        }
+        if let Some(HomeDirectory::V1(cpuacct)) = self.home(Controller::Cpuacct) {
+            v1::cpu_times(cpuacct, &mut stats.cpu)?;
+        }
+        match self.home(Controller::Memory) {
+            Some(HomeDirectory::V1(memory)) => stats.memory = v1::memory(memory)?,
+            Some(HomeDirectory::V2(unified)) => stats.memory = v2::memory(&unified.directory)?,
+            None => {}
+        }
+        if self.home(Controller::Memory).is_some() {
+            stats.memory.oom_kills = self.oom_kills().or_else(|error| match error {
+                CgroupError::Unsupported { .. } => Ok(0),
+                other => Err(other),
+            })?;
+        }
+        if let Some(home) = self.home(Controller::Pids) {
+            stats.pids = pids(home.directory())?;
+        }
+        match self.home(Controller::BlockIo) {
+            Some(HomeDirectory::V1(blkio)) => stats.block_io = v1::block_io(blkio)?,
+            Some(HomeDirectory::V2(unified)) => stats.block_io = v2::block_io(&unified.directory)?,
+            None => {}
+        }
+        match self.home(Controller::Hugetlb) {
+            Some(HomeDirectory::V1(hugetlb)) => stats.hugetlb = v1::hugetlb(hugetlb)?,
+            Some(HomeDirectory::V2(unified)) => stats.hugetlb = v2::hugetlb(&unified.directory)?,
+            None => {}
+        }
+        Ok(stats)
+    }
+}
+
+/// The same files in both versions.
+fn pids(directory: &Directory) -> Result<PidsStats, CgroupError> {
+    let Some(current) = optional_number(directory, "pids.current")? else {
+        return Ok(PidsStats::default());
+    };
+    let events = directory.read_optional("pids.events")?.unwrap_or_default();
+    let refused = crate::oom::value_of(&events, "max").unwrap_or(0);
+    Ok(PidsStats { current, limit: optional_limit(directory, "pids.max")?, refused })
+}
+
+fn optional_number(directory: &Directory, file: &str) -> Result<Option<u64>, CgroupError> {
+    let Some(text) = directory.read_optional(file)? else {
+        return Ok(None);
+    };
+    text.trim().parse().map(Some).map_err(|_| directory.parse_error(file, &text))
+}
+
+/// A limit file of v2, or of pids: a number, or `max`.
+fn optional_limit(directory: &Directory, file: &str) -> Result<Option<u64>, CgroupError> {
+    match directory.read_optional(file)? {
+        Some(text) if text.trim() == "max" => Ok(None),
+        Some(text) => text.trim().parse().map(Some).map_err(|_| directory.parse_error(file, &text)),
+        None => Ok(None),
+    }
+}
+
+/// Lines `key number`.
+fn flat(text: &str) -> BTreeMap<String, u64> {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(key, value)| Some((key.to_owned(), value.trim().parse().ok()?)))
+        .collect()
+}
+
+/// The page sizes of `hugetlb.<size>.<suffix>` files.
+fn page_sizes(directory: &Directory, suffix: &str) -> Result<Vec<String>, CgroupError> {
+    let fail = |source| CgroupError::Open { path: directory.path.clone(), source };
+    let mut sizes = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&directory.fd).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy();
+        let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(suffix));
+        if let Some(size) = size.filter(|size| !size.contains('.')) {
+            sizes.push(size.to_owned());
+        }
+    }
+    Ok(sizes)
 }

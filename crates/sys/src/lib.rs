@@ -2,9 +2,9 @@
 //!
 //! Raw descriptor numbers do not leave this crate; every descriptor is close-on-exec until the moment it must not be.
 
+pub mod bpf;
 pub mod fs_identity;
 pub mod inherited;
 pub mod mount_attr;
-pub mod netlink;
 pub mod seccomp;
 pub mod shim_process;

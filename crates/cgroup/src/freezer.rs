@@ -1,0 +1,143 @@
+//! Freezing: every process of the group stops where it is, so none can fork away while we look at it.
+
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::controller::Controller;
+use crate::error::CgroupError;
+use crate::file::Directory;
+use crate::group::{Cgroup, HomeDirectory};
+use crate::wait::{Deadline, timespec};
+
+const STATE: &str = "freezer.state";
+const FREEZE: &str = "cgroup.freeze";
+const EVENTS: &str = "cgroup.events";
+/// A v1 freezer can hang between two processes that wait for each other uninterruptibly (vfork); letting all go helps.
+const READS_BEFORE_THAW: u32 = 32;
+
+impl Cgroup {
+    /// Freezes the group and waits until the kernel says it is frozen. When it does not in time, the group is thawed again.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded`; `FailedPrecondition` where the host has no freezer.
+    pub fn freeze(&self, timeout: Duration) -> Result<(), CgroupError> {
+        let mut deadline = Deadline::after(timeout);
+        let frozen = match self.freezer()? {
+            HomeDirectory::V1(directory) => freeze_v1(directory, &mut deadline),
+            HomeDirectory::V2(unified) => freeze_v2(&unified.directory, &deadline),
+        };
+        match frozen {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.thaw()?;
+                Err(CgroupError::Deadline { path: self.path.clone(), wanted: "frozen", waited: deadline.waited() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets a frozen group run again.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where the host has no freezer.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        match self.freezer()? {
+            HomeDirectory::V1(directory) => write(directory, STATE, "THAWED"),
+            HomeDirectory::V2(unified) => write(&unified.directory, FREEZE, "0"),
+        }
+    }
+
+    /// Whether the group is frozen or on the way to it, by us or through an ancestor.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where the host has no freezer.
+    pub fn frozen(&self) -> Result<bool, CgroupError> {
+        match self.freezer()? {
+            HomeDirectory::V1(directory) => Ok(directory.read(STATE)?.trim() != "THAWED"),
+            HomeDirectory::V2(unified) => {
+                let directory = &unified.directory;
+                Ok(directory.read(FREEZE)?.trim() == "1" || event(&directory.read(EVENTS)?, "frozen"))
+            }
+        }
+    }
+
+    fn freezer(&self) -> Result<HomeDirectory<'_>, CgroupError> {
+        self.home(Controller::Freezer)
+            .ok_or_else(|| CgroupError::Unsupported { path: self.path.clone(), what: "freezer" })
+    }
+}
+
+/// Whether `cgroup.events` says 1 for a key.
+pub(crate) fn event(text: &str, key: &str) -> bool {
+    text.lines().filter_map(|line| line.split_once(' ')).any(|(name, value)| name == key && value == "1")
+}
+
+/// Waits until `cgroup.events` says what is wanted of a key. `false` at the deadline; gone is taken for "no".
+pub(crate) fn wait_for_event(
+    directory: &Directory,
+    key: &str,
+    wanted: bool,
+    deadline: &Deadline,
+) -> Result<bool, CgroupError> {
+    let fail = |source| CgroupError::Read { file: directory.file(EVENTS), source };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let fd = match openat(&directory.fd, EVENTS, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(!wanted),
+        Err(errno) => return Err(fail(errno)),
+    };
+    let mut buffer = [0_u8; 512];
+    loop {
+        let length = match rustix::io::pread(&fd, &mut buffer, 0) {
+            Ok(length) => length,
+            Err(Errno::NODEV) => return Ok(!wanted),
+            Err(errno) => return Err(fail(errno)),
+        };
+        if event(&String::from_utf8_lossy(&buffer[..length]), key) == wanted {
+            return Ok(true);
+        }
+        let remaining = deadline.remaining();
+        if remaining.is_zero() {
+            return Ok(false);
+        }
+        let mut polled = [PollFd::new(&fd, PollFlags::PRI)];
+        match poll(&mut polled, Some(&timespec(remaining))) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+    }
+}
+
+fn freeze_v1(directory: &Directory, deadline: &mut Deadline) -> Result<bool, CgroupError> {
+    loop {
+        // Written each time: processes that came in since the last write are still to be frozen.
+        write(directory, STATE, "FROZEN")?;
+        for _ in 0..READS_BEFORE_THAW {
+            if directory.read(STATE)?.trim() == "FROZEN" {
+                return Ok(true);
+            }
+            if !deadline.pause() {
+                return Ok(false);
+            }
+        }
+        write(directory, STATE, "THAWED")?;
+        deadline.hurry();
+    }
+}
+
+fn freeze_v2(directory: &Directory, deadline: &Deadline) -> Result<bool, CgroupError> {
+    write(directory, FREEZE, "1")?;
+    wait_for_event(directory, "frozen", true, deadline)
+}
+
+fn write(directory: &Directory, file: &'static str, value: &str) -> Result<(), CgroupError> {
+    directory.write(file, value).map_err(|source| CgroupError::Write {
+        limit: "the freezer",
+        file: directory.file(file),
+        value: value.to_owned(),
+        source,
+    })
+}
