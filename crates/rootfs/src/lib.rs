@@ -2,7 +2,9 @@
 //! (`openat2`, `RESOLVE_IN_ROOT`), never by joined strings. Mounts are detached mounts on descriptors (new mount API).
 
 pub mod overlay;
+pub mod removal;
 pub mod root_dir;
 
 pub use overlay::{OverlayError, OverlayOptions, OverlayRootfs};
+pub use removal::{Overflow, remove_tree};
 pub use root_dir::{RootDir, RootError};

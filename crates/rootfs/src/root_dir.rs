@@ -34,6 +34,17 @@ impl Classify for RootError {
 /// How often a race with a rename inside the root (EAGAIN, openat2(2)) is tried again.
 const RACE_RETRIES: usize = 128;
 
+/// Calls again while the kernel cannot tell whether a concurrent rename or mount led out of the root.
+pub(crate) fn retry_race<T>(mut open: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 0..RACE_RETRIES {
+        match open() {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            opened_or_failed => return opened_or_failed,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
 /// A root held by a descriptor. All methods take paths as seen from inside; a leading `/` is the root itself.
 #[derive(Debug)]
 pub struct RootDir {
@@ -67,13 +78,8 @@ impl RootDir {
     pub fn open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, RootError> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let path_or_dot = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        for _ in 0..RACE_RETRIES {
-            match rustix::fs::openat2(&self.fd, path_or_dot, flags | OFlags::CLOEXEC, mode, resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other.map_err(|source| RootError { operation: "open", path: path.to_owned(), source }),
-            }
-        }
-        Err(RootError { operation: "open", path: path.to_owned(), source: Errno::AGAIN })
+        retry_race(|| rustix::fs::openat2(&self.fd, path_or_dot, flags | OFlags::CLOEXEC, mode, resolve))
+            .map_err(|source| RootError { operation: "open", path: path.to_owned(), source })
     }
 
     /// An `O_PATH` descriptor of what the path leads to, links followed inside the root.

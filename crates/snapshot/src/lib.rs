@@ -1,104 +1,321 @@
-//! Snapshots: layer directories by chain id and writable layers by container, below one root:
+//! Snapshots: unpacked layers by chain id and writable layers by container, below one root. The store does what is the same for every way to
+//! keep files (names, completeness, crash recovery, deletion); a [`Driver`] does the rest. It knows nothing of images, tars or mounts.
 //!
 //! ```text
-//! <root>/layers/<chain id hex>/fs     an unpacked layer, ready to be an overlay lower directory
-//! <root>/pending/<random>/fs          a layer being unpacked; renamed into place when complete
-//! <root>/containers/<id>/{fs,work}    the writable pair of a container
-//! <root>/trash/                       renamed here first, deleted in the background
+//! <root>/                                   0700, one file system
+//!   version                                 "1"; another number is refused
+//!   boot                                    boot id of the last opening: tells what a reboot came between
+//!   layers/<chain id hex>/fs/               an unpacked layer, ready to be an overlay lower directory; never changed
+//!                         layer.json        {"size_bytes", "boot_id"}: written last
+//!                         settled           the files above are known to be on disk
+//!   pending/<n>/...                         a layer being unpacked; renamed into layers/ when complete
+//!   containers/<id>/{fs,work}/              the writable pair of a container
+//!   throw-away/<id>/{fs,work}/              the same, mounted volatile: gone after a reboot
+//!   trash/<n>                               renamed here first, deleted in the background
 //! ```
-//! SEAM (stub) used by `image`.
+//!
+//! Crashes. A name in `layers/` appears by one rename, after everything in it was written. A layer that was not settled when the host went
+//! down may have holes where data never reached the disk: such layers are dropped at the next opening (their blobs are durable, so they can be
+//! unpacked again), which is why unpacking needs no fsync per file. [`SnapshotStore::settle`] does one `syncfs` for all new layers.
+//! A durable writable pair is made before its container's record is committed, and that commit also flushes the directories (journal order).
+//!
+//! Locks: `unsettled` only, held for list changes, never across system calls.
 
+mod driver;
+mod error;
+mod layer;
+mod recovery;
+pub mod testsuite;
+mod trash;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
-use berth_types::{ChainId, Classify, ErrorClass};
-
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct SnapshotError;
-
-impl Classify for SnapshotError {
-    fn class(&self) -> ErrorClass {
-        ErrorClass::Unimplemented
-    }
-}
+use berth_types::ChainId;
+pub use driver::{Driver, OverlayDriver};
+pub use error::SnapshotError;
+pub use layer::PendingLayer;
+use layer::{LAYER_FILE, LayerRecord, SETTLED_FILE};
+pub use trash::Trash;
 
 type Result<T> = std::result::Result<T, SnapshotError>;
+
+/// Chain ids that are in place but not known to be on disk.
+type Unsettled = Arc<Mutex<BTreeSet<ChainId>>>;
 
 /// All layers and writable pairs of one data root. Shared by threads; every method takes `&self`.
 #[derive(Debug)]
 pub struct SnapshotStore {
-    _private: (),
+    root: PathBuf,
+    boot_id: String,
+    driver: Box<dyn Driver>,
+    trash: Arc<Trash>,
+    unsettled: Unsettled,
+    next_pending: AtomicU64,
 }
 
 impl SnapshotStore {
-    /// Opens or makes the store. Half-done things stay until [`Self::sweep`].
-    pub fn open(_root: &Path) -> Result<Self> {
-        Err(SnapshotError)
+    /// Opens or makes the store with the overlay driver. Half-done things stay until [`Self::sweep`]; what a reboot made unsure is dropped.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a store of another version; what the kernel says, with the path.
+    pub fn open(root: &Path) -> Result<Self> {
+        Self::open_with(root, Box::new(OverlayDriver))
+    }
+
+    /// The same with another driver.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(root: &Path, driver: Box<dyn Driver>) -> Result<Self> {
+        for name in ["", "layers", "pending", "containers", "throw-away", "trash"] {
+            make_dir_private(&root.join(name))?;
+        }
+        recovery::check_version(root)?;
+        let store = Self {
+            root: root.to_owned(),
+            boot_id: recovery::boot_id()?,
+            driver,
+            trash: Arc::new(Trash::open(root.join("trash"))?),
+            unsettled: Unsettled::default(),
+            next_pending: AtomicU64::new(0),
+        };
+        recovery::recover(&store)?;
+        Ok(store)
     }
 
     /// Where the layer's files are (or would be): an overlay lower directory.
-    pub fn layer_dir(&self, _chain_id: &ChainId) -> PathBuf {
-        PathBuf::new()
+    pub fn layer_dir(&self, chain_id: &ChainId) -> PathBuf {
+        self.driver.files(&self.layer_home(chain_id))
     }
-    pub fn has_layer(&self, _chain_id: &ChainId) -> bool {
-        false
+
+    pub fn has_layer(&self, chain_id: &ChainId) -> bool {
+        self.layer_home(chain_id).join(LAYER_FILE).exists()
     }
-    /// Chain ids of all complete layers.
+
+    /// Chain ids of all complete layers, sorted.
+    ///
+    /// # Errors
+    /// What the kernel says.
     pub fn layers(&self) -> Result<Vec<ChainId>> {
-        Err(SnapshotError)
+        let mut layers: Vec<ChainId> =
+            names(&self.root.join("layers"))?.iter().filter_map(|name| ChainId::from_hex(name).ok()).collect();
+        layers.sort();
+        Ok(layers)
     }
+
     /// The size given to [`PendingLayer::commit`]; `None` when there is no such layer.
-    pub fn layer_size(&self, _chain_id: &ChainId) -> Result<Option<u64>> {
-        Err(SnapshotError)
+    ///
+    /// # Errors
+    /// `DataLoss` when the layer's record cannot be read.
+    pub fn layer_size(&self, chain_id: &ChainId) -> Result<Option<u64>> {
+        Ok(LayerRecord::load(&self.layer_home(chain_id))?.map(|record| record.size_bytes))
     }
+
     /// An empty directory to unpack a layer into. Dropped without `commit`: discarded.
-    pub fn begin_layer(&self, _chain_id: &ChainId) -> Result<PendingLayer> {
-        Err(SnapshotError)
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn begin_layer(&self, chain_id: &ChainId) -> Result<PendingLayer> {
+        let home = loop {
+            let number = self.next_pending.fetch_add(1, Ordering::Relaxed);
+            let home = self.root.join("pending").join(number.to_string());
+            match make_dir(&home) {
+                Ok(()) => break home,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(SnapshotError::io("create", &home, source)),
+            }
+        };
+        let files = self.driver.make_layer(&home)?;
+        Ok(PendingLayer {
+            chain_id: *chain_id,
+            target: self.layer_home(chain_id),
+            boot_id: self.boot_id.clone(),
+            trash: Arc::clone(&self.trash),
+            unsettled: Arc::clone(&self.unsettled),
+            files,
+            home,
+            is_placed: false,
+        })
     }
+
     /// Renames the layer to the trash. Not there: fine.
-    pub fn remove_layer(&self, _chain_id: &ChainId) -> Result<()> {
-        Err(SnapshotError)
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove_layer(&self, chain_id: &ChainId) -> Result<()> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(chain_id);
+        self.trash.put(&self.layer_home(chain_id))
     }
 
-    /// Fresh upper and work directories for a container. `lowers` top to bottom. Durable only when not thrown away.
-    pub fn prepare(&self, _container_id: &str, _lowers: Vec<PathBuf>, _is_throw_away: bool) -> Result<OverlayRootfs> {
-        Err(SnapshotError)
+    /// Makes all new layers durable: one `syncfs` however many they are. Until then they are complete, but a crash of the host costs them.
+    ///
+    /// # Errors
+    /// What the kernel says about writing; the layers stay unsettled then.
+    pub fn settle(&self) -> Result<()> {
+        let layers: Vec<ChainId> =
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        if layers.is_empty() {
+            return Ok(());
+        }
+        let root = fs::File::open(&self.root).map_err(|source| SnapshotError::io("open", &self.root, source))?;
+        rustix::fs::syncfs(&root).map_err(|errno| SnapshotError::io("sync", &self.root, errno.into()))?;
+        for chain_id in layers {
+            let mark = self.layer_home(&chain_id).join(SETTLED_FILE);
+            match fs::File::create(&mark) {
+                Ok(_) => {}
+                // Removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(SnapshotError::io("create", &mark, source)),
+            }
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(&chain_id);
+        }
+        Ok(())
     }
+
+    /// Fresh upper and work directories for a container. `lowers` top to bottom. Throw-away pairs do not survive a reboot.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the container has a pair, `InvalidArgument` for an id that is no file name, `NotFound` for a missing layer.
+    pub fn prepare(&self, container_id: &str, lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
+        let home = self.pair_home(container_id, is_throw_away)?;
+        if self.pair_home(container_id, !is_throw_away)?.exists() {
+            return Err(SnapshotError::AlreadyPrepared { container_id: container_id.to_owned() });
+        }
+        make_dir(&home).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => SnapshotError::AlreadyPrepared { container_id: container_id.to_owned() },
+            _ => SnapshotError::io("create", &home, source),
+        })?;
+        let made =
+            self.driver.make_writable(&home, &lowers).and_then(|()| self.driver.rootfs(&home, lowers, is_throw_away));
+        if made.is_err() {
+            // The first error is the one that matters; the empty pair would be swept as an orphan anyway.
+            self.trash.put(&home).ok();
+        }
+        made
+    }
+
     /// What `prepare` returned for this container, again.
-    pub fn rootfs(&self, _container_id: &str, _lowers: Vec<PathBuf>) -> Result<OverlayRootfs> {
-        Err(SnapshotError)
+    ///
+    /// # Errors
+    /// `NotFound` when it has no pair.
+    pub fn rootfs(&self, container_id: &str, lowers: Vec<PathBuf>) -> Result<OverlayRootfs> {
+        for is_throw_away in [false, true] {
+            let home = self.pair_home(container_id, is_throw_away)?;
+            if home.exists() {
+                return self.driver.rootfs(&home, lowers, is_throw_away);
+            }
+        }
+        Err(SnapshotError::NotPrepared { container_id: container_id.to_owned() })
     }
+
     /// Renames the writable pair to the trash. Not there: fine.
-    pub fn discard(&self, _container_id: &str) -> Result<()> {
-        Err(SnapshotError)
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn discard(&self, container_id: &str) -> Result<()> {
+        for is_throw_away in [true, false] {
+            self.trash.put(&self.pair_home(container_id, is_throw_away)?)?;
+        }
+        Ok(())
     }
-    /// Container ids that have a writable pair.
+
+    /// Container ids that have a writable pair, sorted.
+    ///
+    /// # Errors
+    /// What the kernel says.
     pub fn prepared(&self) -> Result<Vec<String>> {
-        Err(SnapshotError)
+        let mut ids = names(&self.root.join("containers"))?;
+        ids.extend(names(&self.root.join("throw-away"))?);
+        ids.sort();
+        Ok(ids)
     }
-    /// Bytes of regular files in the writable layer.
-    pub fn writable_size(&self, _rootfs: &OverlayRootfs) -> Result<u64> {
-        Err(SnapshotError)
+
+    /// Bytes of regular files in the writable layer, several names of one file counted once.
+    ///
+    /// # Errors
+    /// What the kernel says; files that disappear meanwhile are fine.
+    pub fn writable_size(&self, rootfs: &OverlayRootfs) -> Result<u64> {
+        self.driver.writable_size(rootfs)
     }
-    /// Removes what a crash left: pending layers and the trash.
+
+    /// Removes what a crash left: pending layers go to the trash. Only while no layer is being unpacked, so at start.
+    ///
+    /// # Errors
+    /// What the kernel says.
     pub fn sweep(&self) -> Result<()> {
-        Err(SnapshotError)
+        let pending = self.root.join("pending");
+        for name in names(&pending)? {
+            self.trash.put(&pending.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// What is being deleted.
+    pub fn trash(&self) -> &Arc<Trash> {
+        &self.trash
+    }
+
+    /// The store's background work, for a thread of the caller's: settles new layers and empties the trash at the lowest priority, waits for
+    /// more, and returns after [`Trash::stop`]. What failed comes to `failed` and is tried again with the next piece of work.
+    pub fn work(&self, mut failed: impl FnMut(SnapshotError)) {
+        // Without it the work is done all the same.
+        rustix::process::setpriority_process(None, 19).ok();
+        while self.trash.wait() {
+            if let Err(error) = self.settle() {
+                failed(error);
+            }
+            if let Err(error) = self.trash.empty() {
+                failed(error);
+            }
+        }
+    }
+
+    fn layer_home(&self, chain_id: &ChainId) -> PathBuf {
+        self.root.join("layers").join(chain_id.hex())
+    }
+
+    fn pair_home(&self, container_id: &str, is_throw_away: bool) -> Result<PathBuf> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        if container_id.starts_with('.')
+            || !(1..=128).contains(&container_id.len())
+            || !container_id.bytes().all(is_name)
+        {
+            return Err(SnapshotError::Name { container_id: container_id.chars().take(64).collect() });
+        }
+        Ok(self.root.join(if is_throw_away { "throw-away" } else { "containers" }).join(container_id))
     }
 }
 
-/// A layer directory that is not in the store yet.
-#[derive(Debug)]
-pub struct PendingLayer {
-    _private: (),
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(path)
 }
 
-impl PendingLayer {
-    pub fn dir(&self) -> &Path {
-        Path::new("")
-    }
-    /// Makes the files durable and the layer visible under its chain id. Somebody else was first: theirs stays, ours goes.
-    pub fn commit(self, _size_bytes: u64) -> Result<()> {
-        Err(SnapshotError)
-    }
+fn make_dir_private(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)
+        .map_err(|source| SnapshotError::io("create", path, source))
 }
+
+/// Names in a directory that are text; all of ours are.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let error = |source| SnapshotError::io("list", dir, source);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(error)? {
+        if let Ok(name) = entry.map_err(error)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;

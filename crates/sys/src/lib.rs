@@ -6,5 +6,6 @@ pub mod bpf;
 pub mod fs_identity;
 pub mod inherited;
 pub mod mount_attr;
+pub mod netlink;
 pub mod seccomp;
 pub mod shim_process;

@@ -1,0 +1,151 @@
+//! Published ports: from where they answer, and who may have them.
+
+use std::net::{TcpListener, UdpSocket};
+
+use berth_network::{NetworkError, Protocol};
+use berth_types::{Classify as _, ErrorClass};
+
+use crate::world::{Container, HOST, OUTSIDE, World, ip, tcp, udp};
+
+#[test]
+fn published_ports_answer_from_everywhere() {
+    let world = World::new();
+    let network = world.network();
+    let container = Container::attach(&network, "a", &[tcp(None, 8080, 80), udp(None, 5353, 53)]);
+    let other = Container::attach(&network, "b", &[]);
+    let _tcp = container.machine.serve("0.0.0.0:80");
+    let _udp = container.machine.serve_udp("0.0.0.0:53");
+    let (web, dns) = (format!("{HOST}:8080"), format!("{HOST}:5353"));
+    assert_eq!(world.outside.call(&web).unwrap(), ip(OUTSIDE), "with the caller's own address");
+    assert_eq!(world.outside.call_udp(&dns).unwrap(), ip(OUTSIDE));
+    assert_eq!(world.host.call(&web).unwrap(), ip(HOST));
+    assert_eq!(world.host.call("127.0.0.1:8080").unwrap(), ip("172.30.0.1"), "from localhost");
+    assert_eq!(world.host.call_udp("127.0.0.1:5353").unwrap(), ip("172.30.0.1"));
+    for caller in [&other, &container] {
+        for address in [HOST, "172.30.0.1"] {
+            caller.machine.call(&format!("{address}:8080")).unwrap();
+            caller.machine.call_udp(&format!("{address}:5353")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_port_of_one_host_address_answers_there_only() {
+    let world = World::new();
+    let network = world.network();
+    world.host.busybox(&["ip", "addr", "add", "192.0.2.77/24", "dev", "eth0"]);
+    let ports = [tcp(Some(HOST), 8080, 80), tcp(Some("127.0.0.1"), 8081, 80), tcp(Some("0.0.0.0"), 8082, 80)];
+    let container = Container::attach(&network, "a", &ports);
+    let _server = container.machine.serve("0.0.0.0:80");
+    let reached = |port: u16, address: &str| world.outside.call(&format!("{address}:{port}")).is_ok();
+    assert_eq!((reached(8080, HOST), reached(8080, "192.0.2.77")), (true, false));
+    assert_eq!((reached(8081, HOST), reached(8081, "192.0.2.77")), (false, false));
+    assert_eq!((reached(8082, HOST), reached(8082, "192.0.2.77")), (true, true));
+    world.host.call("127.0.0.1:8081").unwrap();
+    world.host.assert_refused("127.0.0.1:8080");
+}
+
+#[test]
+fn the_same_port_on_two_addresses_goes_to_two_containers() {
+    let world = World::new();
+    let network = world.network();
+    let one = Container::attach(&network, "a", &[tcp(Some(HOST), 8080, 80)]);
+    let two = Container::attach(&network, "b", &[tcp(Some("127.0.0.1"), 8080, 81)]);
+    let _one = one.machine.serve("0.0.0.0:80");
+    let _two = two.machine.serve("0.0.0.0:81");
+    world.outside.call(&format!("{HOST}:8080")).unwrap();
+    world.host.call("127.0.0.1:8080").unwrap();
+}
+
+#[test]
+fn a_port_published_twice_is_refused_by_name_and_nothing_stays() {
+    let world = World::new();
+    let network = world.network();
+    let first = Container::attach(&network, "first", &[tcp(None, 8080, 80)]);
+    let before = world.host.nft(&["list", "table", "inet", "berth"]);
+    let in_use = network.addresses_in_use() - network.prepared();
+    for port in [tcp(None, 8080, 81), tcp(Some("127.0.0.1"), 8080, 81)] {
+        let refused = network.attach("second", &[tcp(None, 9090, 81), port], None).unwrap_err();
+        let NetworkError::PortPublished { owner, port, protocol, .. } = &refused else { panic!("{refused}") };
+        assert_eq!((owner.as_str(), *port, *protocol), ("first", 8080, Protocol::Tcp));
+        assert_eq!(refused.class(), ErrorClass::AlreadyExists);
+        assert!(refused.hint().is_some());
+    }
+    let twice = network.attach("second", &[tcp(None, 9090, 81), tcp(None, 9090, 82)], None).unwrap_err();
+    assert_eq!(twice.to_string(), "port 9090/tcp on 0.0.0.0 is already published by container second");
+    assert_eq!(world.host.nft(&["list", "table", "inet", "berth"]), before);
+    crate::world::wait_until("only one address is in use", || {
+        network.addresses_in_use() - network.prepared() == in_use
+    });
+    network.detach(&first.endpoint).unwrap();
+    Container::attach(&network, "second", &[tcp(None, 9090, 81), tcp(None, 8080, 81), udp(None, 8080, 81)]);
+}
+
+#[test]
+fn a_port_of_a_process_of_the_host_is_refused() {
+    let world = World::new();
+    let network = world.network();
+    let _listener = world.host.run(|| TcpListener::bind("127.0.0.1:8080")).unwrap();
+    let _socket = world.host.run(|| UdpSocket::bind("0.0.0.0:8080")).unwrap();
+    for (port, protocol) in [(tcp(None, 8080, 80), "tcp"), (udp(Some("127.0.0.1"), 8080, 80), "udp")] {
+        let refused = network.attach("a", &[port], None).unwrap_err();
+        assert!(matches!(refused, NetworkError::PortBusy { .. }), "{refused}");
+        assert!(refused.to_string().starts_with(&format!("port 8080/{protocol} on ")), "{refused}");
+        assert_eq!(refused.class(), ErrorClass::AlreadyExists);
+    }
+    Container::attach(&network, "a", &[tcp(Some(HOST), 8080, 80)]);
+}
+
+#[test]
+fn a_published_port_is_taken_for_processes_of_the_host_until_it_is_withdrawn() {
+    let world = World::new();
+    let network = world.network();
+    let container = Container::attach(&network, "a", &[tcp(None, 8080, 80), udp(None, 8080, 80)]);
+    let listen = || world.host.run(|| TcpListener::bind("0.0.0.0:8080")).map(drop);
+    let bind = || world.host.run(|| UdpSocket::bind("127.0.0.1:8080")).map(drop);
+    assert_eq!(listen().unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(bind().unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    network.detach(&container.endpoint).unwrap();
+    listen().unwrap();
+    bind().unwrap();
+}
+
+#[test]
+fn port_zero_picks_a_free_one_and_says_which() {
+    let world = World::new();
+    let network = world.network();
+    world.host.run(|| std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003")).unwrap();
+    let _busy = world.host.run(|| TcpListener::bind("127.0.0.1:40001")).unwrap();
+    let container = Container::attach(&network, "a", &[tcp(None, 0, 80), tcp(None, 0, 80), tcp(None, 0, 80)]);
+    let ports: Vec<_> = container.endpoint.ports.iter().map(|mapping| mapping.host_port).collect();
+    assert_eq!(ports, [40000, 40002, 40003]);
+    let refused = network.attach("b", &[tcp(None, 0, 80)], None).unwrap_err();
+    assert_eq!(refused.to_string(), "no free tcp port left between 40000 and 40003");
+    assert_eq!(refused.class(), ErrorClass::ResourceExhausted);
+    let _server = container.machine.serve("0.0.0.0:80");
+    assert_eq!(world.outside.call(&format!("{HOST}:40002")).unwrap(), ip(OUTSIDE));
+}
+
+#[test]
+fn a_range_of_ports_is_one_transaction() {
+    let world = World::new();
+    let network = world.network();
+    let ports: Vec<_> = (20_000..21_000).map(|port| tcp(None, port, port)).collect();
+    let container = Container::attach(&network, "a", &ports);
+    let _server = container.machine.serve("0.0.0.0:20999");
+    assert_eq!(world.outside.call(&format!("{HOST}:20999")).unwrap(), ip(OUTSIDE));
+    network.detach(&container.endpoint).unwrap();
+    let table = world.host.nft(&["list", "table", "inet", "berth"]);
+    assert!(!table.contains("elements"), "{table}");
+}
+
+#[test]
+fn addresses_to_publish_on_are_checked() {
+    let world = World::new();
+    let network = world.network();
+    let refused = network.attach("a", &[tcp(Some("198.51.100.1"), 80, 80)], None).unwrap_err();
+    assert_eq!(refused.to_string(), "address 198.51.100.1 to publish on is not an address of this host");
+    assert_eq!(refused.class(), ErrorClass::InvalidArgument);
+    let refused = network.attach("a", &[tcp(Some("::1"), 80, 80)], None).unwrap_err();
+    assert_eq!(refused.to_string(), "cannot publish on the IPv6 address ::1: this network has no IPv6");
+}

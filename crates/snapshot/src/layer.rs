@@ -1,0 +1,89 @@
+//! A layer on its way into the store, and the record that says it is complete.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use berth_types::ChainId;
+
+use crate::trash::Trash;
+use crate::{Result, SnapshotError, Unsettled};
+
+pub(crate) const LAYER_FILE: &str = "layer.json";
+pub(crate) const SETTLED_FILE: &str = "settled";
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct LayerRecord {
+    pub(crate) size_bytes: u64,
+    /// In which boot it was written: after another boot only a settled layer is to be trusted.
+    pub(crate) boot_id: String,
+}
+
+impl LayerRecord {
+    pub(crate) fn load(home: &Path) -> Result<Option<Self>> {
+        let path = home.join(LAYER_FILE);
+        match fs::read(&path) {
+            Ok(json) => {
+                serde_json::from_slice(&json).map(Some).map_err(|source| SnapshotError::Record { path, source })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(SnapshotError::io("read", &path, source)),
+        }
+    }
+}
+
+/// A layer directory that is not in the store yet. Dropped without [`Self::commit`]: discarded.
+#[derive(Debug)]
+pub struct PendingLayer {
+    pub(crate) chain_id: ChainId,
+    pub(crate) home: PathBuf,
+    pub(crate) files: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) boot_id: String,
+    pub(crate) trash: Arc<Trash>,
+    pub(crate) unsettled: Unsettled,
+    pub(crate) is_placed: bool,
+}
+
+impl PendingLayer {
+    /// The empty directory to unpack into.
+    pub fn dir(&self) -> &Path {
+        &self.files
+    }
+
+    /// Makes the layer visible under its chain id. Somebody else was first: theirs stays, ours goes.
+    /// Durable after [`crate::SnapshotStore::settle`], which the store's background work also does.
+    ///
+    /// # Errors
+    /// What the kernel says; the layer is discarded then.
+    pub fn commit(mut self, size_bytes: u64) -> Result<()> {
+        let path = self.home.join(LAYER_FILE);
+        let record = LayerRecord { size_bytes, boot_id: self.boot_id.clone() };
+        let json =
+            serde_json::to_vec(&record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
+        fs::write(&path, json).map_err(|source| SnapshotError::io("write", &path, source))?;
+        match fs::rename(&self.home, &self.target) {
+            Ok(()) => {
+                self.is_placed = true;
+                self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(self.chain_id);
+                self.trash.wake();
+                Ok(())
+            }
+            // A complete layer is never an empty directory, so the rename cannot replace it.
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+                Ok(())
+            }
+            Err(source) => Err(SnapshotError::io("put in place", &self.target, source)),
+        }
+    }
+}
+
+impl Drop for PendingLayer {
+    fn drop(&mut self) {
+        if !self.is_placed {
+            // What stays is swept at the next start.
+            self.trash.put(&self.home).ok();
+        }
+    }
+}

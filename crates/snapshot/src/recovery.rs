@@ -1,0 +1,71 @@
+//! Opening a store: its version, and what a reboot since the last opening made unsure.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::PoisonError;
+
+use crate::layer::{LayerRecord, SETTLED_FILE};
+use crate::{Result, SnapshotError, SnapshotStore, make_dir_private, names};
+
+const VERSION: &str = "1";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const SMALL_FILE_MAX: u64 = 128;
+
+/// Writes the version of a new store; refuses another one.
+pub(crate) fn check_version(root: &Path) -> Result<()> {
+    let path = root.join("version");
+    match read_small(&path)? {
+        Some(found) if found == VERSION => Ok(()),
+        // Empty: the store was new when the host went down.
+        Some(found) if found.is_empty() => write_small(&path, VERSION),
+        None => write_small(&path, VERSION),
+        Some(found) => Err(SnapshotError::Version { path: root.to_owned(), found, expected: VERSION }),
+    }
+}
+
+pub(crate) fn boot_id() -> Result<String> {
+    Ok(read_small(Path::new(BOOT_ID))?.unwrap_or_default())
+}
+
+/// Drops unsettled layers and throw-away pairs of an earlier boot; remembers unsettled ones of this boot.
+pub(crate) fn recover(store: &SnapshotStore) -> Result<()> {
+    for chain_id in store.layers()? {
+        let home = store.layer_home(&chain_id);
+        if home.join(SETTLED_FILE).exists() {
+            continue;
+        }
+        // A record that cannot be read is one that never reached the disk.
+        let record = LayerRecord::load(&home).ok().flatten();
+        if record.is_some_and(|record| record.boot_id == store.boot_id) {
+            store.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(chain_id);
+        } else {
+            store.trash.put(&home)?;
+        }
+    }
+    let boot = store.root.join("boot");
+    if read_small(&boot)?.as_deref() != Some(&store.boot_id) {
+        let throw_away = store.root.join("throw-away");
+        if !names(&throw_away)?.is_empty() {
+            store.trash.put(&throw_away)?;
+            make_dir_private(&throw_away)?;
+        }
+        write_small(&boot, &store.boot_id)?;
+    }
+    Ok(())
+}
+
+fn read_small(path: &Path) -> Result<Option<String>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SnapshotError::io("open", path, source)),
+    };
+    let mut text = String::new();
+    file.take(SMALL_FILE_MAX).read_to_string(&mut text).map_err(|source| SnapshotError::io("read", path, source))?;
+    Ok(Some(text.trim_end().to_owned()))
+}
+
+fn write_small(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, format!("{text}\n")).map_err(|source| SnapshotError::io("write", path, source))
+}

@@ -1,0 +1,151 @@
+use std::fs;
+
+use berth_types::{Classify, ErrorClass};
+
+use super::*;
+
+fn chain(number: u8) -> ChainId {
+    ChainId::from_bytes([number; 32])
+}
+
+fn store() -> (tempfile::TempDir, SnapshotStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(&dir.path().join("snapshots")).unwrap();
+    (dir, store)
+}
+
+/// S-085, S-115: the overlay driver keeps the contract.
+#[test]
+fn s085_s115_overlay_driver_contract() {
+    let (_dir, store) = store();
+    testsuite::run(&store).unwrap();
+}
+
+/// S-083: one new empty upper directory per container, shared lowers.
+#[test]
+fn s083_containers_share_layers() {
+    let (_dir, store) = store();
+    store.begin_layer(&chain(1)).unwrap().commit(0).unwrap();
+    let lowers = vec![store.layer_dir(&chain(1))];
+    let a = store.prepare("a", lowers.clone(), true).unwrap();
+    let b = store.prepare("b", lowers.clone(), true).unwrap();
+    assert_eq!(a.lowers, b.lowers);
+    assert_ne!(a.upper, b.upper);
+    assert_eq!(fs::read_dir(a.upper.unwrap()).unwrap().count(), 0);
+}
+
+#[test]
+fn reopening_keeps_what_is_complete() {
+    let (dir, store) = store();
+    store.begin_layer(&chain(1)).unwrap().commit(7).unwrap();
+    store.prepare("kept", vec![store.layer_dir(&chain(1))], false).unwrap();
+    store.prepare("gone", vec![], true).unwrap();
+    // A process that died while it unpacked a layer runs no destructors.
+    fs::create_dir(dir.path().join("snapshots/pending/7")).unwrap();
+    drop(store);
+    let store = SnapshotStore::open(&dir.path().join("snapshots")).unwrap();
+    assert_eq!(store.layers().unwrap(), [chain(1)]);
+    assert_eq!(store.prepared().unwrap(), ["gone", "kept"]);
+    store.sweep().unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("snapshots/pending")).unwrap().count(), 0);
+}
+
+/// S-087: after a reboot the store opens, without the layers whose data may not have reached the disk and without throw-away pairs.
+#[test]
+fn s087_reboot_drops_what_is_unsure() {
+    let (dir, store) = store();
+    let root = dir.path().join("snapshots");
+    store.begin_layer(&chain(1)).unwrap().commit(1).unwrap();
+    store.settle().unwrap();
+    store.begin_layer(&chain(2)).unwrap().commit(2).unwrap();
+    store.begin_layer(&chain(3)).unwrap().commit(3).unwrap();
+    store.prepare("kept", vec![], false).unwrap();
+    store.prepare("gone", vec![], true).unwrap();
+    drop(store);
+    let other_boot = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap().replace(recovery::boot_id().unwrap().as_str(), "another-boot");
+        fs::write(path, text).unwrap();
+    };
+    other_boot(&root.join("boot"));
+    for number in [1, 2] {
+        other_boot(&root.join("layers").join(chain(number).hex()).join("layer.json"));
+    }
+    fs::write(root.join("layers").join(chain(3).hex()).join("layer.json"), "").unwrap();
+
+    let store = SnapshotStore::open(&root).unwrap();
+    assert_eq!(store.layers().unwrap(), [chain(1)]);
+    assert_eq!(store.prepared().unwrap(), ["kept"]);
+}
+
+#[test]
+fn another_version_is_refused() {
+    let (dir, store) = store();
+    drop(store);
+    fs::write(dir.path().join("snapshots/version"), "2\n").unwrap();
+    let error = SnapshotStore::open(&dir.path().join("snapshots")).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::FailedPrecondition);
+    assert!(error.to_string().contains("\"2\""), "{error}");
+}
+
+/// CVE-2021-41103, CVE-2021-41091: nothing below the store can be traversed by others.
+#[test]
+fn store_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, _store) = store();
+    for name in ["", "layers", "pending", "containers", "throw-away", "trash"] {
+        let mode = fs::metadata(dir.path().join("snapshots").join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{name}");
+    }
+}
+
+/// A layer that says its root is opaque hides everything below, which the kernel alone would not do.
+#[test]
+fn opaque_root_cuts_the_stack() {
+    let (_dir, store) = store();
+    for number in [1, 2, 3] {
+        let pending = store.begin_layer(&chain(number)).unwrap();
+        fs::write(pending.dir().join(number.to_string()), "").unwrap();
+        if number == 2 {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::lsetxattr(pending.dir(), "trusted.overlay.opaque", b"y", flags).unwrap();
+        }
+        pending.commit(0).unwrap();
+    }
+    let lowers: Vec<PathBuf> = [3, 2, 1].map(|number| store.layer_dir(&chain(number))).to_vec();
+    let rootfs = store.prepare("c", lowers.clone(), true).unwrap();
+    assert_eq!(rootfs.lowers, lowers[..2]);
+    assert_eq!(store.rootfs("c", lowers).unwrap(), rootfs);
+}
+
+#[test]
+fn background_work_settles_and_deletes() {
+    let (dir, store) = store();
+    let root = dir.path().join("snapshots");
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| store.work(|error| panic!("{error:?}")));
+        store.begin_layer(&chain(1)).unwrap().commit(1).unwrap();
+        store.prepare("c", vec![], true).unwrap();
+        store.discard("c").unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let settled = root.join("layers").join(chain(1).hex()).join("settled");
+        while !settled.exists() || fs::read_dir(root.join("trash")).unwrap().count() > 0 {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        store.trash().stop();
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_tree_of_any_depth_can_be_deleted() {
+    let (dir, store) = store();
+    let rootfs = store.prepare("deep", vec![], true).unwrap();
+    let deep: PathBuf = std::iter::repeat_n("d", 1500).collect();
+    fs::create_dir_all(rootfs.upper.as_ref().unwrap().join(deep)).unwrap();
+    let error = store.writable_size(&rootfs).unwrap_err();
+    assert!(matches!(error, SnapshotError::TooDeep { .. }));
+    store.discard("deep").unwrap();
+    store.trash().empty().unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("snapshots/trash")).unwrap().count(), 0);
+}
