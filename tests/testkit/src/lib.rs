@@ -1,1 +1,11 @@
+//! What tests share: images built on the spot, a private daemon with its clients, and the picture of what is left behind.
 
+pub mod archive;
+pub mod deadline;
+pub mod instance;
+pub mod leak;
+pub mod peers;
+
+pub use archive::{Image, LayerFile};
+pub use deadline::wait_until;
+pub use instance::{Instance, Output};
