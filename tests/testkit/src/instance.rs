@@ -86,6 +86,26 @@ impl Instance {
         format!("10.{}.{}.0/24", 16 + slot / 256, slot % 256)
     }
 
+    /// With `busybox:latest` loaded.
+    pub fn with_busybox() -> Self {
+        let instance = Self::start();
+        instance.load(&crate::Image::busybox().docker_archive()).ok();
+        instance
+    }
+
+    /// `berth run --rm busybox WORDS…` with options before the image.
+    pub fn busybox(&self, options: &[&str], words: &[&str]) -> Output {
+        let all = [&["run", "--rm"], options, &["busybox"], words].concat();
+        self.berth(&all)
+    }
+
+    /// A background container of this name that sleeps.
+    #[track_caller]
+    pub fn sleeper(&self, name: &str, options: &[&str]) -> String {
+        let all = [&["run", "-d", "--name", name], options, &["busybox", "sleep", "1000"]].concat();
+        self.berth(&all).ok().to_owned()
+    }
+
     /// Starts the daemon and waits until it answers.
     pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.join("berthd.log")).unwrap();

@@ -1,0 +1,127 @@
+//! Streams: stdin, stdout, stderr, terminals, attach, logs (S-133).
+
+use std::io::{Read as _, Write as _};
+use std::process::Stdio;
+
+use berth_testkit::{Instance, wait_until};
+
+/// S-133: 32 MiB each way, byte for byte, through `run -i`.
+#[test]
+fn s133_bytes_are_exact() {
+    let berth = Instance::with_busybox();
+    let mut data = vec![0u8; 32 << 20];
+    let mut state = 1u64;
+    for byte in &mut data {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        *byte = (state >> 56) as u8;
+    }
+    let mut client = berth.berth_command(&["run", "--rm", "-i", "--log-driver", "none", "busybox", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
+    let mut back = Vec::new();
+    client.stdout.take().unwrap().read_to_end(&mut back).unwrap();
+    writer.join().unwrap();
+    assert!(client.wait().unwrap().success());
+    assert_eq!(back.len(), data.len());
+    assert!(back == data, "the bytes differ");
+}
+
+/// stdout and stderr stay apart, attached and in the log.
+#[test]
+fn streams_stay_apart() {
+    let berth = Instance::with_busybox();
+    let both = berth.berth(&["run", "--name", "c", "busybox", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((both.stdout.as_str(), both.stderr.as_str()), ("out\n", "err\n"));
+    let logs = berth.berth(&["logs", "c"]);
+    assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\n", "err\n"));
+    let stamped = berth.berth(&["logs", "-t", "c"]);
+    assert!(stamped.stdout.starts_with("20") && stamped.stdout.ends_with("Z out\n"), "{stamped:?}");
+}
+
+/// logs: tail, since, until, follow to the end.
+#[test]
+fn logs_options() {
+    let berth = Instance::with_busybox();
+    berth.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; done; while [ ! -e /go ]; do sleep 0.02; done; echo last"]).ok();
+    wait_until("five lines", || (berth.berth(&["logs", "c"]).stdout.lines().count() == 5).then_some(()));
+    assert_eq!(berth.berth(&["logs", "-n", "2", "c"]).ok(), "4\n5");
+    assert_eq!(berth.berth(&["logs", "--since", "1h", "c"]).ok().lines().count(), 5);
+    assert_eq!(berth.berth(&["logs", "--until", "1h", "c"]).ok(), "");
+    let follower = berth.berth_command(&["logs", "-f", "-n", "1", "c"]).stdout(Stdio::piped()).spawn().unwrap();
+    berth.berth(&["exec", "c", "touch", "/go"]).ok();
+    let output = follower.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "5\nlast\n");
+}
+
+/// The log rotates at its size and keeps its count; nothing is lost before the oldest kept.
+#[test]
+fn logs_rotate() {
+    let berth = Instance::with_busybox();
+    berth.berth(&["run", "--name", "c", "--log-opt", "max-size=20k", "--log-opt", "max-file=3", "busybox", "seq", "1", "3000"]).ok();
+    let path = berth.inspect("c", "{{.LogPath}}");
+    let directory = std::path::Path::new(&path).parent().unwrap();
+    let files: Vec<_> = std::fs::read_dir(directory).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().contains("json.log")).collect();
+    assert_eq!(files.len(), 3);
+    assert!(files.iter().all(|f| f.metadata().unwrap().len() < 24_000));
+    let logs = berth.berth(&["logs", "c"]);
+    let numbers: Vec<u32> = logs.ok().lines().map(|l| l.parse().unwrap()).collect();
+    assert_eq!(numbers.last(), Some(&3000));
+    assert!(numbers.windows(2).all(|p| p[1] == p[0] + 1), "no gap");
+}
+
+/// attach sees what comes, in both directions, and several clients see the same.
+#[test]
+fn attach_to_a_running_container() {
+    let berth = Instance::with_busybox();
+    berth.berth(&["run", "-d", "-i", "--name", "c", "busybox", "cat"]).ok();
+    let mut watcher = berth.berth_command(&["attach", "--no-stdin", "c"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut seen = watcher.stdout.take().unwrap();
+    let mut speaker = berth.berth_command(&["attach", "c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut words = speaker.stdin.take().unwrap();
+    let mut answer = speaker.stdout.take().unwrap();
+    words.write_all(b"hello\n").unwrap();
+    let mut bytes = [0; 6];
+    answer.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"hello\n");
+    words.write_all(b"again\n").unwrap();
+    answer.read_exact(&mut bytes).unwrap();
+    // The watcher may have come between the two lines.
+    seen.read_exact(&mut bytes).unwrap();
+    assert!([b"hello\n", b"again\n"].contains(&&bytes));
+    berth.berth(&["kill", "c"]).ok();
+    speaker.wait().unwrap();
+    watcher.wait().unwrap();
+}
+
+/// An attached client keeps its stream when the daemon is killed under it.
+#[test]
+fn an_attached_stream_survives_the_daemon() {
+    let mut berth = Instance::with_busybox();
+    let mut client = berth.berth_command(&["run", "-i", "--name", "c", "busybox", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    let mut stdout = client.stdout.take().unwrap();
+    let mut bytes = [0; 4];
+    stdin.write_all(b"one\n").unwrap();
+    stdout.read_exact(&mut bytes).unwrap();
+    berth.kill_daemon();
+    stdin.write_all(b"two\n").unwrap();
+    stdout.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"two\n");
+    drop(stdin);
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    client.wait().unwrap();
+    berth.spawn();
+}
+
+/// A terminal: one stream, its size, and a controlling terminal.
+#[test]
+fn terminals() {
+    let berth = Instance::with_busybox();
+    berth.berth(&["run", "-d", "-t", "--name", "c", "busybox", "sh", "-c", "tty; test -t 0 && test -t 1 && echo terminal; sleep 1000"]).ok();
+    wait_until("it wrote", || berth.berth(&["logs", "c"]).stdout.contains("terminal").then_some(()));
+    assert!(berth.berth(&["logs", "c"]).stdout.starts_with("/dev/pts/0\r\n"));
+    assert_eq!(berth.berth(&["exec", "c", "sh", "-c", "test -t 1 || echo none"]).ok(), "none");
+}
