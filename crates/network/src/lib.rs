@@ -29,6 +29,7 @@ mod sysctl;
 
 pub use config::{Endpoint, NetworkConfig};
 pub use error::NetworkError;
+pub use namespace::loopback_up;
 pub use namespace_pool::NamespacePool;
 pub use network::{Network, free_subnet};
 pub use port::{PortMapping, Protocol};

@@ -41,6 +41,14 @@ pub(crate) fn enter_new(ipv6: Ipv6) -> Result<NewNamespace, NetworkError> {
     Ok(NewNamespace { fd, route })
 }
 
+/// Brings `lo` up in the calling thread's namespace (a test run's own, made by somebody else).
+///
+/// # Errors
+/// The kernel's, naming the link.
+pub fn loopback_up() -> Result<(), NetworkError> {
+    link::set_loopback_up(&mut Socket::open(Family::Route)?)
+}
+
 /// The namespace of the calling thread.
 pub(crate) fn current() -> Result<OwnedFd, NetworkError> {
     open(Path::new("/proc/thread-self/ns/net"))

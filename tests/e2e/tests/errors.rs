@@ -8,7 +8,12 @@ use berth_testkit::{Image, Instance, LayerFile};
 fn inventory(berth: &Instance) -> Vec<String> {
     let mut found = vec![berth.berth(&["ps", "-aq"]).ok().to_owned(), berth.berth(&["images", "-q"]).ok().to_owned()];
     for directory in ["content/blobs/sha256", "content/ingest", "snapshots/overlay/layers", "containers"] {
-        let mut names: Vec<String> = fs::read_dir(berth.root().join(directory)).into_iter().flatten().flatten().map(|e| format!("{directory}/{}", e.file_name().to_string_lossy())).collect();
+        let mut names: Vec<String> = fs::read_dir(berth.root().join(directory))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| format!("{directory}/{}", e.file_name().to_string_lossy()))
+            .collect();
         names.sort();
         found.extend(names);
     }
@@ -57,7 +62,10 @@ fn refusals_of_run() {
         assert_eq!(refused.code, 125, "{options:?}: {refused:?}");
         assert_eq!(refused.stdout, "", "{options:?}");
         for name in names {
-            assert!(refused.stderr.to_lowercase().contains(&name.to_lowercase()), "{options:?} should name {name}: {refused:?}");
+            assert!(
+                refused.stderr.to_lowercase().contains(&name.to_lowercase()),
+                "{options:?} should name {name}: {refused:?}"
+            );
         }
         assert_eq!(inventory(&berth), before, "{options:?} left something");
     }
@@ -80,16 +88,32 @@ fn refusals_of_load() {
         ("mis-digested", flipped),
         ("no archive", b"this is no archive".to_vec()),
         ("empty", Vec::new()),
-        ("manifest only", berth_testkit::archive::outer(&[("manifest.json".to_owned(), br#"[{"Config":"../../etc/passwd","RepoTags":["x:y"],"Layers":[]}]"#.to_vec())])),
+        (
+            "manifest only",
+            berth_testkit::archive::outer(&[(
+                "manifest.json".to_owned(),
+                br#"[{"Config":"../../etc/passwd","RepoTags":["x:y"],"Layers":[]}]"#.to_vec(),
+            )]),
+        ),
         ("bad reference", Image { reference: "UPPER//case".to_owned(), ..good.clone() }.docker_archive()),
-        ("duplicate documents", berth_testkit::archive::outer(&[("manifest.json".to_owned(), b"[]".to_vec()), ("manifest.json".to_owned(), b"[{}]".to_vec())])),
+        (
+            "duplicate documents",
+            berth_testkit::archive::outer(&[
+                ("manifest.json".to_owned(), b"[]".to_vec()),
+                ("manifest.json".to_owned(), b"[{}]".to_vec()),
+            ]),
+        ),
     ] {
         let refused = berth.load(&bytes);
         assert_ne!(refused.code, 0, "{what}: {refused:?}");
         assert!(!refused.stderr.is_empty(), "{what}");
         assert_eq!(inventory(&berth), before, "{what} left something");
     }
-    let through_link = Image::new("link:latest").layer(vec![LayerFile::symlink("out", canary.to_str().unwrap()), LayerFile::text("out/f", "x"), LayerFile::text("g", &up)]);
+    let through_link = Image::new("link:latest").layer(vec![
+        LayerFile::symlink("out", canary.to_str().unwrap()),
+        LayerFile::text("out/f", "x"),
+        LayerFile::text("g", &up),
+    ]);
     berth.load(&through_link.docker_archive());
     assert!(!canary.exists(), "nothing is written through a link to the host");
 }
@@ -99,7 +123,8 @@ fn refusals_of_load() {
 fn port_in_use() {
     let berth = Instance::with_busybox();
     berth.sleeper("first", &["-p", "127.0.0.1:45871:80"]);
-    let refused = berth.berth(&["run", "-d", "--name", "second", "-p", "127.0.0.1:45871:80", "busybox", "sleep", "1000"]);
+    let refused =
+        berth.berth(&["run", "-d", "--name", "second", "-p", "127.0.0.1:45871:80", "busybox", "sleep", "1000"]);
     assert_eq!(refused.code, 125);
     assert!(refused.stderr.contains("45871"), "{refused:?}");
     assert_ne!(berth.inspect("second", "{{.State.Status}}"), "running");

@@ -15,7 +15,12 @@ fn s133_bytes_are_exact() {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         *byte = (state >> 56) as u8;
     }
-    let mut client = berth.berth_command(&["run", "--rm", "-i", "--log-driver", "none", "busybox", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut client = berth
+        .berth_command(&["run", "--rm", "-i", "--log-driver", "none", "busybox", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = client.stdin.take().unwrap();
     let sent = data.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
@@ -43,7 +48,18 @@ fn streams_stay_apart() {
 #[test]
 fn logs_options() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; done; while [ ! -e /go ]; do sleep 0.02; done; echo last"]).ok();
+    berth
+        .berth(&[
+            "run",
+            "-d",
+            "--name",
+            "c",
+            "busybox",
+            "sh",
+            "-c",
+            "for i in 1 2 3 4 5; do echo $i; done; while [ ! -e /go ]; do sleep 0.02; done; echo last",
+        ])
+        .ok();
     wait_until("five lines", || (berth.berth(&["logs", "c"]).stdout.lines().count() == 5).then_some(()));
     assert_eq!(berth.berth(&["logs", "-n", "2", "c"]).ok(), "4\n5");
     assert_eq!(berth.berth(&["logs", "--since", "1h", "c"]).ok().lines().count(), 5);
@@ -58,10 +74,28 @@ fn logs_options() {
 #[test]
 fn logs_rotate() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "--name", "c", "--log-opt", "max-size=20k", "--log-opt", "max-file=3", "busybox", "seq", "1", "3000"]).ok();
+    berth
+        .berth(&[
+            "run",
+            "--name",
+            "c",
+            "--log-opt",
+            "max-size=20k",
+            "--log-opt",
+            "max-file=3",
+            "busybox",
+            "seq",
+            "1",
+            "3000",
+        ])
+        .ok();
     let path = berth.inspect("c", "{{.LogPath}}");
     let directory = std::path::Path::new(&path).parent().unwrap();
-    let files: Vec<_> = std::fs::read_dir(directory).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().contains("json.log")).collect();
+    let files: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().contains("json.log"))
+        .collect();
     assert_eq!(files.len(), 3);
     assert!(files.iter().all(|f| f.metadata().unwrap().len() < 24_000));
     let logs = berth.berth(&["logs", "c"]);
@@ -75,9 +109,15 @@ fn logs_rotate() {
 fn attach_to_a_running_container() {
     let berth = Instance::with_busybox();
     berth.berth(&["run", "-d", "-i", "--name", "c", "busybox", "cat"]).ok();
-    let mut watcher = berth.berth_command(&["attach", "--no-stdin", "c"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut watcher = berth
+        .berth_command(&["attach", "--no-stdin", "c"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut seen = watcher.stdout.take().unwrap();
-    let mut speaker = berth.berth_command(&["attach", "c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut speaker =
+        berth.berth_command(&["attach", "c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut words = speaker.stdin.take().unwrap();
     let mut answer = speaker.stdout.take().unwrap();
     words.write_all(b"hello\n").unwrap();
@@ -98,7 +138,13 @@ fn attach_to_a_running_container() {
 #[test]
 fn an_attached_stream_survives_the_daemon() {
     let mut berth = Instance::with_busybox();
-    let mut client = berth.berth_command(&["run", "-i", "--name", "c", "busybox", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut client = berth
+        .berth_command(&["run", "-i", "--name", "c", "busybox", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut stdin = client.stdin.take().unwrap();
     let mut stdout = client.stdout.take().unwrap();
     let mut bytes = [0; 4];
@@ -120,7 +166,19 @@ fn an_attached_stream_survives_the_daemon() {
 #[test]
 fn terminals() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "-d", "-t", "--name", "c", "busybox", "sh", "-c", "tty; test -t 0 && test -t 1 && echo terminal; sleep 1000"]).ok();
+    berth
+        .berth(&[
+            "run",
+            "-d",
+            "-t",
+            "--name",
+            "c",
+            "busybox",
+            "sh",
+            "-c",
+            "tty; test -t 0 && test -t 1 && echo terminal; sleep 1000",
+        ])
+        .ok();
     wait_until("it wrote", || berth.berth(&["logs", "c"]).stdout.contains("terminal").then_some(()));
     assert!(berth.berth(&["logs", "c"]).stdout.starts_with("/dev/pts/0\r\n"));
     assert_eq!(berth.berth(&["exec", "c", "sh", "-c", "test -t 1 || echo none"]).ok(), "none");

@@ -8,7 +8,9 @@ use berth_testkit::{Instance, wait_until};
 #[test]
 fn s110_states() {
     let berth = Instance::with_busybox();
-    berth.berth(&["create", "--name", "c", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done"]).ok();
+    berth
+        .berth(&["create", "--name", "c", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done"])
+        .ok();
     let state = || berth.inspect("c", "{{.State.Status}}");
     assert_eq!(state(), "created");
     for verb in ["pause", "unpause", "kill"] {
@@ -39,7 +41,13 @@ fn s110_states() {
 #[test]
 fn exit_codes() {
     let berth = Instance::with_busybox();
-    for (words, code) in [(&["sh", "-c", "exit 3"][..], 3), (&["true"], 0), (&["/etc/passwd"], 126), (&["no-such-program"], 127), (&["sh", "-c", "kill -9 $$"], 137)] {
+    for (words, code) in [
+        (&["sh", "-c", "exit 3"][..], 3),
+        (&["true"], 0),
+        (&["/etc/passwd"], 126),
+        (&["no-such-program"], 127),
+        (&["sh", "-c", "kill -9 $$"], 137),
+    ] {
         let ended = berth.busybox(&[], words);
         assert_eq!(ended.code, code, "{words:?}: {ended:?}");
     }
@@ -49,7 +57,11 @@ fn exit_codes() {
         let ended = berth.berth(&[&["exec", "c"], words].concat());
         assert_eq!(ended.code, code, "exec {words:?}: {ended:?}");
     }
-    assert_eq!(berth.berth(&["ps", "-aq", "--filter", "status=created"]).ok(), "", "failed starts with --rm leave nothing");
+    assert_eq!(
+        berth.berth(&["ps", "-aq", "--filter", "status=created"]).ok(),
+        "",
+        "failed starts with --rm leave nothing"
+    );
 }
 
 /// S-134: the process gets exactly the signal, real-time ones too; stop sends its signal, then KILL.
@@ -58,7 +70,8 @@ fn s134_signals() {
     let berth = Instance::with_busybox();
     let script = "trap 'echo USR1' USR1; trap 'echo RT' 37; trap 'echo TERM' TERM; trap 'echo QUIT; exit 5' QUIT; echo ready; while :; do sleep 0.05; done";
     berth.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", script]).ok();
-    let logged = |word: &str| wait_until(word, || berth.berth(&["logs", "c"]).stdout.lines().any(|l| l == word).then_some(()));
+    let logged =
+        |word: &str| wait_until(word, || berth.berth(&["logs", "c"]).stdout.lines().any(|l| l == word).then_some(()));
     logged("ready");
     for (signal, word) in [("USR1", "USR1"), ("RTMIN+3", "RT"), ("15", "TERM")] {
         berth.berth(&["kill", "-s", signal, "c"]).ok();
@@ -66,7 +79,9 @@ fn s134_signals() {
     }
     berth.berth(&["stop", "-s", "QUIT", "-t", "10", "c"]).ok();
     assert_eq!(berth.inspect("c", "{{.State.ExitCode}}"), "5");
-    berth.berth(&["run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]).ok();
+    berth
+        .berth(&["run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"])
+        .ok();
     berth.berth(&["stop", "-t", "0", "deaf"]).ok();
     assert_eq!(berth.inspect("deaf", "{{.State.ExitCode}}"), "137");
     let unknown = berth.berth(&["kill", "-s", "NONSENSE", "c"]);
@@ -98,9 +113,13 @@ fn s120_events() {
 fn restart_policies() {
     let berth = Instance::with_busybox();
     berth.berth(&["run", "-d", "--name", "f", "--restart", "on-failure:2", "busybox", "false"]).ok();
-    wait_until("it gave up after two tries", || (berth.inspect("f", "{{.State.Status}} {{.RestartCount}}") == "exited 2").then_some(()));
+    wait_until("it gave up after two tries", || {
+        (berth.inspect("f", "{{.State.Status}} {{.RestartCount}}") == "exited 2").then_some(())
+    });
     berth.berth(&["run", "-d", "--name", "a", "--restart", "always", "busybox", "sh", "-c", "sleep 0.1"]).ok();
-    wait_until("it was restarted", || (berth.inspect("a", "{{.RestartCount}}").parse::<u32>().unwrap() >= 2).then_some(()));
+    wait_until("it was restarted", || {
+        (berth.inspect("a", "{{.RestartCount}}").parse::<u32>().unwrap() >= 2).then_some(())
+    });
     berth.berth(&["stop", "-t", "0", "a"]).ok();
     assert_eq!(berth.inspect("a", "{{.State.Status}}"), "exited");
     let conflict = berth.berth(&["run", "-d", "--rm", "--restart", "always", "busybox", "true"]);
@@ -112,8 +131,30 @@ fn restart_policies() {
 #[test]
 fn s132_containers_outlive_the_daemon() {
     let mut berth = Instance::with_busybox();
-    berth.berth(&["run", "-d", "--name", "counter", "busybox", "sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done"]).ok();
-    berth.berth(&["run", "-d", "--name", "ends", "busybox", "sh", "-c", "while [ ! -e /go ]; do sleep 0.02; done; exit 42"]).ok();
+    berth
+        .berth(&[
+            "run",
+            "-d",
+            "--name",
+            "counter",
+            "busybox",
+            "sh",
+            "-c",
+            "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done",
+        ])
+        .ok();
+    berth
+        .berth(&[
+            "run",
+            "-d",
+            "--name",
+            "ends",
+            "busybox",
+            "sh",
+            "-c",
+            "while [ ! -e /go ]; do sleep 0.02; done; exit 42",
+        ])
+        .ok();
     berth.berth(&["run", "-d", "--rm", "--name", "short", "busybox", "sleep", "1000"]).ok();
     let (counter, ends) = (berth.pid("counter"), berth.pid("ends"));
     berth.kill_daemon();
@@ -145,7 +186,12 @@ fn kill_the_daemon_again_and_again() {
     let mut acknowledged = Vec::new();
     for round in 0..8 {
         let name = format!("c{round}");
-        let mut client = berth.berth_command(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut client = berth
+            .berth_command(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         // Killed after ever longer: during create, during start, after.
         let start = std::time::Instant::now();
         wait_until("the moment has come", || (start.elapsed().as_millis() >= round * 4).then_some(()));

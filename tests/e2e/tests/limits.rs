@@ -28,7 +28,25 @@ fn file(berth: &Instance, container: &str, controller: &str, name: &str) -> Stri
 #[test]
 fn s041_files_say_what_was_asked() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &["-m", "64m", "--memory-reservation", "32m", "--cpu-shares", "512", "--cpus", "0.5", "--cpuset-cpus", "0", "--cpuset-mems", "0", "--pids-limit", "20"]);
+    berth.sleeper(
+        "c",
+        &[
+            "-m",
+            "64m",
+            "--memory-reservation",
+            "32m",
+            "--cpu-shares",
+            "512",
+            "--cpus",
+            "0.5",
+            "--cpuset-cpus",
+            "0",
+            "--cpuset-mems",
+            "0",
+            "--pids-limit",
+            "20",
+        ],
+    );
     let pid = berth.pid("c").to_string();
     for controller in ["memory", "cpu", "pids", "devices", "freezer", "blkio", "cpuset"] {
         assert!(file(&berth, "c", controller, "cgroup.procs").lines().any(|line| line == pid), "{controller}");
@@ -54,7 +72,22 @@ fn s041_files_say_what_was_asked() {
 fn s050_shares() {
     let berth = Instance::with_busybox();
     for (name, shares) in [("a", "1024"), ("b", "256")] {
-        berth.berth(&["run", "-d", "--name", name, "--cpuset-cpus", "1", "--cpu-shares", shares, "busybox", "sh", "-c", "while :; do :; done"]).ok();
+        berth
+            .berth(&[
+                "run",
+                "-d",
+                "--name",
+                name,
+                "--cpuset-cpus",
+                "1",
+                "--cpu-shares",
+                shares,
+                "busybox",
+                "sh",
+                "-c",
+                "while :; do :; done",
+            ])
+            .ok();
     }
     let used = |name: &str| file(&berth, name, "cpuacct", "cpuacct.usage").parse::<u64>().unwrap();
     let (a0, b0) = (used("a"), used("b"));
@@ -85,12 +118,35 @@ fn s051_quota() {
 #[test]
 fn s052_out_of_memory() {
     let berth = Instance::with_busybox();
-    let killed = berth.berth(&["run", "--name", "c", "-m", "32m", "--memory-swap", "32m", "busybox", "sh", "-c", "exec tail -c 200m /dev/zero"]);
+    let killed = berth.berth(&[
+        "run",
+        "--name",
+        "c",
+        "-m",
+        "32m",
+        "--memory-swap",
+        "32m",
+        "busybox",
+        "sh",
+        "-c",
+        "exec tail -c 200m /dev/zero",
+    ]);
     assert_eq!(killed.code, 137, "{killed:?}");
     assert_eq!(berth.inspect("c", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
-    let events = berth.berth(&["events", "--since", "1h", "--until", "0s", "--filter", "container=c", "--format", "{{.Action}}"]);
+    let events = berth.berth(&[
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--filter",
+        "container=c",
+        "--format",
+        "{{.Action}}",
+    ]);
     let actions: Vec<&str> = events.ok().lines().collect();
-    let place = |action: &str| actions.iter().position(|a| *a == action).unwrap_or_else(|| panic!("{action} in {actions:?}"));
+    let place =
+        |action: &str| actions.iter().position(|a| *a == action).unwrap_or_else(|| panic!("{action} in {actions:?}"));
     assert!(place("oom") < place("die"), "{actions:?}");
 }
 
@@ -101,12 +157,21 @@ fn s053_devices() {
     let listed = berth.busybox(&[], &["ls", "/dev"]);
     let mut names: Vec<&str> = listed.ok().split_whitespace().collect();
     names.sort_unstable();
-    assert_eq!(names, ["core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]);
+    assert_eq!(
+        names,
+        [
+            "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+            "urandom", "zero"
+        ]
+    );
     let refused = berth.busybox(&[], &["sh", "-c", "mknod /tmp/kmsg c 1 11 && cat /tmp/kmsg"]);
     assert!(refused.stderr.contains("Operation not permitted"), "{refused:?}");
     let read = berth.busybox(&["--device", "/dev/zero:/dev/nil:r"], &["sh", "-c", "head -c 3 /dev/nil | wc -c"]);
     assert_eq!(read.ok(), "3");
-    let rule_only = berth.busybox(&["--device-cgroup-rule", "c 1:11 rm"], &["sh", "-c", "mknod /tmp/kmsg c 1 11 && test -c /tmp/kmsg && echo made"]);
+    let rule_only = berth.busybox(
+        &["--device-cgroup-rule", "c 1:11 rm"],
+        &["sh", "-c", "mknod /tmp/kmsg c 1 11 && test -c /tmp/kmsg && echo made"],
+    );
     assert_eq!(rule_only.ok(), "made");
 }
 
@@ -115,9 +180,24 @@ fn s053_devices() {
 fn s055_no_fork_escapes() {
     let berth = Instance::with_busybox();
     for round in 0..10 {
-        berth.berth(&["run", "-d", "--name", "bomb", "--pids-limit", "200", "busybox", "sh", "-c", "f() { f & f; }; while :; do f; done 2>/dev/null"]).ok();
+        berth
+            .berth(&[
+                "run",
+                "-d",
+                "--name",
+                "bomb",
+                "--pids-limit",
+                "200",
+                "busybox",
+                "sh",
+                "-c",
+                "f() { f & f; }; while :; do f; done 2>/dev/null",
+            ])
+            .ok();
         let directory = cgroup(&berth, "bomb", "pids");
-        wait_until("it forks", || (fs::read_to_string(directory.join("pids.current")).ok()?.trim().parse::<u32>().ok()? > 20).then_some(()));
+        wait_until("it forks", || {
+            (fs::read_to_string(directory.join("pids.current")).ok()?.trim().parse::<u32>().ok()? > 20).then_some(())
+        });
         berth.berth(&["rm", "-f", "bomb"]).ok();
         assert!(!directory.exists(), "round {round}: the cgroup is gone, so no process is left in it");
     }
@@ -146,11 +226,27 @@ fn s056_pause() {
 #[test]
 fn s057_throttles() {
     let berth = Instance::with_busybox();
-    let disk = fs::read_dir("/sys/block").unwrap().flatten().map(|e| e.file_name().into_string().unwrap()).find(|n| n.starts_with("vd") || n.starts_with("sd") || n.starts_with("nvme"));
+    let disk = fs::read_dir("/sys/block")
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name().into_string().unwrap())
+        .find(|n| n.starts_with("vd") || n.starts_with("sd") || n.starts_with("nvme"));
     let disk = disk.expect("a disk");
     let number = fs::read_to_string(format!("/sys/block/{disk}/dev")).unwrap().trim().to_owned();
     let device = format!("/dev/{disk}");
-    let created = berth.berth(&["run", "-d", "--name", "c", "--device-write-iops", &format!("{device}:100"), "--device-read-bps", &format!("{device}:1mb"), "busybox", "sleep", "1000"]);
+    let created = berth.berth(&[
+        "run",
+        "-d",
+        "--name",
+        "c",
+        "--device-write-iops",
+        &format!("{device}:100"),
+        "--device-read-bps",
+        &format!("{device}:1mb"),
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
     created.ok();
     assert_eq!(file(&berth, "c", "blkio", "blkio.throttle.write_iops_device"), format!("{number} 100"));
     assert_eq!(file(&berth, "c", "blkio", "blkio.throttle.read_bps_device"), format!("{number} 1048576"));
@@ -161,7 +257,8 @@ fn s057_throttles() {
 #[test]
 fn s060_pids() {
     let berth = Instance::with_busybox();
-    let full = berth.busybox(&["--pids-limit", "8"], &["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done; wait"]);
+    let full =
+        berth.busybox(&["--pids-limit", "8"], &["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done; wait"]);
     assert!(full.stderr.contains("Resource temporarily unavailable") || full.stderr.contains("can't fork"), "{full:?}");
 }
 

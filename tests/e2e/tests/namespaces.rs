@@ -24,7 +24,9 @@ fn s010_namespaces_are_new() {
 #[test]
 fn s011_each_can_be_switched() {
     let berth = Instance::with_busybox();
-    for (option, kind) in [("--uts", "uts"), ("--pid", "pid"), ("--network", "net"), ("--ipc", "ipc"), ("--cgroupns", "cgroup")] {
+    for (option, kind) in
+        [("--uts", "uts"), ("--pid", "pid"), ("--network", "net"), ("--ipc", "ipc"), ("--cgroupns", "cgroup")]
+    {
         berth.sleeper("c", &[option, "host"]);
         let pid = berth.pid("c").to_string();
         assert_eq!(ns(&pid, kind), ns("self", kind), "{option} host");
@@ -61,7 +63,9 @@ fn s013_host_files_are_invisible() {
     let marker = berth.directory.join("marker-of-the-host");
     fs::write(&marker, "secret").unwrap();
     let path = marker.to_string_lossy().into_owned();
-    for attempt in [path.clone(), format!("/proc/1/root{path}"), format!("/../../..{path}"), format!("/proc/self/root/..{path}")] {
+    for attempt in
+        [path.clone(), format!("/proc/1/root{path}"), format!("/../../..{path}"), format!("/proc/self/root/..{path}")]
+    {
         assert_ne!(berth.busybox(&[], &["cat", &attempt]).code, 0, "{attempt}");
     }
     let fds = berth.busybox(&[], &["ls", "/proc/1/fd"]);
@@ -92,7 +96,8 @@ fn s014_bind_mounts() {
 fn s015_uts() {
     let berth = Instance::with_busybox();
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let inside = berth.busybox(&["--hostname", "h", "--domainname", "d"], &["sh", "-c", "hostname; cat /proc/sys/kernel/domainname"]);
+    let inside = berth
+        .busybox(&["--hostname", "h", "--domainname", "d"], &["sh", "-c", "hostname; cat /proc/sys/kernel/domainname"]);
     assert_eq!(inside.ok(), "h\nd");
     let changed = berth.busybox(&["--cap-add", "SYS_ADMIN"], &["sh", "-c", "hostname other; hostname"]);
     assert_eq!(changed.ok(), "other");
@@ -107,7 +112,8 @@ fn s017_pid() {
     berth.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "sleep 1000 & sleep 1000 & wait"]).ok();
     let pid = berth.pid("c");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let numbers: Vec<&str> = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap().split_whitespace().collect();
+    let numbers: Vec<&str> =
+        status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap().split_whitespace().collect();
     assert_eq!(numbers.last(), Some(&"1"));
     assert!(numbers.len() >= 2, "{numbers:?}");
     let seen = berth.berth(&["exec", "c", "ps", "-o", "comm"]);
@@ -118,7 +124,10 @@ fn s017_pid() {
     berth.berth(&["kill", "c"]).ok();
     berth.berth(&["wait", "c"]).ok();
     for child in children.split_whitespace() {
-        assert!(!fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "sleep"), "{child} ended with its init");
+        assert!(
+            !fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "sleep"),
+            "{child} ended with its init"
+        );
     }
 }
 
@@ -135,7 +144,15 @@ fn s021_user_namespace() {
     assert_eq!(berth.berth(&["exec", "c", "id", "-u"]).ok(), "0");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     for line in ["Uid:", "Gid:"] {
-        let id: u32 = status.lines().find_map(|l| l.strip_prefix(line)).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        let id: u32 = status
+            .lines()
+            .find_map(|l| l.strip_prefix(line))
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!(id >= 65536, "{line} {id} is unprivileged on the host");
     }
     let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
@@ -169,7 +186,10 @@ fn s025_cgroup_namespace() {
     assert!(own.ok().lines().all(|l| l.ends_with(":/")), "{own:?}");
     let shown = berth.busybox(&["--cgroupns", "host"], &["cat", "/proc/self/cgroup"]);
     assert!(shown.ok().contains(&berth.cgroup_parent()), "{shown:?}");
-    let files = berth.busybox(&["--cgroupns", "private"], &["sh", "-c", "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null | head -n 1"]);
+    let files = berth.busybox(
+        &["--cgroupns", "private"],
+        &["sh", "-c", "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null | head -n 1"],
+    );
     assert_eq!(files.ok(), "1");
 }
 
@@ -188,14 +208,23 @@ fn s163_exec_joins() {
     for kind in ["mnt", "uts", "pid", "net", "user", "ipc", "cgroup"] {
         assert_eq!(ns(&other, kind), ns(&pid, kind), "{kind}");
     }
-    assert_eq!(fs::read_to_string(format!("/proc/{other}/cgroup")).unwrap(), fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap());
+    assert_eq!(
+        fs::read_to_string(format!("/proc/{other}/cgroup")).unwrap(),
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap()
+    );
     let status = |pid: &str| -> Vec<String> {
         let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        text.lines().filter(|l| ["Cap", "Seccomp:", "NoNewPrivs", "Uid", "Gid"].iter().any(|p| l.starts_with(p))).map(str::to_owned).collect()
+        text.lines()
+            .filter(|l| ["Cap", "Seccomp:", "NoNewPrivs", "Uid", "Gid"].iter().any(|p| l.starts_with(p)))
+            .map(str::to_owned)
+            .collect()
     };
     assert_eq!(status(&other), status(&pid));
     assert_eq!(berth.berth(&["exec", "c", "sh", "-c", "echo $FROM; pwd"]).ok(), "config\n/tmp");
-    assert_eq!(berth.berth(&["exec", "-e", "FROM=exec", "-w", "/", "c", "sh", "-c", "echo $FROM; pwd"]).ok(), "exec\n/");
+    assert_eq!(
+        berth.berth(&["exec", "-e", "FROM=exec", "-w", "/", "c", "sh", "-c", "echo $FROM; pwd"]).ok(),
+        "exec\n/"
+    );
 }
 
 /// Default capabilities, no new privileges on demand, default seccomp with io_uring refused.
@@ -209,7 +238,8 @@ fn security_defaults() {
     assert_eq!(field("CapAmb:"), "0000000000000000");
     assert_eq!(field("Seccomp:"), "2");
     assert_eq!(field("NoNewPrivs:"), "0");
-    let hardened = berth.busybox(&["--security-opt", "no-new-privileges", "--cap-drop", "ALL"], &["cat", "/proc/self/status"]);
+    let hardened =
+        berth.busybox(&["--security-opt", "no-new-privileges", "--cap-drop", "ALL"], &["cat", "/proc/self/status"]);
     assert!(hardened.ok().contains("NoNewPrivs:\t1"));
     assert!(hardened.ok().contains("CapEff:\t0000000000000000"));
     let masked = berth.busybox(&[], &["sh", "-c", "cat /proc/kcore | wc -c; echo x > /proc/sysrq-trigger"]);

@@ -24,7 +24,10 @@ fn s001_light_virtualisation() {
 #[test]
 fn s002_image_lies_on_disk() {
     let berth = Instance::with_busybox();
-    let blobs: Vec<_> = fs::read_dir(berth.root().join("content/blobs/sha256")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let blobs: Vec<_> = fs::read_dir(berth.root().join("content/blobs/sha256"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     let id = berth.berth(&["image", "inspect", "--format", "{{.Id}}", "busybox"]).ok().to_owned();
     assert!(blobs.contains(&id.strip_prefix("sha256:").unwrap().to_owned()), "{id} is one of {blobs:?}");
     let size: u64 = berth.berth(&["image", "inspect", "--format", "{{.Size}}", "busybox"]).ok().parse().unwrap();
@@ -82,7 +85,11 @@ fn s005_isolated_and_limited() {
 fn s006_busybox_from_archives() {
     let berth = Instance::start();
     let image = Image::busybox();
-    for (archive, name) in [(image.docker_archive(), "busybox:latest"), (image.oci_archive(), "busybox:latest"), (berth_testkit::archive::gzip(&image.docker_archive()), "busybox:latest")] {
+    for (archive, name) in [
+        (image.docker_archive(), "busybox:latest"),
+        (image.oci_archive(), "busybox:latest"),
+        (berth_testkit::archive::gzip(&image.docker_archive()), "busybox:latest"),
+    ] {
         let loaded = berth.load(&archive);
         assert!(loaded.ok().contains(&format!("Loaded image: {name}")), "{loaded:?}");
         assert_eq!(berth.busybox(&[], &["echo", "hello"]).ok(), "hello");
@@ -99,10 +106,16 @@ fn s150_trace_shows_the_parties_in_order() {
     let spans = berth.berth(&["run", "--rm", "--trace=json", "busybox", "true"]);
     let text = format!("{}{}", spans.stdout, spans.stderr);
     let order = ["metadata.create", "shim.start", "task.create", "task.start"];
-    let places: Vec<usize> = order.iter().map(|name| text.find(&format!("\"{name}\"")).unwrap_or_else(|| panic!("{name} is in {text}"))).collect();
+    let places: Vec<usize> = order
+        .iter()
+        .map(|name| text.find(&format!("\"{name}\"")).unwrap_or_else(|| panic!("{name} is in {text}")))
+        .collect();
     assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "{order:?} at {places:?}");
     for party in ["engine", "runtime"] {
-        assert!(text.contains(&format!("\"party\":\"{party}\"")) || text.contains(&format!("\"party\": \"{party}\"")), "{party} in {text}");
+        assert!(
+            text.contains(&format!("\"party\":\"{party}\"")) || text.contains(&format!("\"party\": \"{party}\"")),
+            "{party} in {text}"
+        );
     }
 }
 

@@ -84,19 +84,27 @@ pub struct Image {
 
 impl Image {
     pub fn new(reference: &str) -> Self {
-        Self { reference: reference.to_owned(), layers: Vec::new(), config: json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }) }
+        Self {
+            reference: reference.to_owned(),
+            layers: Vec::new(),
+            config: json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }),
+        }
     }
 
     /// Debian's static busybox with links for its applets, `/etc/passwd` with root and `user` (1000:1000), as one layer.
     pub fn busybox() -> Self {
         let program = std::fs::read(crate::peers::busybox()).unwrap();
         let list = std::process::Command::new(crate::peers::busybox()).arg("--list").output().unwrap();
-        let mut files: Vec<LayerFile> = ["bin", "etc", "root", "tmp", "home", "home/user"].map(LayerFile::directory).to_vec();
+        let mut files: Vec<LayerFile> =
+            ["bin", "etc", "root", "tmp", "home", "home/user"].map(LayerFile::directory).to_vec();
         files.push(LayerFile::program("bin/busybox", program));
         for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|a| *a != "busybox") {
             files.push(LayerFile::symlink(&format!("bin/{applet}"), "busybox"));
         }
-        files.push(LayerFile::text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"));
+        files.push(LayerFile::text(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+        ));
         files.push(LayerFile::text("etc/group", "root:x:0:root\nuser:x:1000:\nextra:x:2000:user\n"));
         Self::new("busybox:latest").layer(files)
     }

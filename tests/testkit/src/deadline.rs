@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Polls until `ready` gives a value; panics after 20 s naming what never came.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that polls, with a deadline")]
 pub fn wait_until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {

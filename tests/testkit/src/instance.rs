@@ -110,11 +110,16 @@ impl Instance {
     pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.join("berthd.log")).unwrap();
         let child = Command::new(peers::binaries().join("berthd"))
-            .arg("--root").arg(self.root()).arg("--state").arg(self.state())
+            .arg("--root")
+            .arg(self.root())
+            .arg("--state")
+            .arg(self.state())
             .args(["--bridge", &self.bridge(), "--subnet", &self.subnet(), "--nft-table", &self.bridge()])
             .args(["--cgroup-parent", &self.cgroup_parent(), "--private", "--log-level", "debug"])
             .args(&self.extra)
-            .stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
             .spawn()
             .unwrap();
         self.daemon = Some(child);
@@ -236,7 +241,9 @@ impl Instance {
         let picture = crate::leak::Picture::take(&self.cgroup_parent());
         left.extend(picture.cgroups.iter().map(|name| format!("cgroup {name}")));
         left.extend(picture.links.iter().filter(|name| **name == self.bridge()).map(|name| format!("link {name}")));
-        left.extend(picture.mounts.iter().filter(|m| Path::new(m).starts_with(&self.directory)).map(|m| format!("mount {m}")));
+        left.extend(
+            picture.mounts.iter().filter(|m| Path::new(m).starts_with(&self.directory)).map(|m| format!("mount {m}")),
+        );
         let tasks = std::fs::read_dir(self.state().join("tasks")).into_iter().flatten().flatten();
         left.extend(tasks.map(|entry| format!("task {}", entry.path().display())));
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {

@@ -50,7 +50,9 @@ fn cgroups(parent: &str) -> BTreeSet<String> {
             if !directory.is_dir() {
                 continue;
             }
-            pending.extend(std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+            pending.extend(
+                std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()),
+            );
             found.insert(directory.display().to_string());
         }
     }

@@ -8,10 +8,12 @@ use rustix::process::{Pid, WaitOptions, wait};
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     let Some(program) = words.next() else {
-        eprintln!("usage: unshare --mount --net --pid --fork --mount-proc --propagation private -- sandbox COMMAND [ARG...]");
+        eprintln!(
+            "usage: unshare --mount --net --pid --fork --mount-proc --propagation private -- sandbox COMMAND [ARG...]"
+        );
         return ExitCode::from(2);
     };
-    if let Err(error) = loopback_up() {
+    if let Err(error) = berth_network::loopback_up() {
         eprintln!("sandbox: cannot bring lo up: {error}");
         return ExitCode::from(125);
     }
@@ -38,9 +40,4 @@ fn reap_until(command: Pid) -> ExitCode {
             }
         }
     }
-}
-
-/// Through the `network` crate, which knows how; no tool of the host is needed.
-fn loopback_up() -> Result<(), berth_network::NetworkError> {
-    berth_network::loopback_up()
 }

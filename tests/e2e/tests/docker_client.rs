@@ -1,0 +1,114 @@
+//! The stock docker client, unmodified, against our socket.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use berth_testkit::{Image, Instance};
+
+#[test]
+fn the_stock_client_does_its_verbs() {
+    let berth = Instance::start();
+    let archive = berth.directory.join("busybox.tar");
+    std::fs::write(&archive, Image::busybox().docker_archive()).unwrap();
+    berth.docker(&["load", "-i", archive.to_str().unwrap()]).ok();
+    assert!(berth.docker(&["version"]).ok().contains("Berth"));
+    assert!(berth.docker(&["info"]).ok().contains("Storage Driver: overlay"));
+    assert_eq!(berth.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok(), "busybox:latest");
+    let ran = berth.docker(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (3, "out\n", "err\n"));
+    let id = berth
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "c",
+            "-p",
+            "127.0.0.1::80",
+            "-m",
+            "64m",
+            "-l",
+            "k=v",
+            "-e",
+            "A=b",
+            "busybox",
+            "sleep",
+            "1000",
+        ])
+        .ok()
+        .to_owned();
+    assert_eq!(id.len(), 64);
+    let row = berth.docker(&["ps", "--format", "{{.Names}} {{.Image}} {{.State}} {{.Labels}}"]);
+    assert_eq!(row.ok(), "c busybox running k=v");
+    assert_eq!(berth.docker(&["exec", "-e", "X=y", "c", "sh", "-c", "echo $A $X"]).ok(), "b y");
+    assert_eq!(
+        berth.docker(&["inspect", "-f", "{{.State.Running}} {{.HostConfig.Memory}}", "c"]).ok(),
+        "true 67108864"
+    );
+    assert!(berth.docker(&["port", "c"]).ok().starts_with("80/tcp -> 127.0.0.1:"));
+    assert!(berth.docker(&["top", "c"]).ok().contains("sleep 1000"));
+    assert!(berth.docker(&["stats", "--no-stream", "c"]).ok().contains("64MiB"));
+    berth.docker(&["exec", "c", "touch", "/new"]).ok();
+    assert_eq!(berth.docker(&["diff", "c"]).ok(), "A /new");
+    berth.docker(&["pause", "c"]).ok();
+    berth.docker(&["unpause", "c"]).ok();
+    berth.docker(&["update", "--cpus", "1", "c"]).ok();
+    berth.docker(&["rename", "c", "d"]).ok();
+    berth.docker(&["commit", "d", "made:v1"]).ok();
+    assert!(berth.docker(&["history", "made:v1"]).ok().lines().count() >= 2);
+    berth.docker(&["cp", archive.to_str().unwrap(), "d:/archive"]).ok();
+    let back = berth.directory.join("back.tar");
+    berth.docker(&["cp", "d:/archive", back.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&archive).unwrap());
+    berth.docker(&["restart", "-t", "0", "d"]).ok();
+    berth.docker(&["stop", "-t", "0", "d"]).ok();
+    assert_eq!(berth.docker(&["wait", "d"]).ok(), "137");
+    berth.docker(&["start", "d"]).ok();
+    berth.docker(&["kill", "d"]).ok();
+    berth.docker(&["rm", "-f", "d"]).ok();
+    assert!(berth.docker(&["system", "df"]).ok().contains("Images"));
+    berth.docker(&["tag", "busybox", "x:y"]).ok();
+    berth.docker(&["rmi", "x:y", "made:v1"]).ok();
+    let events = berth.docker(&["events", "--since", "1h", "--until", "0s", "--filter", "event=die"]);
+    assert!(events.ok().contains("exitCode=3"), "{events:?}");
+    let codes = [("no-such-program", 127), ("/etc/passwd", 126)];
+    for (program, code) in codes {
+        assert_eq!(berth.docker(&["run", "--rm", "busybox", program]).code, code, "{program}");
+    }
+    let missing = berth.docker(&["run", "--rm", "--pull", "never", "nothing", "true"]);
+    assert_eq!(missing.code, 125);
+    assert!(berth.docker(&["volume", "create", "v"]).stderr.contains("not supported by berth yet"));
+}
+
+#[test]
+fn the_stock_client_attaches_and_pipes() {
+    let berth = Instance::with_busybox();
+    let mut client = berth
+        .docker_command(&["run", "--rm", "-i", "busybox", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    client.stdin.take().unwrap().write_all(b"through\n").unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "through\n");
+    berth.docker(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "echo logged; sleep 1000"]).ok();
+    assert_eq!(
+        berth_testkit::wait_until("it logged", || Some(berth.docker(&["logs", "c"]).stdout).filter(|t| !t.is_empty())),
+        "logged\n"
+    );
+}
+
+/// Old clients' versions are spoken; too old and too new ones are told so.
+#[test]
+fn api_versions() {
+    let berth = Instance::start();
+    for version in ["1.24", "1.40", "1.44"] {
+        let mut command = berth.docker_command(&["ps"]);
+        command.env("DOCKER_API_VERSION", version);
+        assert!(berth_testkit::instance::run(command, b"").ok().contains("CONTAINER ID"), "{version}");
+    }
+    let mut command = berth.docker_command(&["ps"]);
+    command.env("DOCKER_API_VERSION", "1.99");
+    let refused = berth_testkit::instance::run(command, b"");
+    assert!(refused.stderr.contains("too new"), "{refused:?}");
+}
