@@ -1,1 +1,229 @@
-//! The content store: blobs by digest, verified when written, ingests by reference. STUB.
+//! The content store: blobs by digest, verified while they are written.
+//!
+//! ```text
+//! <root>/blobs/sha256/<hex>   complete, verified, read-only
+//! <root>/ingest/<number>      being written by a process that lives; swept at open
+//! ```
+//!
+//! It knows nothing of images or of who refers to a blob. Invariants: a name below `blobs` means that the bytes had this digest when they
+//! were written and were on disk before the name was; a failed or dropped ingest leaves nothing.
+
+mod error;
+mod ingest;
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+
+use berth_types::Digest;
+pub use error::ContentError;
+pub use ingest::{Copying, Expected, Ingest, Staged};
+use rustix::fs::{FileType, Mode, OFlags};
+use sha2::Digest as _;
+
+type Result<T> = std::result::Result<T, ContentError>;
+
+/// Reads and writes go in pieces of this size.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
+/// The blobs of one data root. Shared by threads; one process owns the directory (the metadata file's lock sees to that).
+#[derive(Debug)]
+pub struct ContentStore {
+    blobs: PathBuf,
+    ingests: PathBuf,
+    next_ingest: AtomicU64,
+}
+
+impl ContentStore {
+    /// Opens or makes the store and removes ingests of earlier processes.
+    ///
+    /// # Errors
+    /// When the directories cannot be made or read.
+    pub fn open(root: &Path) -> Result<Self> {
+        let store =
+            Self { blobs: root.join("blobs/sha256"), ingests: root.join("ingest"), next_ingest: AtomicU64::new(0) };
+        for directory in [&store.blobs, &store.ingests] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(|e| ContentError::io("create", directory, e))?;
+        }
+        for entry in read_dir(&store.ingests)? {
+            fs::remove_file(&entry).map_err(|e| ContentError::io("sweep", &entry, e))?;
+        }
+        Ok(store)
+    }
+
+    /// Starts writing a blob whose digest may not be known yet.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn begin(&self) -> Result<Ingest> {
+        let number = self.next_ingest.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ingest::create(self.ingests.join(number.to_string()))
+    }
+
+    /// Writes a small blob at once; not durable before [`Self::keep`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn stage(&self, bytes: &[u8]) -> Result<Staged> {
+        let mut ingest = self.begin()?;
+        ingest.append(bytes)?;
+        ingest.finish(Expected::default())
+    }
+
+    /// Flushes the blobs, gives them their names and flushes the directory, once for all of them. Blobs that are there already stay as they are.
+    ///
+    /// # Errors
+    /// When a flush or rename fails; then some of the blobs may be in the store, unreferenced.
+    pub fn keep(&self, staged: impl IntoIterator<Item = Staged>) -> Result<()> {
+        let staged: Vec<Staged> = staged.into_iter().filter(|blob| !self.is_whole(blob)).collect();
+        for blob in &staged {
+            blob.flush()?;
+        }
+        let is_new = !staged.is_empty();
+        for blob in staged {
+            let path = self.path(&blob.digest());
+            blob.name(&path)?;
+        }
+        if is_new {
+            let directory = File::open(&self.blobs).map_err(|e| ContentError::io("open", &self.blobs, e))?;
+            directory.sync_all().map_err(|e| ContentError::io("flush", &self.blobs, e))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the store has these bytes; a blob cut short by a fault of the disk is replaced.
+    fn is_whole(&self, staged: &Staged) -> bool {
+        self.size(&staged.digest()).is_ok_and(|size| size == staged.size_bytes())
+    }
+
+    /// Where a blob is, or would be.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
+    /// # Errors
+    /// `NotFound` when there is no such blob.
+    pub fn size(&self, digest: &Digest) -> Result<u64> {
+        let path = self.path(digest);
+        fs::symlink_metadata(&path)
+            .map(|found| found.len())
+            .map_err(|e| ContentError::of_blob("stat", digest, &path, e))
+    }
+
+    /// Opens a blob for reading, links not followed.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such blob.
+    pub fn reader(&self, digest: &Digest) -> Result<File> {
+        let path = self.path(digest);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed = |e: io::Error| ContentError::of_blob("open", digest, &path, e);
+        let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let stat = rustix::fs::fstat(&file).map_err(|e| failed(e.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(failed(io::ErrorKind::InvalidData.into()));
+        }
+        Ok(file.into())
+    }
+
+    /// A whole small blob, at most `bytes_max`, with its digest checked again.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` when it is larger; `DataLoss` when the bytes are no longer those that were written.
+    pub fn read(&self, digest: &Digest, bytes_max: u64) -> Result<Vec<u8>> {
+        let file = self.reader(digest)?;
+        let mut bytes = Vec::new();
+        let failed = |e| ContentError::of_blob("read", digest, &self.path(digest), e);
+        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(ContentError::TooLarge { digest: *digest, bytes_max });
+        }
+        let found = digest_of(&bytes);
+        if found != *digest {
+            return Err(ContentError::Damaged { digest: *digest, found });
+        }
+        Ok(bytes)
+    }
+
+    /// Reads the whole blob and checks that it still has its digest.
+    ///
+    /// # Errors
+    /// `NotFound`, or `DataLoss` when the bytes are no longer those that were written.
+    pub fn verify(&self, digest: &Digest) -> Result<()> {
+        let mut file = self.reader(digest)?;
+        let mut hasher = sha2::Sha256::new();
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match file.read(&mut piece).map_err(|e| ContentError::of_blob("read", digest, &self.path(digest), e))? {
+                0 => break,
+                n => hasher.update(&piece[..n]),
+            }
+        }
+        let found = Digest::from_bytes(hasher.finalize().into());
+        if found == *digest { Ok(()) } else { Err(ContentError::Damaged { digest: *digest, found }) }
+    }
+
+    /// Removes a blob; its bytes stay readable through descriptors that are open. Not there: fine. Returns the bytes that were freed.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&self, digest: &Digest) -> Result<u64> {
+        let path = self.path(digest);
+        let bytes = match self.size(digest) {
+            Ok(bytes) => bytes,
+            Err(ContentError::NotFound { .. }) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ContentError::io("remove", &path, e)),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Digests of all blobs, sorted. Files that are no blobs are not listed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Digest>> {
+        let names = read_dir(&self.blobs)?;
+        let mut digests: Vec<Digest> = names
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str())
+            .filter_map(|name| Digest::from_hex(name).ok())
+            .collect();
+        digests.sort_unstable();
+        Ok(digests)
+    }
+
+    /// Number and bytes of ingests under way.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ingests(&self) -> Result<Vec<u64>> {
+        let paths = read_dir(&self.ingests)?;
+        Ok(paths.iter().filter_map(|path| fs::symlink_metadata(path).ok()).map(|found| found.len()).collect())
+    }
+}
+
+/// The digest of bytes in memory.
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::from_bytes(sha2::Sha256::digest(bytes).into())
+}
+
+fn read_dir(directory: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| ContentError::io("list", directory, e);
+    fs::read_dir(directory).map_err(failed)?.map(|entry| entry.map(|e| e.path()).map_err(failed)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! A blob on its way into the store: first an [`Ingest`] that is appended to and hashed, then [`Staged`], complete and verified but not yet
+//! named. Dropping either removes the file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use berth_types::Digest;
+use sha2::Digest as _;
+
+use crate::{ContentError, PIECE_BYTES, Result};
+
+/// What the content must turn out to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Expected {
+    pub digest: Option<Digest>,
+    pub size_bytes: Option<u64>,
+}
+
+/// The file, removed with the value unless it was given a name.
+#[derive(Debug)]
+struct Draft {
+    file: File,
+    path: PathBuf,
+    is_named: bool,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_named {
+            // What cannot be removed now is swept when the store is opened next.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Content being written.
+#[derive(Debug)]
+pub struct Ingest {
+    draft: Draft,
+    hasher: sha2::Sha256,
+    size_bytes: u64,
+}
+
+impl Ingest {
+    pub(crate) fn create(path: PathBuf) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| ContentError::io("create", &path, e))?;
+        Ok(Self { draft: Draft { file, path, is_named: false }, hasher: sha2::Sha256::new(), size_bytes: 0 })
+    }
+
+    /// # Errors
+    /// When the disk refuses.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.draft.file.write_all(bytes).map_err(|e| ContentError::io("write", &self.draft.path, e))?;
+        self.hasher.update(bytes);
+        self.size_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends everything the reader has. `piece` is the caller's buffer, so that many ingests share one; empty: one is made.
+    ///
+    /// # Errors
+    /// `Read` when the source fails, `Write` when the disk does.
+    pub fn append_from(&mut self, source: &mut dyn Read, piece: &mut Vec<u8>) -> std::result::Result<u64, Copying> {
+        if piece.is_empty() {
+            piece.resize(PIECE_BYTES, 0);
+        }
+        let before = self.size_bytes;
+        loop {
+            match source.read(piece) {
+                Ok(0) => return Ok(self.size_bytes - before),
+                Ok(n) => self.append(&piece[..n]).map_err(Copying::Write)?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Copying::Read(e)),
+            }
+        }
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// # Errors
+    /// `InvalidArgument` when the content is not what it must be; nothing is left of it then.
+    pub fn finish(self, expected: Expected) -> Result<Staged> {
+        if let Some(expected) = expected.size_bytes.filter(|size| *size != self.size_bytes) {
+            return Err(ContentError::WrongSize { expected, found: self.size_bytes });
+        }
+        let digest = Digest::from_bytes(self.hasher.finalize().into());
+        if let Some(expected) = expected.digest.filter(|wanted| *wanted != digest) {
+            return Err(ContentError::WrongDigest { expected, found: digest });
+        }
+        Ok(Staged { draft: self.draft, digest, size_bytes: self.size_bytes })
+    }
+}
+
+impl io::Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.append(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(ContentError::Io { source, .. }) => Err(source),
+            Err(other) => Err(io::Error::other(other)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Which side of [`Ingest::append_from`] failed.
+#[derive(Debug)]
+pub enum Copying {
+    Read(io::Error),
+    Write(ContentError),
+}
+
+/// Complete content without a name yet. Its bytes can be read; it becomes a blob by [`crate::ContentStore::keep`].
+#[derive(Debug)]
+pub struct Staged {
+    draft: Draft,
+    digest: Digest,
+    size_bytes: u64,
+}
+
+impl Staged {
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// A reader of its own from the first byte.
+    ///
+    /// # Errors
+    /// When the file cannot be opened again.
+    pub fn reader(&self) -> Result<File> {
+        File::open(&self.draft.path).map_err(|e| ContentError::io("open", &self.draft.path, e))
+    }
+
+    /// The whole content, when it is at most `bytes_max` long.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is longer.
+    pub fn read(&self, bytes_max: u64) -> Result<Vec<u8>> {
+        if self.size_bytes > bytes_max {
+            return Err(ContentError::TooLarge { digest: self.digest, bytes_max });
+        }
+        let mut bytes = Vec::new();
+        let failed = |e| ContentError::io("read", &self.draft.path, e);
+        let mut file = &self.draft.file;
+        file.rewind().map_err(failed)?;
+        file.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+
+    /// Writes the bytes through to the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn flush(&self) -> Result<()> {
+        self.draft.file.sync_data().map_err(|e| ContentError::io("flush", &self.draft.path, e))
+    }
+
+    pub(crate) fn name(mut self, path: &Path) -> Result<()> {
+        rustix::fs::fchmod(&self.draft.file, rustix::fs::Mode::from_raw_mode(0o400))
+            .map_err(|e| ContentError::io("protect", &self.draft.path, e.into()))?;
+        fs::rename(&self.draft.path, path).map_err(|e| ContentError::io("name", path, e))?;
+        self.draft.is_named = true;
+        Ok(())
+    }
+}
