@@ -2,9 +2,11 @@
 
 use std::io;
 
+use berth_content::ContentError;
+use berth_metadata::MetadataError;
 use berth_rootfs::RootError;
 use berth_snapshot::SnapshotError;
-use berth_types::{Classify, ErrorClass};
+use berth_types::{Classify, Digest, ErrorClass};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -15,11 +17,51 @@ pub enum ImageError {
     Root(#[from] RootError),
     #[error("cannot keep the layer")]
     Snapshot(#[from] SnapshotError),
+    #[error("cannot use the content store")]
+    Content(#[from] ContentError),
+    #[error("cannot use the image records")]
+    Metadata(#[from] MetadataError),
+
+    /// Docker's words, which its clients show.
+    #[error("No such image: {name}")]
+    NotFound { name: String },
+    #[error("image id {prefix:?} is ambiguous: {first} and {second} begin with it")]
+    AmbiguousId { prefix: String, first: String, second: String },
+    #[error("conflict: {why}")]
+    Conflict { why: String },
+
     /// The archive or layer is not what it must be.
     #[error("invalid {what}: {why}")]
     Invalid { what: &'static str, why: String },
+    #[error("invalid {what}")]
+    Document { what: String, source: serde_json::Error },
+    #[error("{what} is larger than the {bytes_max} bytes allowed")]
+    TooLarge { what: String, bytes_max: u64 },
+    #[error("{what} has digest {found}, expected {expected}")]
+    WrongDigest { what: String, expected: Digest, found: Digest },
+    #[error("{what} has media type {media_type:?}, which is not supported")]
+    MediaType { what: String, media_type: String },
+    #[error("the archive has no image for {wanted}; it has {found}")]
+    NoPlatform { wanted: String, found: String },
+    #[error("cannot apply change {instruction:?}: {why}")]
+    Change { instruction: String, why: String },
+    /// The record of an image cannot be understood.
+    #[error("the record of image {id} is damaged")]
+    Record { id: String, source: serde_json::Error },
+    #[error("another layer of the same load failed")]
+    Cancelled,
     #[error("{0} is not implemented yet")]
     Unimplemented(&'static str),
+}
+
+impl ImageError {
+    pub(crate) fn archive(why: impl Into<String>) -> Self {
+        Self::Invalid { what: "image archive", why: why.into() }
+    }
+
+    pub(crate) fn reading_archive(source: io::Error) -> Self {
+        Self::Io { operation: "read", object: "the image archive".to_owned(), source }
+    }
 }
 
 impl Classify for ImageError {
@@ -28,8 +70,29 @@ impl Classify for ImageError {
             Self::Io { source, .. } => class_of_io(source),
             Self::Root(error) => error.class(),
             Self::Snapshot(error) => error.class(),
-            Self::Invalid { .. } => ErrorClass::InvalidArgument,
+            Self::Content(error) => error.class(),
+            Self::Metadata(error) => error.class(),
+            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::Conflict { .. } => ErrorClass::FailedPrecondition,
+            Self::AmbiguousId { .. }
+            | Self::Invalid { .. }
+            | Self::Document { .. }
+            | Self::TooLarge { .. }
+            | Self::WrongDigest { .. }
+            | Self::MediaType { .. }
+            | Self::NoPlatform { .. }
+            | Self::Change { .. } => ErrorClass::InvalidArgument,
+            Self::Record { .. } => ErrorClass::DataLoss,
+            Self::Cancelled => ErrorClass::Aborted,
             Self::Unimplemented(_) => ErrorClass::Unimplemented,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Snapshot(error) => error.hint(),
+            Self::Metadata(error) => error.hint(),
+            _ => None,
         }
     }
 }

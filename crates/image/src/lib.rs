@@ -1,24 +1,43 @@
-//! Images: load, save, import, tag, history, commit, diff, and the root file systems made of them. Synchronous; the daemon calls it on blocking threads.
-//! SEAM (stub) used by `engine`.
+//! Images: load, save, import, tag, history, commit, diff, and the root file systems made of them.
+//!
+//! Synchronous: the daemon calls it on blocking threads; loading starts threads of its own and joins them. It never talks to a registry and
+//! never starts anything out of an image. What an archive says is checked before anything is made of it; a load is all or nothing.
 
 pub mod archive;
+mod candidate;
 mod changes;
+mod compression;
+mod docker_archive;
+mod document;
 mod error;
+mod history;
+mod housekeeping;
+mod import;
+mod instruction;
 mod layer_apply;
 mod layer_pack;
+mod load;
+mod oci_layout;
+mod outer;
+mod platform;
+mod record;
+mod remove;
+mod rootfs;
+mod save;
+mod spool;
+mod store;
+mod tag;
+mod unpack;
 
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use berth_metadata::Metadata;
-use berth_rootfs::OverlayRootfs;
 use berth_types::{Digest, Reference, Timestamp};
-
 pub use changes::{Change, ChangeKind, changes};
+pub use compression::Expansion;
 pub use error::ImageError;
 pub use layer_apply::{Applied, apply};
 pub use layer_pack::pack;
+pub use store::{Collected, ImageStore};
 
 type Result<T> = std::result::Result<T, ImageError>;
 
@@ -51,13 +70,15 @@ pub struct Layer {
     pub size_bytes: u64,
 }
 
-#[derive(Debug, Clone)]
+/// What a removal did.
+#[derive(Debug, Clone, Default)]
 pub struct Removed {
     pub untagged: Vec<Reference>,
     pub deleted: Vec<Digest>,
     pub reclaimed_bytes: u64,
 }
 
+/// One step of an image's making.
 #[derive(Debug, Clone)]
 pub struct HistoryItem {
     pub created: Option<Timestamp>,
@@ -67,6 +88,7 @@ pub struct HistoryItem {
     pub is_empty_layer: bool,
 }
 
+/// What a new image is to say of itself.
 #[derive(Debug, Clone, Default)]
 pub struct CommitOptions {
     pub reference: Option<Reference>,
@@ -81,86 +103,7 @@ pub struct CommitOptions {
     pub container_id: String,
 }
 
-/// All images of a data root.
-#[derive(Debug)]
-pub struct ImageStore {
-    _private: (),
-}
-
-impl ImageStore {
-    /// Opens content, snapshots and image records below the data root; sweeps what a crash left half done.
-    pub fn open(_data_root: &Path, _metadata: Arc<Metadata>) -> Result<Self> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    pub fn list(&self) -> Result<Vec<Image>> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// By reference, full id, or unambiguous id prefix (with or without `sha256:`).
-    pub fn get(&self, _name_or_id: &str) -> Result<Image> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// docker-archive or OCI archive (tar, optionally gzip or zstd). All or nothing. Returns references, or ids where untagged.
-    pub fn load(
-        &self,
-        _tar: &mut (dyn Read + Send),
-        _progress: ProgressFn<'_>,
-    ) -> Result<Vec<std::result::Result<Reference, Digest>>> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// A tar that is both OCI layout and docker-archive, as Docker writes it.
-    pub fn save(&self, _names: &[String], _out: &mut (dyn Write + Send), _progress: ProgressFn<'_>) -> Result<()> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    pub fn import(
-        &self,
-        _tar: &mut (dyn Read + Send),
-        _options: &CommitOptions,
-        _progress: ProgressFn<'_>,
-    ) -> Result<Digest> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    pub fn tag(&self, _name_or_id: &str, _target: &Reference) -> Result<()> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// Docker's rules: a reference untags and deletes the image when it was the last; an id deletes all, `force` where several references or
-    /// stopped containers use it. `used_by(id)` tells whether containers use an image (running ones: never deletable).
-    pub fn remove(&self, _name_or_id: &str, _force: bool, _used_by: &dyn Fn(&Digest) -> ImageUse) -> Result<Removed> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    pub fn history(&self, _name_or_id: &str) -> Result<Vec<HistoryItem>> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-
-    /// Upper and work directories for a container, on top of an image's layers. Durable only if asked.
-    pub fn prepare(&self, _container_id: &str, _image: &Image, _is_throw_away: bool) -> Result<OverlayRootfs> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// The root file system of an existing container again (after a restart).
-    pub fn rootfs(&self, _container_id: &str, _image: &Image) -> Result<OverlayRootfs> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// Renames the writable layer to the trash and deletes it in the background.
-    pub fn discard(&self, _container_id: &str) -> Result<()> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// Container ids that have a writable layer (to sweep orphans).
-    pub fn prepared(&self) -> Result<Vec<String>> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-
-    pub fn changes(&self, _rootfs: &OverlayRootfs) -> Result<Vec<Change>> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// The writable layer becomes the newest layer of a new image on top of `base`. The caller pauses the container.
-    pub fn commit(&self, _base: &Image, _rootfs: &OverlayRootfs, _options: &CommitOptions) -> Result<Digest> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-    /// Bytes of regular files in a writable layer.
-    pub fn writable_size(&self, _rootfs: &OverlayRootfs) -> Result<u64> {
-        Err(ImageError::Unimplemented("the image store"))
-    }
-}
-
+/// Whether containers use an image, with the id of one that does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageUse {
     Unused,

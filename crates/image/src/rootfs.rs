@@ -1,0 +1,90 @@
+//! Root file systems of containers: the layers of an image below a writable pair.
+
+use std::path::PathBuf;
+
+use berth_rootfs::OverlayRootfs;
+
+use crate::changes::{self, Change};
+use crate::store::ImageStore;
+use crate::unpack::{Packed, Task, Unpacker};
+use crate::{Image, Layer, Result, compression};
+
+impl ImageStore {
+    /// Upper and work directories for a container, on top of an image's layers. Durable only if asked.
+    ///
+    /// # Errors
+    /// When they cannot be made, or are there already.
+    pub fn prepare(&self, container_id: &str, image: &Image, is_throw_away: bool) -> Result<OverlayRootfs> {
+        self.ensure_layers(image)?;
+        Ok(self.snapshots.prepare(container_id, lowers(image), is_throw_away)?)
+    }
+
+    /// The root file system of an existing container again (after a restart).
+    ///
+    /// # Errors
+    /// `NotFound` when it was never prepared.
+    pub fn rootfs(&self, container_id: &str, image: &Image) -> Result<OverlayRootfs> {
+        self.ensure_layers(image)?;
+        Ok(self.snapshots.rootfs(container_id, lowers(image))?)
+    }
+
+    /// Layers that a power failure cost (their files were not on the disk yet) are unpacked again from their blobs, which were.
+    fn ensure_layers(&self, image: &Image) -> Result<()> {
+        let is_missing = |layer: &&Layer| !self.snapshots.has_layer(&layer.chain_id);
+        if !image.layers.iter().any(|layer| is_missing(&layer)) {
+            return Ok(());
+        }
+        let _changing = self.lock();
+        let mut tasks = Vec::new();
+        for layer in image.layers.iter().filter(is_missing) {
+            tracing::info!(chain_id = %layer.chain_id, "layer is missing, unpacking it again");
+            let (compression, _) = compression::detect(self.content.reader(&layer.blob)?, "a stored layer")?;
+            tasks.push(Task {
+                packed: Packed::Kept(&self.content, layer.blob),
+                compression,
+                diff_id: layer.diff_id,
+                chain_id: layer.chain_id,
+                is_unpacked_already: false,
+            });
+        }
+        let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress: &|_, _, _, _| {} };
+        self.keep_layers(unpacker.run(tasks)?)
+    }
+
+    /// Renames the writable layer to the trash and deletes it in the background.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn discard(&self, container_id: &str) -> Result<()> {
+        Ok(self.snapshots.discard(container_id)?)
+    }
+
+    /// Container ids that have a writable layer (to sweep orphans).
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn prepared(&self) -> Result<Vec<String>> {
+        Ok(self.snapshots.prepared()?)
+    }
+
+    /// What a container changed, as `diff` lists it.
+    ///
+    /// # Errors
+    /// When a layer cannot be read.
+    pub fn changes(&self, rootfs: &OverlayRootfs) -> Result<Vec<Change>> {
+        changes::changes(rootfs)
+    }
+
+    /// Bytes of regular files in a writable layer.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn writable_size(&self, rootfs: &OverlayRootfs) -> Result<u64> {
+        Ok(self.snapshots.writable_size(rootfs)?)
+    }
+}
+
+/// Top to bottom, as the overlay takes them.
+fn lowers(image: &Image) -> Vec<PathBuf> {
+    image.layers.iter().rev().map(|layer| layer.directory.clone()).collect()
+}

@@ -1,0 +1,131 @@
+//! First pass over an archive: every file of it becomes staged content, hashed while it is written; nothing is interpreted yet.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+
+use berth_content::{ContentStore, Copying, Expected, Staged};
+use berth_types::Digest;
+
+use crate::outer::{Kind, Outer};
+use crate::{ImageError, Result};
+
+/// Links that lead to links.
+const LINK_DEPTH_MAX: u32 = 8;
+
+#[derive(Debug, Clone)]
+enum Member {
+    File(Digest),
+    Link(String),
+}
+
+/// The members of an archive by name, and their contents by digest.
+#[derive(Debug, Default)]
+pub(crate) struct Spool {
+    members: BTreeMap<String, Member>,
+    contents: HashMap<Digest, Staged>,
+}
+
+impl Spool {
+    /// Reads the tar to its end.
+    pub(crate) fn fill(content: &ContentStore, tar: &mut dyn Read) -> Result<Self> {
+        let mut spool = Self::default();
+        let mut outer = Outer::new(tar);
+        let mut piece = Vec::new();
+        while let Some(entry) = outer.next()? {
+            let member = match entry.kind {
+                Kind::Directory => continue,
+                Kind::Link { target } => Member::Link(target),
+                Kind::File { .. } => {
+                    let mut ingest = content.begin()?;
+                    ingest.append_from(&mut outer.body(), &mut piece).map_err(|failed| match failed {
+                        Copying::Read(e) => ImageError::reading_archive(e),
+                        Copying::Write(e) => e.into(),
+                    })?;
+                    Member::File(spool.stage(&entry.name, ingest)?)
+                }
+            };
+            if spool.members.contains_key(&entry.name) {
+                return Err(ImageError::archive(format!("it has two entries named {:?}", entry.name)));
+            }
+            spool.members.insert(entry.name, member);
+        }
+        Ok(spool)
+    }
+
+    /// A file in `blobs/sha256/` must be what its name says; others are whatever they are.
+    fn stage(&mut self, name: &str, ingest: berth_content::Ingest) -> Result<Digest> {
+        let staged = ingest.finish(Expected::default())?;
+        let digest = staged.digest();
+        if let Some(stated) = name.strip_prefix("blobs/sha256/") {
+            let expected = Digest::from_hex(stated).map_err(|e| ImageError::archive(format!("bad blob name: {e}")))?;
+            if expected != digest {
+                return Err(ImageError::WrongDigest { what: format!("blob {name}"), expected, found: digest });
+            }
+        }
+        self.contents.entry(digest).or_insert(staged);
+        Ok(digest)
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// The content of a member, links to other members followed.
+    pub(crate) fn follow(&self, name: &str) -> Result<&Staged> {
+        let mut at = name;
+        for _ in 0..LINK_DEPTH_MAX {
+            match self.members.get(at) {
+                Some(Member::File(digest)) => {
+                    return self.content(digest).ok_or_else(|| ImageError::archive(format!("it lacks {at:?}")));
+                }
+                Some(Member::Link(target)) => at = target,
+                None => return Err(ImageError::archive(format!("it lacks {at:?}"))),
+            }
+        }
+        Err(ImageError::archive(format!("{name:?} is a link to a link without end")))
+    }
+
+    /// A document of the archive: a plain file, never a link (CVE-2014-9356).
+    pub(crate) fn document(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
+        if let Some(Member::Link(_)) = self.members.get(name) {
+            return Err(ImageError::archive(format!("{name:?} is a link")));
+        }
+        read_document(self.follow(name)?, name, bytes_max)
+    }
+
+    /// A document by digest, as a descriptor names it.
+    pub(crate) fn blob_document(&self, digest: &Digest, what: &str, bytes_max: u64) -> Result<Vec<u8>> {
+        read_document(self.blob(digest, what)?, what, bytes_max)
+    }
+
+    /// A blob an OCI layout must have.
+    pub(crate) fn blob(&self, digest: &Digest, what: &str) -> Result<&Staged> {
+        let name = format!("blobs/sha256/{}", digest.hex());
+        match self.members.get(&name) {
+            Some(Member::File(_)) => self.follow(&name),
+            Some(Member::Link(_)) => Err(ImageError::archive(format!("{name:?} is a link"))),
+            None => Err(ImageError::archive(format!("it lacks {what}, {digest}"))),
+        }
+    }
+
+    pub(crate) fn content(&self, digest: &Digest) -> Option<&Staged> {
+        self.contents.get(digest)
+    }
+
+    /// Puts a document of our own beside what was read.
+    pub(crate) fn add(&mut self, staged: Staged) {
+        self.contents.entry(staged.digest()).or_insert(staged);
+    }
+
+    /// The contents that are wanted; the rest is dropped with the spool.
+    pub(crate) fn take(&mut self, digest: &Digest) -> Option<Staged> {
+        self.contents.remove(digest)
+    }
+}
+
+fn read_document(staged: &Staged, what: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    if staged.size_bytes() > bytes_max {
+        return Err(ImageError::TooLarge { what: format!("{what} of the archive"), bytes_max });
+    }
+    Ok(staged.read(bytes_max)?)
+}

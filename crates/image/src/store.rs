@@ -1,0 +1,293 @@
+//! The image store: what images there are, what they are made of, and which blobs and layers nobody needs any more.
+//!
+//! ```text
+//! <data root>/content/              blobs: configs, manifests, packed layers (crate content)
+//! <data root>/snapshots/overlay/    layer directories and writable layers (crate snapshot)
+//! metadata, tables Images and Tags  which of them belong together
+//! ```
+//!
+//! Order that makes a crash harmless: blobs and layers first, then the record in one transaction; removal the other way round. What has no
+//! record is rubbish and is swept. Lock order: `changing` before anything in the other crates; `pins` alone and shortly.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use berth_content::ContentStore;
+use berth_metadata::{Durability, Metadata, Table, Write};
+use berth_snapshot::SnapshotStore;
+use berth_types::{Digest, Reference};
+
+use crate::compression::Expansion;
+use crate::document::{CONFIG_BYTES_MAX, ConfigDocument};
+use crate::housekeeping::Housekeeping;
+use crate::record::ImageRecord;
+use crate::{Image, ImageError, Layer, Result};
+
+/// All images of a data root.
+#[derive(Debug)]
+pub struct ImageStore {
+    pub(crate) content: ContentStore,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    _housekeeping: Housekeeping,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) expansion: Expansion,
+    /// Held while records, blobs and layers are changed together.
+    changing: Mutex<()>,
+    /// Layers and blobs that a load under way counts on although no record of its own names them yet.
+    pins: Mutex<HashMap<Digest, usize>>,
+}
+
+/// What removal freed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub bytes: u64,
+}
+
+impl ImageStore {
+    /// Opens content, snapshots and image records below the data root; sweeps what a crash left half done.
+    ///
+    /// # Errors
+    /// When the directories cannot be made, or a record is damaged.
+    pub fn open(data_root: &Path, metadata: Arc<Metadata>) -> Result<Self> {
+        let snapshots = Arc::new(SnapshotStore::open(&data_root.join("snapshots/overlay"))?);
+        snapshots.sweep()?;
+        let store = Self {
+            content: ContentStore::open(&data_root.join("content"))?,
+            _housekeeping: Housekeeping::start(Arc::clone(&snapshots))?,
+            snapshots,
+            metadata,
+            expansion: Expansion::default(),
+            changing: Mutex::new(()),
+            pins: Mutex::new(HashMap::new()),
+        };
+        store.collect_unreferenced(&store.lock())?;
+        Ok(store)
+    }
+
+    /// Other limits for content that grows when it is unpacked.
+    pub fn set_expansion(&mut self, expansion: Expansion) {
+        self.expansion = expansion;
+    }
+
+    /// Every image, newest last tagged first is up to the caller: the order is that of the ids.
+    ///
+    /// # Errors
+    /// When a record or a config cannot be read.
+    pub fn list(&self) -> Result<Vec<Image>> {
+        let mut names = self.references_by_id()?;
+        let mut images = Vec::new();
+        for (id, record) in self.records()? {
+            if !record.is_hidden {
+                images.push(self.image(id, record, names.remove(&id).unwrap_or_default())?);
+            }
+        }
+        Ok(images)
+    }
+
+    /// By reference, full id, or unambiguous id prefix (with or without `sha256:`).
+    ///
+    /// # Errors
+    /// `NotFound`, or `InvalidArgument` when several ids begin with the prefix.
+    pub fn get(&self, name_or_id: &str) -> Result<Image> {
+        let (id, record) = self.find(name_or_id)?;
+        if record.is_hidden {
+            return Err(not_found(name_or_id));
+        }
+        let references = self.references_by_id()?.remove(&id).unwrap_or_default();
+        self.image(id, record, references)
+    }
+
+    /// The image with exactly this id, also when it was removed by force while a container uses it: what a start needs.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn get_by_id(&self, id: &Digest) -> Result<Image> {
+        let record = self.record(id)?.ok_or_else(|| not_found(&id.to_string()))?;
+        let references = self.references_by_id()?.remove(id).unwrap_or_default();
+        self.image(*id, record, references)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn record(&self, id: &Digest) -> Result<Option<ImageRecord>> {
+        let key = id.to_string();
+        self.metadata.get(Table::Images, &key)?.map(|bytes| ImageRecord::parse(&key, &bytes)).transpose()
+    }
+
+    pub(crate) fn records(&self) -> Result<Vec<(Digest, ImageRecord)>> {
+        let mut records = Vec::new();
+        for (key, bytes) in self.metadata.list(Table::Images)? {
+            let record = ImageRecord::parse(&key, &bytes)?;
+            records.push((parse_id(&key)?, record));
+        }
+        Ok(records)
+    }
+
+    pub(crate) fn references_by_id(&self) -> Result<HashMap<Digest, Vec<Reference>>> {
+        let mut names: HashMap<Digest, Vec<Reference>> = HashMap::new();
+        for (reference, id) in self.tags()? {
+            names.entry(id).or_default().push(reference);
+        }
+        Ok(names)
+    }
+
+    fn tags(&self) -> Result<Vec<(Reference, Digest)>> {
+        let mut tags = Vec::new();
+        for (key, value) in self.metadata.list(Table::Tags)? {
+            let reference = key.parse().map_err(|_| damaged_record(&key))?;
+            tags.push((reference, parse_id(&String::from_utf8_lossy(&value))?));
+        }
+        Ok(tags)
+    }
+
+    pub(crate) fn tag_target(&self, reference: &Reference) -> Result<Option<Digest>> {
+        let value = self.metadata.get(Table::Tags, &reference.to_string())?;
+        value.map(|value| parse_id(&String::from_utf8_lossy(&value))).transpose()
+    }
+
+    /// A reference wins over an id prefix of the same spelling, as with Docker.
+    pub(crate) fn find(&self, name_or_id: &str) -> Result<(Digest, ImageRecord)> {
+        if let Some(id) = as_full_id(name_or_id) {
+            return Ok((id, self.record(&id)?.ok_or_else(|| not_found(name_or_id))?));
+        }
+        if let Ok(reference) = name_or_id.parse::<Reference>()
+            && let Some(id) = self.find_reference(&reference)?
+        {
+            return Ok((id, self.record(&id)?.ok_or_else(|| not_found(name_or_id))?));
+        }
+        self.find_prefix(name_or_id)
+    }
+
+    fn find_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
+        let Some(digest) = reference.digest() else {
+            return self.tag_target(&reference.clone().with_default_tag());
+        };
+        // By manifest digest: one of the repository's images must have that manifest. (With the containerd image store the id is one, too.)
+        for (tag, id) in self.tags()? {
+            if tag.repository() == reference.repository()
+                && (id == *digest || self.record(&id)?.is_some_and(|record| record.manifest == *digest))
+            {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_prefix(&self, text: &str) -> Result<(Digest, ImageRecord)> {
+        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+        let is_hex = prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if prefix.is_empty() || prefix.len() > 64 || !is_hex {
+            return Err(not_found(text));
+        }
+        let mut matching =
+            self.records()?.into_iter().filter(|(id, record)| !record.is_hidden && id.hex().starts_with(prefix));
+        let first = matching.next().ok_or_else(|| not_found(text))?;
+        match matching.next() {
+            None => Ok(first),
+            Some((second, _)) => Err(ImageError::AmbiguousId {
+                prefix: prefix.to_owned(),
+                first: first.0.short(),
+                second: second.short(),
+            }),
+        }
+    }
+
+    fn image(&self, id: Digest, record: ImageRecord, references: Vec<Reference>) -> Result<Image> {
+        let bytes = self.content.read(&id, CONFIG_BYTES_MAX)?;
+        let config = ConfigDocument::parse(&bytes, &format!("config {}", id.short()))?;
+        let chain = record.chain_ids();
+        let layers = record.layers.iter().zip(&chain).map(|(layer, chain_id)| Layer {
+            diff_id: layer.diff_id,
+            chain_id: *chain_id,
+            blob: layer.blob,
+            directory: self.snapshots.layer_dir(chain_id),
+            size_bytes: layer.size_bytes,
+        });
+        Ok(Image {
+            id,
+            manifest: record.manifest,
+            references,
+            config_json: config.json,
+            config: config.typed,
+            diff_ids: config.diff_ids,
+            size_bytes: record.layers.iter().map(|layer| layer.size_bytes).sum(),
+            layers: layers.collect(),
+            last_tagged: record.last_tagged,
+        })
+    }
+
+    pub(crate) fn write(&self, writes: Vec<Write>) -> Result<()> {
+        Ok(self.metadata.write(writes, Durability::Immediate)?)
+    }
+
+    /// Keeps a layer or blob from being collected until the pin is dropped.
+    pub(crate) fn pin(&self, digest: Digest) -> Pin<'_> {
+        *self.pins.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_insert(0) += 1;
+        Pin { store: self, digest }
+    }
+
+    fn pinned(&self) -> HashSet<Digest> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Removes layers and blobs that no record names and no load under way counts on.
+    pub(crate) fn collect_unreferenced(&self, _changing: &MutexGuard<'_, ()>) -> Result<Collected> {
+        let mut needed = self.pinned();
+        for (id, record) in self.records()? {
+            needed.extend(record.blobs(id));
+            needed.extend(record.chain_ids());
+        }
+        let mut bytes = 0;
+        for chain_id in self.snapshots.layers()? {
+            if !needed.contains(&chain_id) {
+                bytes += self.snapshots.layer_size(&chain_id)?.unwrap_or(0);
+                self.snapshots.remove_layer(&chain_id)?;
+            }
+        }
+        for blob in self.content.list()? {
+            if !needed.contains(&blob) {
+                bytes += self.content.remove(&blob)?;
+            }
+        }
+        Ok(Collected { bytes })
+    }
+}
+
+/// See [`ImageStore::pin`].
+#[derive(Debug)]
+pub(crate) struct Pin<'s> {
+    store: &'s ImageStore,
+    digest: Digest,
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        let mut pins = self.store.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = pins.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.digest);
+            }
+        }
+    }
+}
+
+pub(crate) fn not_found(name: &str) -> ImageError {
+    ImageError::NotFound { name: name.chars().take(300).collect() }
+}
+
+fn as_full_id(text: &str) -> Option<Digest> {
+    Digest::from_hex(text.strip_prefix("sha256:").unwrap_or(text)).ok()
+}
+
+fn parse_id(text: &str) -> Result<Digest> {
+    text.parse().map_err(|_| damaged_record(text))
+}
+
+fn damaged_record(key: &str) -> ImageError {
+    let source = serde::de::Error::custom("its key or value is no image id or reference");
+    ImageError::Record { id: key.chars().take(100).collect(), source }
+}
