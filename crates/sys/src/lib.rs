@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod fs_identity;
 pub mod inherited;
+pub mod interface;
 pub mod mount_attr;
 pub mod netlink;
 pub mod seccomp;
