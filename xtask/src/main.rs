@@ -1,11 +1,14 @@
-//! The project's own commands: `cargo xtask tidy | check`.
+//! The project's own commands: `cargo xtask hello-image | tidy | check`.
 
+mod hello_image;
 mod tidy;
 
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
+  hello-image HELLO OUT [--gzip]
+                       OCI archive OUT of the image `hello` around the program HELLO
   tidy                 walls between the crates, unsafe only in sys, no stray marks
   check                format, lints, tidy, and the tests that need no root";
 
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
 
 fn run(words: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
     match words {
+        ["hello-image", program, out] => hello_image::write(program, out, hello_image::Compression::None),
+        ["hello-image", program, out, "--gzip"] => hello_image::write(program, out, hello_image::Compression::Gzip),
         ["tidy"] => tidy::tidy(),
         ["check"] => {
             cargo(&["fmt", "--all", "--check"])?;
