@@ -3,10 +3,16 @@
 //! Raw descriptor numbers do not leave this crate; every descriptor is close-on-exec until the moment it must not be.
 
 pub mod bpf;
+pub mod capability;
+pub mod clone;
 pub mod fs_identity;
 pub mod inherited;
 pub mod interface;
 pub mod mount_attr;
+pub mod namespace;
 pub mod netlink;
+pub mod process;
 pub mod seccomp;
+pub mod shared;
 pub mod shim_process;
+pub mod tty;

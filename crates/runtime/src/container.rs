@@ -1,0 +1,265 @@
+//! A container in its life after create: signals, freezing, limits, the end.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use berth_cgroup::{Cgroup, CgroupError, Layout};
+use berth_oci::runtime::{Hooks, LinuxResources, Spec};
+use berth_types::{ContainerId, ErrorClass, Signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::channel::{Channel, wait_readable};
+use crate::create::{KILL_TIMEOUT, kill_and_reap, reap};
+use crate::error::RuntimeError;
+use crate::hooks::{self, HookStage};
+use crate::namespaces::Namespaces;
+use crate::plan::Step;
+use crate::process::{ProcessPlan, capability_names};
+use crate::seccomp::Filter;
+use crate::state::{ContainerState, OCI_VERSION, RECORD_VERSION, Record, StateDir, Status, process_start};
+use crate::trace::Times;
+
+/// For the freezer to say that all processes have stopped.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A process of ours: the container's init or an exec.
+#[derive(Debug)]
+pub struct Process {
+    pub pid: u32,
+    pub pidfd: OwnedFd,
+    /// Master side of the pseudo-terminal, when one was asked for.
+    pub console: Option<OwnedFd>,
+}
+
+/// An init that has not been started.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// `None`: it waits at the socket of its state directory.
+    pub(crate) channel: Option<Channel>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) times: Option<Times>,
+}
+
+/// A created (later running) container, owned by the shim for its life.
+#[derive(Debug)]
+pub struct Container {
+    pub init: Process,
+    /// What could not be done as asked without the container failing for it.
+    pub warnings: Vec<String>,
+    pub(crate) state: ContainerState,
+    pub(crate) hooks: Option<Hooks>,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) waiting: Option<Waiting>,
+    pub(crate) state_dir: Option<StateDir>,
+}
+
+fn cgroup_error(what: &'static str) -> impl Fn(CgroupError) -> RuntimeError {
+    move |source| RuntimeError::Cgroup { what, source: Box::new(source) }
+}
+
+impl Container {
+    /// The container as the specification's state document, with the status of this moment.
+    pub fn state(&self) -> ContainerState {
+        let mut state = self.state.clone();
+        state.status = self.status();
+        if state.status == Status::Stopped {
+            state.pid = 0;
+        }
+        state
+    }
+
+    pub fn status(&self) -> Status {
+        if self.is_gone() {
+            Status::Stopped
+        } else if self.cgroup.frozen().unwrap_or(false) {
+            Status::Paused
+        } else if self.waiting.is_some() {
+            Status::Created
+        } else {
+            Status::Running
+        }
+    }
+
+    /// Whether init has ended (its status may still be to take).
+    fn is_gone(&self) -> bool {
+        wait_readable(self.init.pidfd.as_fd(), Duration::ZERO).is_ok()
+    }
+
+    /// Sends a signal to init.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it has ended.
+    pub fn kill(&self, signal: Signal) -> Result<(), RuntimeError> {
+        match berth_sys::shim_process::pidfd_send_signal(self.init.pidfd.as_fd(), signal.number()) {
+            Ok(()) => Ok(()),
+            Err(Errno::SRCH) => Err(RuntimeError::State { state: "stopped", wanted: "it has no process to signal" }),
+            Err(source) => Err(RuntimeError::Kernel { what: "signal the container's init", source }),
+        }
+    }
+
+    /// Every process of the cgroup: `cgroup.kill`, else freeze, signal, thaw. Returns when the cgroup is empty or the deadline is over.
+    ///
+    /// # Errors
+    /// The cgroup's.
+    pub fn kill_all(&self, signal: Signal) -> Result<(), RuntimeError> {
+        self.cgroup.kill_all(signal, KILL_TIMEOUT).map_err(cgroup_error("kill the processes of"))
+    }
+
+    /// # Errors
+    /// `FailedPrecondition` when init has ended; `DeadlineExceeded` when a process does not stop.
+    pub fn pause(&self) -> Result<(), RuntimeError> {
+        if self.is_gone() {
+            return Err(RuntimeError::State { state: "stopped", wanted: "only a running container can be paused" });
+        }
+        self.cgroup.freeze(FREEZE_TIMEOUT).map_err(cgroup_error("freeze"))
+    }
+
+    /// # Errors
+    /// The cgroup's.
+    pub fn resume(&self) -> Result<(), RuntimeError> {
+        self.cgroup.thaw().map_err(cgroup_error("thaw"))
+    }
+
+    /// Every process of the container, as the caller's PID namespace numbers them.
+    ///
+    /// # Errors
+    /// The cgroup's.
+    pub fn pids(&self) -> Result<Vec<u32>, RuntimeError> {
+        let pids = self.cgroup.pids().map_err(cgroup_error("list the processes of"))?;
+        Ok(pids.into_iter().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).collect())
+    }
+
+    /// Changes the limits that are named, and leaves the others.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `FailedPrecondition` when this host cannot enforce one, the cgroup's.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), RuntimeError> {
+        let layout = Layout::detect().map_err(cgroup_error("find"))?;
+        let settings = berth_cgroup::plan(&layout, &crate::cgroups::convert(resources)?)?;
+        self.cgroup.apply(&settings).map_err(cgroup_error("limit"))
+    }
+
+    /// Handle of the container's cgroup: stats, OOM notification fd, freezer state.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Kills what is left, removes cgroup and state. Idempotent.
+    ///
+    /// # Errors
+    /// What could not be removed; the rest is removed all the same.
+    pub fn delete(mut self) -> Result<(), RuntimeError> {
+        // An init that still waits must not be let go by the end of its channel.
+        kill_and_reap(&self.init.pidfd);
+        self.waiting = None;
+        let killed = self.kill_all(Signal::KILL);
+        reap(&self.init.pidfd);
+        let removed = self.cgroup.delete(KILL_TIMEOUT).map_err(cgroup_error("remove"));
+        let mut state = self.state.clone();
+        (state.status, state.pid) = (Status::Stopped, 0);
+        let hooked = hooks::run(HookStage::Poststop, self.hooks.as_ref(), &state.to_json());
+        let forgotten = self.state_dir.as_ref().map_or(Ok(()), StateDir::remove);
+        // A group that could be removed was empty, whatever killing said.
+        removed.or_else(|error| killed.and(Err(error))).and(hooked).and(forgotten)
+    }
+
+    /// Writes down what [`Container::load`] needs.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save(&mut self, directory: &StateDir, created_at: u64) -> Result<(), RuntimeError> {
+        let id = self.id()?;
+        let record = Record {
+            version: RECORD_VERSION,
+            id,
+            bundle: self.state.bundle.clone(),
+            pid: self.init.pid,
+            pid_start: process_start(self.init.pid).unwrap_or(0),
+            cgroup: self.cgroup.path().to_owned(),
+            created: created_at,
+            owner: rustix::process::getuid().as_raw(),
+            no_new_keyring: false,
+        };
+        directory.save(&record)?;
+        self.state_dir = Some(directory.clone());
+        Ok(())
+    }
+
+    fn id(&self) -> Result<ContainerId, RuntimeError> {
+        self.state.id.parse().map_err(|_| RuntimeError::Container {
+            id: self.state.id.clone(),
+            problem: "has no valid id",
+            class: ErrorClass::InvalidArgument,
+        })
+    }
+
+    /// A container made by another process, from its state directory and its bundle's `config.json`.
+    ///
+    /// # Errors
+    /// `NotFound`, `DataLoss`; a container whose init has ended is loaded as stopped.
+    pub fn load(directory: &StateDir, spec: &Spec) -> Result<Self, RuntimeError> {
+        let record = directory.load()?;
+        let layout = Layout::detect().map_err(cgroup_error("find"))?;
+        // A group that is gone is made again, so that everything below works; delete removes it.
+        let cgroup = Cgroup::open(&layout, &record.cgroup)
+            .or_else(|_| Cgroup::create(&layout, &record.cgroup))
+            .map_err(cgroup_error("open"))?;
+        let linux = spec.linux().clone().unwrap_or_default();
+        let annotations = spec.annotations().clone().unwrap_or_default();
+        let capabilities =
+            spec.process().as_ref().map(|process| ProcessPlan::new(process, &annotations)).transpose()?;
+        let names = capability_names(capabilities.as_ref().and_then(|process| process.capabilities.as_ref()));
+        let is_alive = process_start(record.pid) == Some(record.pid_start);
+        let waiting =
+            (is_alive && directory.awaits_start()).then(|| Waiting { channel: None, steps: Vec::new(), times: None });
+        Ok(Self {
+            init: Process { pid: record.pid, pidfd: pidfd_of(record.pid, is_alive)?, console: None },
+            warnings: Vec::new(),
+            state: ContainerState {
+                oci_version: OCI_VERSION.to_owned(),
+                id: record.id.to_string(),
+                status: Status::Created,
+                pid: record.pid,
+                bundle: record.bundle,
+                annotations,
+            },
+            hooks: spec.hooks().clone(),
+            namespaces: Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?,
+            filter: Filter::new(None, linux.seccomp().as_ref(), &names)?,
+            cgroup,
+            waiting,
+            state_dir: Some(directory.clone()),
+        })
+    }
+
+    /// The bundle of a saved container, to find its `config.json`, and when it was created (seconds since 1970).
+    ///
+    /// # Errors
+    /// As [`Container::load`].
+    pub fn saved_bundle(directory: &StateDir) -> Result<(std::path::PathBuf, u64), RuntimeError> {
+        directory.load().map(|record| (record.bundle, record.created))
+    }
+
+    pub fn bundle(&self) -> &Path {
+        &self.state.bundle
+    }
+}
+
+/// The pidfd of a process known to live; for one that has ended, a descriptor that is readable, as such a pidfd is.
+fn pidfd_of(pid: u32, is_alive: bool) -> Result<OwnedFd, RuntimeError> {
+    let kernel = |source| RuntimeError::Kernel { what: "find the container's init", source };
+    if is_alive {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(kernel(Errno::SRCH))?;
+        match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::SRCH) => {}
+            Err(errno) => return Err(kernel(errno)),
+        }
+    }
+    // A closed socket pair is readable at once; a signal sent to it fails, as to a process that is gone.
+    Channel::pair().map(|(ours, _closed)| ours.into_fd()).map_err(kernel)
+}

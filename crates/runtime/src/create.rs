@@ -1,0 +1,458 @@
+//! Create: walks the caller's part of the plan, clones init, attends to it until it is ready; undoes everything on failure.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use berth_cgroup::{Cgroup, Layout};
+use berth_oci::runtime::Spec;
+use berth_rootfs::mounts::{clone_tree, set_attributes};
+use berth_sys::clone::{Child, CloneArgs, clone_child, namespace_bits};
+use berth_sys::mount_attr::{MountAttr, mount_setattr};
+use berth_types::{ErrorClass, Span};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
+use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
+use rustix::thread::LinkNameSpaceType;
+
+use crate::channel::{Channel, Message, Report, wait_readable};
+use crate::container::{Container, Process, Waiting};
+use crate::error::RuntimeError;
+use crate::hooks;
+use crate::id_map::{IdMaps, mapping_namespace, write_proc};
+use crate::init::{self, CgroupView, InitContext, Scratch};
+use crate::namespaces::Namespace;
+use crate::options::{CreateOptions, Fault};
+use crate::plan::{Action, MountPlan, MountSource, Plan, PlanInput, Stage, Step, plan_create};
+use crate::process::capability_names;
+use crate::seccomp::Filter;
+use crate::state::{ContainerState, OCI_VERSION, Status};
+use crate::trace::Times;
+
+/// For a message from init: everything it does is local, but the machine may be very busy.
+const INIT_TIMEOUT: Duration = Duration::from_secs(120);
+/// For init to be gone once it was killed, and its cgroup to be empty.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What has been made so far.
+struct Creation<'a> {
+    spec: &'a Spec,
+    options: CreateOptions,
+    plan: Plan,
+    times: Times,
+    state: ContainerState,
+    layout: Layout,
+    filter: Option<Filter>,
+    namespaces: Vec<(Namespace, OwnedFd)>,
+    cgroup: Option<Cgroup>,
+    mappings: Vec<(IdMaps, OwnedFd)>,
+    rootfs: Option<OwnedFd>,
+    sources: Vec<Option<OwnedFd>>,
+    channel: Option<Channel>,
+    child: Option<Child>,
+    console: Option<OwnedFd>,
+    warnings: Vec<String>,
+}
+
+impl Container {
+    /// Plan and apply up to the point where init waits to exec. On failure everything done is undone.
+    /// The spans of all steps, including those inside init, are appended to `spans`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a spec that is not valid, `Unimplemented` for what this runtime cannot do, and what a step said.
+    pub fn create(spec: &Spec, options: CreateOptions, spans: &mut Vec<Span>) -> Result<Self, RuntimeError> {
+        let plan = plan_create(&PlanInput {
+            spec,
+            id: options.id.as_str(),
+            bundle: &options.bundle,
+            rootfs: &options.rootfs,
+            tuning: &options.tuning,
+            has_seccomp_program: options.seccomp_program.is_some(),
+        })?;
+        let kernel = |source| RuntimeError::Kernel { what: "make a page for the times of init", source };
+        let times = Times::new(plan.steps.len()).map_err(kernel)?;
+        let layout = Layout::detect().map_err(|e| RuntimeError::Cgroup { what: "find", source: Box::new(e) })?;
+        let state = ContainerState {
+            oci_version: OCI_VERSION.to_owned(),
+            id: options.id.to_string(),
+            status: Status::Creating,
+            pid: 0,
+            bundle: options.bundle.clone(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+        };
+        let mut creation = Creation {
+            spec,
+            options,
+            plan,
+            times,
+            state,
+            layout,
+            filter: None,
+            namespaces: Vec::new(),
+            cgroup: None,
+            mappings: Vec::new(),
+            rootfs: None,
+            sources: Vec::new(),
+            channel: None,
+            child: None,
+            console: None,
+            warnings: Vec::new(),
+        };
+        let result = creation.run();
+        let done = creation.plan.range(Stage::Release).start;
+        creation.times.spans(&creation.plan.steps, 0..done, spans);
+        match result {
+            Ok(()) => creation.finish(),
+            Err(error) => {
+                creation.undo();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Creation<'_> {
+    fn run(&mut self) -> Result<(), RuntimeError> {
+        for index in self.plan.range(Stage::Prepare) {
+            self.walk(index)?;
+        }
+        self.attend()
+    }
+
+    /// Does one of the caller's steps, timed, with its fault point.
+    fn walk(&mut self, index: usize) -> Result<(), RuntimeError> {
+        let Some(step) = self.plan.steps.get(index).cloned() else { return Ok(()) };
+        self.times.begin(index);
+        if self.options.tuning.fault == Some(Fault(index)) {
+            return Err(failed(&step, "injected fault", Errno::IO));
+        }
+        self.apply(&step)?;
+        self.times.end(index);
+        Ok(())
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), RuntimeError> {
+        match &step.action {
+            Action::LoadProgram => self.load_program(),
+            Action::OpenNamespace(kind, path) => self.open_namespace(step, *kind, path),
+            Action::CreateCgroup(path) => self.create_cgroup(path),
+            Action::LimitResources(resources) => {
+                let settings = berth_cgroup::plan(&self.layout, resources)?;
+                let cgroup = |source| RuntimeError::Cgroup { what: "limit", source: Box::new(source) };
+                self.cgroup.as_ref().map_or(Ok(()), |group| group.apply(&settings)).map_err(cgroup)
+            }
+            Action::MapMounts => self.map_mounts(step),
+            Action::MountOverlay(overlay) => {
+                self.rootfs = Some(match self.mapping(&self.plan.id_maps) {
+                    Some(user_ns) => overlay.mount_detached_idmapped(user_ns.as_fd())?,
+                    None => overlay.mount_detached()?,
+                });
+                Ok(())
+            }
+            Action::CloneRootfs(path) => self.clone_rootfs(step, path),
+            Action::CloneSource(slot) => self.clone_source(step, *slot),
+            Action::CloneInit => self.clone_init(step),
+            Action::MapIds => {
+                let pid = self.state.pid;
+                self.plan.id_maps.write(pid).map_err(|(errno, file)| failed(step, file, errno))
+            }
+            Action::RaiseLimit(limit) => self.raise_limit(*limit),
+            Action::SetOomScore(score) => self.set_oom_score(step, *score),
+            Action::OutsideHooks(stage) => hooks::run(*stage, self.spec.hooks().as_ref(), &self.state.to_json()),
+            _ => Err(failed(step, "this step is not for the caller", Errno::INVAL)),
+        }
+    }
+
+    fn load_program(&mut self) -> Result<(), RuntimeError> {
+        let capabilities = capability_names(self.plan.process.capabilities.as_ref());
+        let profile = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        self.filter = Filter::new(self.options.seccomp_program.as_deref(), profile, &capabilities)?;
+        Ok(())
+    }
+
+    fn open_namespace(&mut self, step: &Step, kind: Namespace, path: &Path) -> Result<(), RuntimeError> {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| failed(step, "cannot open it", errno))?;
+        self.namespaces.push((kind, fd));
+        Ok(())
+    }
+
+    /// A group with processes in it is somebody else's: it would be limited, frozen and killed with the container.
+    fn create_cgroup(&mut self, path: &str) -> Result<(), RuntimeError> {
+        let cgroup = |source| RuntimeError::Cgroup { what: "create", source: Box::new(source) };
+        if let Ok(existing) = Cgroup::open(&self.layout, path)
+            && !existing.pids().map_err(cgroup)?.is_empty()
+        {
+            let problem = "cannot be created: its cgroup has processes already";
+            let (id, class) = (self.state.id.clone(), ErrorClass::FailedPrecondition);
+            return Err(RuntimeError::Container { id, problem, class });
+        }
+        self.cgroup = Some(Cgroup::create(&self.layout, path).map_err(cgroup)?);
+        Ok(())
+    }
+
+    fn map_mounts(&mut self, step: &Step) -> Result<(), RuntimeError> {
+        let own = (!self.plan.id_maps.is_empty()).then(|| self.plan.id_maps.clone());
+        let asked = self.plan.sources.iter().filter_map(|mount| mount.id_maps.clone());
+        for maps in own.into_iter().chain(asked) {
+            if self.mapping(&maps).is_none() {
+                let user_ns = mapping_namespace(&maps)
+                    .map_err(|errno| failed(step, "cannot make a user namespace that carries the mapping", errno))?;
+                self.mappings.push((maps, user_ns));
+            }
+        }
+        Ok(())
+    }
+
+    fn mapping(&self, maps: &IdMaps) -> Option<&OwnedFd> {
+        self.mappings.iter().find(|(made, _)| made == maps && !maps.is_empty()).map(|(_, fd)| fd)
+    }
+
+    fn clone_rootfs(&mut self, step: &Step, path: &Path) -> Result<(), RuntimeError> {
+        let mount = clone_tree(path, true)?;
+        let private = MountAttr { propagation: MountPropagationFlags::PRIVATE, ..MountAttr::default() };
+        mount_setattr(mount.as_fd(), true, &private).map_err(|errno| failed(step, "cannot make it private", errno))?;
+        self.rootfs = Some(mount);
+        Ok(())
+    }
+
+    fn clone_source(&mut self, step: &Step, slot: usize) -> Result<(), RuntimeError> {
+        let Some(plan) = self.plan.sources.get(slot) else { return Ok(()) };
+        let MountPlan { source: MountSource::Bind { path, recursive, .. }, options, .. } = plan else { return Ok(()) };
+        let mount = clone_tree(path, *recursive)?;
+        let failed = |errno| failed(step, "cannot set its attributes", errno);
+        if options.propagation.is_empty() {
+            // As a copy made in the container's own mount namespace would be: it hears of the host's mounts, and never tells.
+            let slave = MountAttr { propagation: MountPropagationFlags::DOWNSTREAM, ..MountAttr::default() };
+            mount_setattr(mount.as_fd(), true, &slave).map_err(failed)?;
+        }
+        if plan.is_id_mapped() {
+            let maps = plan.id_maps.as_ref().unwrap_or(&self.plan.id_maps);
+            let user_ns = self.mapping(maps).ok_or(failed(Errno::INVAL))?;
+            let change = MountAttr { id_map: Some(user_ns.as_fd()), ..MountAttr::default() };
+            mount_setattr(mount.as_fd(), options.id_map.unwrap_or(false), &change).map_err(failed)?;
+        }
+        set_attributes(mount.as_fd(), options).map_err(failed)?;
+        if self.sources.len() <= slot {
+            self.sources.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.sources.get_mut(slot) {
+            *place = Some(mount);
+        }
+        Ok(())
+    }
+
+    /// Everything init needs goes into its context before the clone; afterwards this process drops its copy.
+    fn clone_init(&mut self, step: &Step) -> Result<(), RuntimeError> {
+        let kernel = |errno| failed(step, "", errno);
+        let group = self.cgroup.as_ref();
+        let cgroup = |source| RuntimeError::Cgroup { what: "enter", source: Box::new(source) };
+        let cgroup_fds = group.map_or(Ok(Vec::new()), Cgroup::attach_fds).map_err(cgroup)?;
+        let view = group.map(|group| CgroupView { layout: self.layout.clone(), paths: group.paths() });
+        let (ours, theirs) = Channel::pair().map_err(kernel)?;
+        let pid_ns = self.namespaces.iter().position(|(kind, _)| *kind == Namespace::Pid);
+        let pid_ns = pid_ns.map(|index| self.namespaces.swap_remove(index).1);
+        let stdio = std::mem::replace(&mut self.options.stdio, crate::Stdio::Terminal { rows: 0, columns: 0 });
+        let context = InitContext {
+            plan: &self.plan,
+            times: &self.times,
+            channel: theirs,
+            listener: self.options.tuning.start_listener.take(),
+            fault: self.options.tuning.fault,
+            stdio,
+            filter: self.filter.clone(),
+            hooks: self.spec.hooks().as_ref(),
+            state: self.state.clone(),
+            preserve_fds: self.options.tuning.preserve_fds,
+            namespaces: std::mem::take(&mut self.namespaces),
+            join: None,
+            cgroup_fds,
+            cgroup_view: view,
+            rootfs: self.rootfs.take(),
+            sources: std::mem::take(&mut self.sources),
+            scratch: Scratch::default(),
+        };
+        let args = CloneArgs {
+            namespaces: namespace_bits(self.plan.namespaces.clone_flags()),
+            cgroup: group.and_then(Cgroup::cgroup_dir_fd),
+            sibling: false,
+        };
+        let child = clone_into_pid_ns(&args, pid_ns.as_ref(), context).map_err(kernel)?;
+        self.state.pid = child.pid;
+        self.child = Some(child);
+        self.channel = Some(ours);
+        Ok(())
+    }
+
+    /// Serves init until it is ready.
+    fn attend(&mut self) -> Result<(), RuntimeError> {
+        self.attend_to(|action| matches!(action, Action::SetOomScore(_)))?;
+        loop {
+            match self.receive()? {
+                Message::AwaitsMappings => {
+                    self.attend_to(|action| matches!(action, Action::MapIds | Action::RaiseLimit(_)))?;
+                    self.send_go()?;
+                }
+                Message::AwaitsHooks => {
+                    self.attend_to(|action| matches!(action, Action::OutsideHooks(_)))?;
+                    self.send_go()?;
+                }
+                Message::Console(master) => self.console = Some(master),
+                Message::Warning(text) => self.warnings.push(text),
+                Message::Failed(report) => return Err(reported(report)),
+                Message::Ready => return Ok(()),
+                Message::Go | Message::End => {
+                    return Err(RuntimeError::InitDied { step: self.times.current(&self.plan.steps) });
+                }
+            }
+        }
+    }
+
+    fn attend_to(&mut self, wanted: impl Fn(&Action) -> bool) -> Result<(), RuntimeError> {
+        for index in self.plan.range(Stage::Attend) {
+            if self.plan.steps.get(index).is_some_and(|step| wanted(&step.action)) {
+                self.walk(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<Message, RuntimeError> {
+        let kernel = |source| RuntimeError::Kernel { what: "hear from the container's init", source };
+        let has_hooks = self.spec.hooks().is_some();
+        let timeout = if has_hooks { INIT_TIMEOUT * 10 } else { INIT_TIMEOUT };
+        self.channel.as_ref().map_or(Ok(Message::End), |channel| channel.receive(Some(timeout))).map_err(kernel)
+    }
+
+    fn send_go(&self) -> Result<(), RuntimeError> {
+        // If init is gone, the next message says so.
+        match self.channel.as_ref().map_or(Ok(()), |channel| channel.send(&Message::Go)) {
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(source) => Err(RuntimeError::Kernel { what: "speak to the container's init", source }),
+        }
+    }
+
+    fn raise_limit(&self, index: usize) -> Result<(), RuntimeError> {
+        let Some(limit) = self.plan.process.limits.get(index) else { return Ok(()) };
+        let pid = i32::try_from(self.state.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let now = rustix::process::getrlimit(limit.resource);
+        if limit.hard <= now.maximum.unwrap_or(u64::MAX) {
+            return Ok(());
+        }
+        let hard = (limit.hard != u64::MAX).then_some(limit.hard);
+        let wanted = rustix::process::Rlimit { current: now.current, maximum: hard };
+        // Not being allowed to is init's to report: it takes what it can get.
+        match rustix::process::prlimit(pid, limit.resource, wanted) {
+            Ok(_) | Err(Errno::PERM) => Ok(()),
+            Err(source) => Err(RuntimeError::Kernel { what: "raise a limit of the container's init", source }),
+        }
+    }
+
+    fn set_oom_score(&mut self, step: &Step, score: i32) -> Result<(), RuntimeError> {
+        match write_oom_score(self.state.pid, score) {
+            Ok(warning) => {
+                self.warnings.extend(warning);
+                Ok(())
+            }
+            Err(errno) => Err(failed(step, "", errno)),
+        }
+    }
+
+    fn finish(mut self) -> Result<Container, RuntimeError> {
+        let gone = |what| RuntimeError::InitDied { step: what };
+        let child = self.child.take().ok_or_else(|| gone("clone-init".to_owned()))?;
+        let channel = self.channel.take().ok_or_else(|| gone("clone-init".to_owned()))?;
+        let cgroup = self.cgroup.take().ok_or_else(|| gone("create-cgroup".to_owned()))?;
+        let init = Process { pid: child.pid, pidfd: child.pidfd, console: self.console.take() };
+        self.state.status = Status::Created;
+        Ok(Container {
+            init,
+            warnings: std::mem::take(&mut self.warnings),
+            state: self.state,
+            hooks: self.spec.hooks().clone(),
+            namespaces: self.plan.namespaces.clone(),
+            filter: self.filter,
+            cgroup,
+            waiting: Some(Waiting { channel: Some(channel), steps: self.plan.steps, times: Some(self.times) }),
+            state_dir: None,
+        })
+    }
+
+    /// Everything made so far, taken back. The first error is the one that counts, so these are not reported.
+    fn undo(&mut self) {
+        self.channel = None;
+        if let Some(child) = self.child.take() {
+            kill_and_reap(&child.pidfd);
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            let _killed = cgroup.kill_all(berth_types::Signal::KILL, KILL_TIMEOUT);
+            let _removed = cgroup.delete(KILL_TIMEOUT);
+        }
+    }
+}
+
+/// Clones with the caller's children going to another PID namespace meanwhile, where one is joined; the child's memory is not
+/// dumpable from birth, so nobody in a namespace it joins can look into it (CVE-2016-9962).
+pub(crate) fn clone_into_pid_ns(
+    args: &CloneArgs<'_>,
+    pid_ns: Option<&OwnedFd>,
+    context: InitContext<'_>,
+) -> Result<Child, Errno> {
+    let own = match pid_ns {
+        Some(pid_ns) => {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let own = rustix::fs::open("/proc/self/ns/pid_for_children", flags, Mode::empty())?;
+            rustix::thread::move_into_link_name_space(pid_ns.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+            Some(own)
+        }
+        None => None,
+    };
+    let before = rustix::process::dumpable_behavior();
+    let result = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| clone_child(args, move || init::run(context)));
+    if let Ok(before) = before {
+        let _restored = rustix::process::set_dumpable_behavior(before);
+    }
+    if let Some(own) = own {
+        rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+    }
+    result
+}
+
+/// `Some` is a warning: the host may not go as low as asked, the container runs all the same.
+pub(crate) fn write_oom_score(pid: u32, score: i32) -> Result<Option<String>, Errno> {
+    match write_proc(pid, "oom_score_adj", score.to_string().as_bytes()) {
+        Ok(()) => Ok(None),
+        Err(Errno::PERM | Errno::ACCESS) => {
+            Ok(Some(format!("oom_score_adj was not set to {score}: lowering it needs CAP_SYS_RESOURCE")))
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+pub(crate) fn failed(step: &Step, detail: &str, errno: Errno) -> RuntimeError {
+    RuntimeError::Step {
+        step: step.action.name().to_owned(),
+        object: step.object.clone(),
+        detail: detail.to_owned(),
+        source: errno,
+    }
+}
+
+pub(crate) fn reported(report: Report) -> RuntimeError {
+    RuntimeError::Step { step: report.step, object: report.object, detail: report.detail, source: report.errno }
+}
+
+/// Ends a child of ours and takes its status; waits for its end at most [`KILL_TIMEOUT`].
+pub(crate) fn kill_and_reap(pidfd: &OwnedFd) {
+    let _gone_already = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    let _late = wait_readable(pidfd.as_fd(), KILL_TIMEOUT);
+    reap(pidfd);
+}
+
+/// Takes the status of an ended child; somebody else's child, or one already taken, is fine.
+pub(crate) fn reap(pidfd: &OwnedFd) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let _taken = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options);
+}

@@ -1,0 +1,125 @@
+//! What can go wrong: in the documents, in a step, or because of the state the container is in.
+
+use berth_cgroup::{CgroupError, PlanError};
+use berth_rootfs::OverlayError;
+use berth_rootfs::mounts::MountError;
+use berth_seccomp::SeccompError;
+use berth_types::{Classify, ErrorClass};
+use rustix::io::Errno;
+
+/// Why the container's program could not be executed; engines map these to exit codes 127 and 126.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecFailure {
+    NotFound,
+    NotExecutable,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    #[error("the spec's {field} is not valid: {problem}")]
+    Spec { field: &'static str, problem: String },
+    #[error("{what} cannot be done by this runtime yet")]
+    Unsupported { what: String },
+    /// A step failed, in the caller or in init.
+    #[error("step {step} failed{}", on(.object, .detail))]
+    Step { step: String, object: String, detail: String, source: Errno },
+    #[error("cannot {what} the cgroup")]
+    Cgroup { what: &'static str, source: Box<CgroupError> },
+    #[error("the limits asked for do not fit this host")]
+    Limits(#[from] PlanError),
+    #[error("cannot mount the root file system")]
+    Overlay(#[from] OverlayError),
+    #[error("cannot prepare a mount")]
+    Mount(#[from] MountError),
+    #[error("cannot prepare the seccomp filter")]
+    Seccomp(#[from] SeccompError),
+    #[error("{stage} hook {path} failed: {problem}")]
+    Hook { stage: &'static str, path: String, problem: String },
+    #[error("the container's init ended during step {step} without a report")]
+    InitDied { step: String },
+    #[error("the container is {state}; {wanted}")]
+    State { state: &'static str, wanted: &'static str },
+    #[error("cannot {what}")]
+    Kernel { what: &'static str, source: Errno },
+    #[error("cannot {what} {path}")]
+    File { what: &'static str, path: String, source: std::io::Error },
+    #[error("{path} is not a container state: {problem}")]
+    BadState { path: String, problem: String },
+    #[error("container {id} {problem}")]
+    Container { id: String, problem: &'static str, class: ErrorClass },
+}
+
+fn on(object: &str, detail: &str) -> String {
+    let mut text = String::new();
+    if !object.is_empty() {
+        text.push_str(" on ");
+        text.push_str(object);
+    }
+    if !detail.is_empty() {
+        text.push_str(": ");
+        text.push_str(detail);
+    }
+    text
+}
+
+impl RuntimeError {
+    /// When the reason is the container's program itself: which of the two conventional exit codes fits.
+    pub fn exec_failure(&self) -> Option<ExecFailure> {
+        match self {
+            Self::Step { step, source, .. } if step == crate::plan::EXECUTE => Some(match *source {
+                Errno::NOENT | Errno::NOTDIR => ExecFailure::NotFound,
+                _ => ExecFailure::NotExecutable,
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl Classify for RuntimeError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Spec { .. } => ErrorClass::InvalidArgument,
+            Self::Unsupported { .. } => ErrorClass::Unimplemented,
+            Self::Step { source, .. } | Self::Kernel { source, .. } => of_errno(*source),
+            Self::Cgroup { source, .. } => source.class(),
+            Self::Limits(error) => error.class(),
+            Self::Overlay(error) => error.class(),
+            Self::Mount(error) => error.class(),
+            Self::Seccomp(error) => error.class(),
+            Self::Hook { .. } | Self::State { .. } => ErrorClass::FailedPrecondition,
+            Self::InitDied { .. } => ErrorClass::Internal,
+            Self::File { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => ErrorClass::NotFound,
+                std::io::ErrorKind::PermissionDenied => ErrorClass::PermissionDenied,
+                _ => ErrorClass::Internal,
+            },
+            Self::BadState { .. } => ErrorClass::DataLoss,
+            Self::Container { class, .. } => *class,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Limits(error) => error.hint(),
+            Self::Cgroup { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+}
+
+fn of_errno(errno: Errno) -> ErrorClass {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::SRCH => ErrorClass::NotFound,
+        Errno::PERM | Errno::ACCESS | Errno::ROFS => ErrorClass::PermissionDenied,
+        Errno::INVAL | Errno::LOOP | Errno::NOEXEC | Errno::ISDIR | Errno::NAMETOOLONG | Errno::TOOBIG => {
+            ErrorClass::InvalidArgument
+        }
+        Errno::NOSPC | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::DQUOT => {
+            ErrorClass::ResourceExhausted
+        }
+        Errno::TIMEDOUT => ErrorClass::DeadlineExceeded,
+        Errno::NOSYS | Errno::OPNOTSUPP => ErrorClass::Unimplemented,
+        _ => ErrorClass::Internal,
+    }
+}

@@ -1,0 +1,88 @@
+//! Mappings of user namespaces: checked, written by the privileged parent, and a namespace made only to carry one.
+
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+
+use berth_oci::runtime::LinuxIdMapping;
+use berth_sys::clone::{CloneArgs, clone_child, namespace_bits};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+use crate::error::RuntimeError;
+
+/// The kernel's limit since Linux 4.15 (user_namespaces(7)).
+const EXTENTS_MAX: usize = 340;
+
+/// Text of uid_map and gid_map.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct IdMaps {
+    pub(crate) uids: String,
+    pub(crate) gids: String,
+}
+
+impl IdMaps {
+    pub(crate) fn new(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<Self, RuntimeError> {
+        Ok(Self { uids: text("linux.uidMappings", uids)?, gids: text("linux.gidMappings", gids)? })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.uids.is_empty() && self.gids.is_empty()
+    }
+
+    /// Writes both maps for a process that is in a fresh user namespace.
+    ///
+    /// # Errors
+    /// The kernel's: `EPERM` for ids the writer may not give away, `EINVAL` for overlaps.
+    pub(crate) fn write(&self, pid: u32) -> Result<(), (Errno, &'static str)> {
+        for (file, text) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
+            write_proc(pid, file, text.as_bytes()).map_err(|errno| (errno, file))?;
+        }
+        Ok(())
+    }
+}
+
+fn text(field: &'static str, mappings: &[LinuxIdMapping]) -> Result<String, RuntimeError> {
+    if mappings.is_empty() || mappings.len() > EXTENTS_MAX {
+        let problem = format!("{} ranges; 1 to {EXTENTS_MAX} are possible", mappings.len());
+        return Err(RuntimeError::Spec { field, problem });
+    }
+    let mut out = String::new();
+    for mapping in mappings {
+        let (inside, outside, size) = (mapping.container_id(), mapping.host_id(), mapping.size());
+        if size == 0 || inside.checked_add(size).is_none() || outside.checked_add(size).is_none() {
+            let problem = format!("range {inside} {outside} {size} is empty or too long");
+            return Err(RuntimeError::Spec { field, problem });
+        }
+        writeln!(out, "{inside} {outside} {size}")
+            .map_err(|_| RuntimeError::Spec { field, problem: "cannot be written down".to_owned() })?;
+    }
+    Ok(out)
+}
+
+/// Writes a file of the host's procfs about a process of ours, in one call.
+pub(crate) fn write_proc(pid: u32, file: &str, content: &[u8]) -> Result<(), Errno> {
+    let path = format!("/proc/{pid}/{file}");
+    let fd = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::io::write(&fd, content)? {
+        written if written == content.len() => Ok(()),
+        _ => Err(Errno::IO),
+    }
+}
+
+/// A user namespace with these mappings that nobody lives in: what an id-mapped mount needs.
+pub(crate) fn mapping_namespace(maps: &IdMaps) -> Result<OwnedFd, Errno> {
+    let args = CloneArgs { namespaces: namespace_bits(UnshareFlags::NEWUSER), ..CloneArgs::default() };
+    let child = clone_child(&args, || {
+        // Only there to hold the namespace until the parent has a descriptor of it; killed below, or with the parent.
+        let _set = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        let _never = rustix::event::poll(&mut [], None);
+        0
+    })?;
+    let result = maps.write(child.pid).map_err(|(errno, _)| errno).and_then(|()| {
+        let path = format!("/proc/{}/ns/user", child.pid);
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    });
+    crate::create::kill_and_reap(&child.pidfd);
+    result
+}

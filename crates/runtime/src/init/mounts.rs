@@ -1,0 +1,154 @@
+//! Steps about the mount namespace: isolation, the root file system, the spec's mounts, entering the root.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_rootfs::RootDir;
+use berth_rootfs::mounts::{
+    TargetKind, attach, check_not_over_proc, clone_tree, lexical, mount_target, new_filesystem, ordinary_directory,
+    set_attributes, set_read_only,
+};
+use berth_rootfs::options::MountOptions;
+use berth_sys::mount_attr::{MountAttr, mount_setattr};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
+
+use super::{Failure, InitContext};
+use crate::plan::{MountPlan, MountSource};
+
+impl InitContext<'_> {
+    pub(super) fn isolate_mounts(&mut self, propagation: MountPropagationFlags) -> Result<(), Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty())?;
+        mount_setattr(root.as_fd(), true, &MountAttr { propagation, ..MountAttr::default() })?;
+        self.scratch.host_root = Some(root);
+        Ok(())
+    }
+
+    /// On top of `/` of this namespace: any place would do, and this one always exists and can be reached.
+    pub(super) fn attach_rootfs(&mut self) -> Result<(), Failure> {
+        let rootfs = self.rootfs.take().ok_or_else(|| Failure::new("it was not mounted", Errno::NOENT))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&rootfs, "", rustix::fs::CWD, "/", flags)?;
+        self.scratch.root = Some(RootDir::new(rootfs));
+        Ok(())
+    }
+
+    pub(super) fn mount(&mut self, plan: &MountPlan) -> Result<(), Failure> {
+        match &plan.source {
+            MountSource::Bind { slot, .. } => self.mount_bind(plan, *slot),
+            MountSource::Filesystem { fstype, source } => self.mount_filesystem(plan, fstype, source.as_deref()),
+            MountSource::Cgroup => self.mount_cgroup(plan),
+        }
+    }
+
+    fn mount_bind(&mut self, plan: &MountPlan, slot: usize) -> Result<(), Failure> {
+        let mount = self.sources.get_mut(slot).and_then(Option::take);
+        let mount = mount.ok_or_else(|| Failure::new("its source was not opened", Errno::NOENT))?;
+        let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => TargetKind::Directory,
+            _ => TargetKind::File,
+        };
+        let target = mount_target(self.root()?, &plan.destination, kind)?;
+        check_not_over_proc(&plan.destination, target.as_fd(), mount.as_fd())?;
+        Ok(attach(mount.as_fd(), target.as_fd())?)
+    }
+
+    fn mount_filesystem(&mut self, plan: &MountPlan, fstype: &str, source: Option<&Path>) -> Result<(), Failure> {
+        let root = self.root()?;
+        let is_kernel_view = fstype == "proc" || fstype == "sysfs";
+        let target = if is_kernel_view {
+            ordinary_directory(root, &plan.destination, fstype)?
+        } else {
+            mount_target(root, &plan.destination, TargetKind::Directory)?
+        };
+        let mount = match new_filesystem(fstype, source, &filesystem_options(plan, fstype, target.as_fd())?) {
+            Ok(mount) => mount,
+            // A user namespace without its own network namespace may not mount sysfs; the host's is bound, as it is.
+            Err(error) if fstype == "sysfs" && error.errno() == Errno::PERM && !self.plan.id_maps.is_empty() => {
+                let mount = clone_tree(Path::new("/sys"), true)?;
+                set_attributes(mount.as_fd(), &plan.options)?;
+                mount
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if plan.options.copy_up {
+            berth_rootfs::copy_up::copy_up(target.as_fd(), mount.as_fd())?;
+        }
+        if fstype == "tmpfs" && plan.options.copy_up {
+            set_attributes(mount.as_fd(), &plan.options)?;
+        }
+        check_not_over_proc(&plan.destination, target.as_fd(), mount.as_fd())?;
+        attach(mount.as_fd(), target.as_fd())?;
+        self.set_propagation(mount.as_fd(), &plan.options)?;
+        self.remember(plan, fstype, mount);
+        Ok(())
+    }
+
+    /// Later steps write to exactly these mounts, whatever lies over their paths by then.
+    fn remember(&mut self, plan: &MountPlan, fstype: &str, mount: OwnedFd) {
+        let destination = lexical(&plan.destination);
+        if fstype == "proc" && destination == Path::new("/proc") {
+            self.scratch.proc_mount = Some(mount);
+        } else if fstype == "devpts" && destination == Path::new("/dev/pts") {
+            self.scratch.devpts = Some(mount);
+        }
+    }
+
+    fn set_propagation(&self, mount: BorrowedFd<'_>, options: &MountOptions) -> Result<(), Failure> {
+        for (propagation, recursive) in &options.propagation {
+            let change = MountAttr { propagation: *propagation, ..MountAttr::default() };
+            mount_setattr(mount, *recursive, &change)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn enter_root(&mut self, pivot: bool) -> Result<(), Failure> {
+        let host_root = self.scratch.host_root.take().ok_or_else(|| Failure::from(Errno::INVAL))?;
+        rustix::process::fchdir(self.root()?.as_fd())?;
+        if !pivot {
+            return Ok(rustix::process::chroot(".")?);
+        }
+        // The old root lands on top of the new one (pivot_root(2), "pivot_root(".", ".")") and is taken off again.
+        rustix::process::pivot_root(".", ".")?;
+        rustix::process::fchdir(&host_root)?;
+        rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+        Ok(rustix::process::chdir("/")?)
+    }
+
+    pub(super) fn read_only_root(&self) -> Result<(), Failure> {
+        Ok(set_read_only(self.root()?.as_fd(), false)?)
+    }
+
+    pub(super) fn share_root(&self, propagation: MountPropagationFlags) -> Result<(), Failure> {
+        let change = MountAttr { propagation, ..MountAttr::default() };
+        Ok(mount_setattr(self.root()?.as_fd(), true, &change)?)
+    }
+
+    /// Made where it is missing; what cannot be made is reported when it is entered.
+    pub(super) fn make_cwd(&self) -> Result<(), Failure> {
+        match self.root()?.create_dir_all(&self.plan.process.cwd, Mode::from_raw_mode(0o755)) {
+            Ok(_) | Err(berth_rootfs::RootError { source: Errno::ROFS | Errno::ACCESS | Errno::NOTDIR, .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A tmpfs takes over the mode of the directory it hides, unless told otherwise.
+fn filesystem_options(plan: &MountPlan, fstype: &str, target: BorrowedFd<'_>) -> Result<MountOptions, Failure> {
+    let mut options = plan.options.clone();
+    if fstype != "tmpfs" {
+        return Ok(options);
+    }
+    if options.value("mode").is_none() {
+        let stat = rustix::fs::statat(target, "", AtFlags::EMPTY_PATH)?;
+        options.data.push(("mode".to_owned(), Some(format!("{:o}", stat.st_mode & 0o7777))));
+    }
+    if options.copy_up {
+        // Filled first, then as read-only as asked.
+        options.top = berth_rootfs::options::AttributeChange::default();
+    }
+    Ok(options)
+}

@@ -1,0 +1,63 @@
+//! What a caller says besides the spec.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use berth_rootfs::OverlayRootfs;
+use berth_types::ContainerId;
+
+/// Where the container's root file system comes from.
+#[derive(Debug, Clone)]
+pub enum Rootfs {
+    /// `root.path` of the spec, relative to the bundle; used as it is (runb, foreign engines).
+    Bundle,
+    /// An overlay to be mounted by us as a detached mount, never visible on the host.
+    Overlay(OverlayRootfs),
+}
+
+/// The three standard streams of a process: either pipes or files handed over, or a new pseudo-terminal.
+#[derive(Debug)]
+pub enum Stdio {
+    Fds {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// A pty is made inside the container's devpts; its master comes back in `Process::console`.
+    Terminal {
+        rows: u16,
+        columns: u16,
+    },
+}
+
+#[derive(Debug)]
+pub struct CreateOptions {
+    pub id: ContainerId,
+    pub bundle: PathBuf,
+    pub rootfs: Rootfs,
+    pub stdio: Stdio,
+    /// Ready seccomp program (`berth_seccomp::Program` bytes) instead of `linux.seccomp` of the spec.
+    pub seccomp_program: Option<Vec<u8>>,
+    /// What most callers leave at its default.
+    pub tuning: Tuning,
+}
+
+/// Rarely used switches of create; `Tuning::default()` is right for the shim.
+#[derive(Debug, Default)]
+pub struct Tuning {
+    /// Do not join a fresh session keyring.
+    pub keep_keyring: bool,
+    /// `MS_MOVE` and chroot instead of `pivot_root` (root file system in an initramfs).
+    pub no_pivot: bool,
+    /// File descriptors 3..3+n stay open in the container's process.
+    pub preserve_fds: u32,
+    /// A listening `SOCK_SEQPACKET` socket at which init waits for its start, so that it can outlive its creator
+    /// (see [`crate::StateDir`]). Without it, init dies with the process that made it unless it was started.
+    pub start_listener: Option<OwnedFd>,
+    /// Let this step fail (tests of the roll-back).
+    pub fault: Option<Fault>,
+}
+
+/// A step of the plan, by its index in the order of application, that fails with `EIO` before it does anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault(pub usize);

@@ -1,0 +1,305 @@
+//! The plan: what will be done, in which order, to what and why. Pure: same spec and facts, same list.
+//!
+//! The list has four parts, see [`Stage`]. Order within init follows runtime-spec "Lifecycle" and these rules: cgroup before
+//! cgroup namespace; mounts before hooks before pivot; read-only last among the mounts; privileges go last of all.
+
+mod mounts;
+mod spec;
+
+use std::path::PathBuf;
+
+use berth_cgroup::Resources;
+use berth_oci::runtime::{Process, Spec};
+use berth_rootfs::OverlayRootfs;
+use berth_rootfs::devices::DeviceNode;
+use rustix::mount::MountPropagationFlags;
+
+use crate::error::RuntimeError;
+use crate::hooks::HookStage;
+use crate::namespaces::{Namespace, Namespaces};
+use crate::options::{Rootfs, Tuning};
+use crate::process::ProcessPlan;
+
+pub(crate) use mounts::{MountPlan, Source as MountSource};
+
+/// Name of the step that becomes the container's program.
+pub(crate) const EXECUTE: &str = "execute";
+
+/// Who does a step, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub(crate) enum Stage {
+    /// The caller, before init exists.
+    Prepare,
+    /// The caller, while init is there: what needs init's pid or the host's privileges.
+    Attend,
+    /// Init, until it waits for its start.
+    Init,
+    /// Init, from start to exec.
+    Release,
+}
+
+/// What is done. The payload is all that the doing needs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    CreateCgroup(String),
+    LimitResources(Box<Resources>),
+    OpenNamespace(Namespace, PathBuf),
+    MapMounts,
+    MountOverlay(OverlayRootfs),
+    CloneRootfs(PathBuf),
+    CloneSource(usize),
+    LoadProgram,
+    CloneInit,
+    MapIds,
+    SetOomScore(i32),
+    RaiseLimit(usize),
+    OutsideHooks(HookStage),
+    AwaitMappings,
+    JoinNamespace(Namespace),
+    EnterCgroup,
+    UnshareCgroup,
+    OffsetClocks(String),
+    StartSession,
+    JoinKeyring,
+    RaiseLoopback,
+    SetHostname(String),
+    SetDomainname(String),
+    IsolateMounts(MountPropagationFlags),
+    AttachRootfs,
+    Mount(Box<MountPlan>),
+    MakeDevice(DeviceNode),
+    BindDevice(DeviceNode),
+    MakeLink { to: &'static str, replace: bool },
+    OpenConsole,
+    AwaitHooks,
+    InsideHooks(HookStage),
+    SetSysctl { key: String, value: String },
+    Mask,
+    MakeReadOnly,
+    ResolveUser,
+    MakeCwd,
+    EnterRoot { pivot: bool },
+    ReadOnlyRoot,
+    ShareRoot(MountPropagationFlags),
+    SetPersonality(u32),
+    SetScheduler,
+    SetIoPriority,
+    SetLimit(usize),
+    ForbidNewPrivileges,
+    LoadSeccomp,
+    EnterCwd,
+    SetUser,
+    SetCapabilities,
+    CloseDescriptors,
+    Execute,
+}
+
+/// One step of the list.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Step {
+    pub(crate) stage: Stage,
+    pub(crate) action: Action,
+    pub(crate) object: String,
+    pub(crate) reason: &'static str,
+}
+
+impl Action {
+    /// Stable: appears in plans, spans and errors.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::CreateCgroup(_) => "create-cgroup",
+            Self::LimitResources(_) => "limit-resources",
+            Self::OpenNamespace(..) => "open-namespace",
+            Self::MapMounts => "map-mounts",
+            Self::MountOverlay(_) => "mount-rootfs",
+            Self::CloneRootfs(_) => "clone-rootfs",
+            Self::CloneSource(_) => "clone-source",
+            Self::LoadProgram => "prepare-seccomp",
+            Self::CloneInit => "clone-init",
+            Self::MapIds => "map-ids",
+            Self::SetOomScore(_) => "set-oom-score",
+            Self::RaiseLimit(_) => "raise-limit",
+            Self::OutsideHooks(_) => "run-runtime-hooks",
+            Self::AwaitMappings => "await-mappings",
+            Self::JoinNamespace(_) => "join-namespace",
+            Self::EnterCgroup => "enter-cgroup",
+            Self::UnshareCgroup => "unshare-cgroup-namespace",
+            Self::OffsetClocks(_) => "offset-clocks",
+            Self::StartSession => "start-session",
+            Self::JoinKeyring => "join-keyring",
+            Self::RaiseLoopback => "raise-loopback",
+            Self::SetHostname(_) => "set-hostname",
+            Self::SetDomainname(_) => "set-domainname",
+            Self::IsolateMounts(_) => "isolate-mounts",
+            Self::AttachRootfs => "attach-rootfs",
+            Self::Mount(_) => "mount",
+            Self::MakeDevice(_) => "make-device",
+            Self::BindDevice(_) => "bind-device",
+            Self::MakeLink { .. } => "make-link",
+            Self::OpenConsole => "open-console",
+            Self::AwaitHooks => "await-runtime-hooks",
+            Self::InsideHooks(_) => "run-container-hooks",
+            Self::SetSysctl { .. } => "set-sysctl",
+            Self::Mask => "mask",
+            Self::MakeReadOnly => "make-read-only",
+            Self::ResolveUser => "resolve-user",
+            Self::MakeCwd => "make-cwd",
+            Self::EnterRoot { .. } => "enter-rootfs",
+            Self::ReadOnlyRoot => "read-only-rootfs",
+            Self::ShareRoot(_) => "set-rootfs-propagation",
+            Self::SetPersonality(_) => "set-personality",
+            Self::SetScheduler => "set-scheduler",
+            Self::SetIoPriority => "set-io-priority",
+            Self::SetLimit(_) => "set-limit",
+            Self::ForbidNewPrivileges => "forbid-new-privileges",
+            Self::LoadSeccomp => "load-seccomp",
+            Self::EnterCwd => "enter-cwd",
+            Self::SetUser => "set-user",
+            Self::SetCapabilities => "set-capabilities",
+            Self::CloseDescriptors => "close-descriptors",
+            Self::Execute => EXECUTE,
+        }
+    }
+}
+
+/// A whole plan, and what its steps share.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) process: ProcessPlan,
+    /// Mounts whose source is cloned by the caller, in slot order.
+    pub(crate) sources: Vec<MountPlan>,
+    pub(crate) id_maps: crate::id_map::IdMaps,
+}
+
+impl Plan {
+    /// Half-open range of the steps of a stage.
+    pub(crate) fn range(&self, stage: Stage) -> std::ops::Range<usize> {
+        range(&self.steps, stage)
+    }
+}
+
+/// Half-open range of the steps of a stage; stages never interleave.
+pub(crate) fn range(steps: &[Step], stage: Stage) -> std::ops::Range<usize> {
+    let start = steps.partition_point(|step| step.stage < stage);
+    let end = steps.partition_point(|step| step.stage <= stage);
+    start..end
+}
+
+/// Collects steps of one stage.
+#[derive(Debug, Default)]
+pub(crate) struct StepList(pub(crate) Vec<Step>);
+
+impl StepList {
+    pub(crate) fn push(&mut self, stage: Stage, action: Action, object: impl Into<String>, reason: &'static str) {
+        self.0.push(Step { stage, action, object: object.into(), reason });
+    }
+}
+
+/// What a plan needs besides the spec.
+#[derive(Debug)]
+pub(crate) struct PlanInput<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a std::path::Path,
+    pub(crate) rootfs: &'a Rootfs,
+    pub(crate) tuning: &'a Tuning,
+    pub(crate) has_seccomp_program: bool,
+}
+
+/// Plans the creation of a container.
+pub(crate) fn plan_create(input: &PlanInput<'_>) -> Result<Plan, RuntimeError> {
+    spec::plan_create(input)
+}
+
+/// The steps that turn a cloned child into a process of the container: the end of create's list, and of exec's.
+pub(crate) fn release_steps(list: &mut StepList, process: &ProcessPlan, has_seccomp: bool) {
+    let program = process.program_text();
+    for (index, limit) in process.limits.iter().enumerate() {
+        list.push(Stage::Release, Action::SetLimit(index), limit.name, "process.rlimits");
+    }
+    if process.no_new_privileges {
+        list.push(Stage::Release, Action::ForbidNewPrivileges, "", "process.noNewPrivileges");
+    }
+    list.push(Stage::Release, Action::EnterCwd, process.cwd.display().to_string(), "process.cwd");
+    // Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter, so it is loaded while we still have that.
+    if has_seccomp && !process.no_new_privileges {
+        list.push(Stage::Release, Action::LoadSeccomp, "", "linux.seccomp");
+    }
+    list.push(Stage::Release, Action::SetUser, process.user.to_string(), "process.user");
+    list.push(Stage::Release, Action::SetCapabilities, "", "process.capabilities");
+    list.push(Stage::Release, Action::CloseDescriptors, "", "no descriptor of the host may reach the program");
+    if has_seccomp && process.no_new_privileges {
+        list.push(Stage::Release, Action::LoadSeccomp, "", "linux.seccomp");
+    }
+    list.push(Stage::Release, Action::Execute, program, "process.args");
+}
+
+/// The steps of a process that joins a running container.
+pub(crate) fn plan_exec(
+    process: &Process,
+    namespaces: &Namespaces,
+    has_seccomp: bool,
+    annotations: &std::collections::HashMap<String, String>,
+) -> Result<Plan, RuntimeError> {
+    let process = ProcessPlan::new(process, annotations)?;
+    let mut list = StepList::default();
+    if let Some(score) = process.oom_score {
+        list.push(Stage::Attend, Action::SetOomScore(score), score.to_string(), "process.oomScoreAdj");
+    }
+    list.push(Stage::Init, Action::EnterCgroup, "", "the container's limits hold for it too");
+    list.push(
+        Stage::Init,
+        Action::JoinNamespace(Namespace::Mount),
+        namespaces.joined_by_exec_text(),
+        "exec joins what start made",
+    );
+    list.push(Stage::Init, Action::StartSession, "", "own session and process group");
+    if process.terminal {
+        list.push(Stage::Init, Action::OpenConsole, "/dev/pts", "process.terminal");
+    }
+    process.personal_steps(&mut list);
+    list.push(Stage::Init, Action::ResolveUser, process.user.to_string(), "process.user");
+    release_steps(&mut list, &process, has_seccomp);
+    Ok(Plan {
+        steps: list.0,
+        namespaces: namespaces.clone(),
+        process,
+        sources: Vec::new(),
+        id_maps: crate::id_map::IdMaps::default(),
+    })
+}
+
+/// The pure plan as named steps with object and reason, for `--plan` (no root needed).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PlannedStep {
+    pub name: String,
+    pub object: String,
+    pub reason: String,
+}
+
+/// What [`crate::Container::create`] and `start` would do, in order. Pure.
+///
+/// # Errors
+/// As create: a spec that is not valid or asks for something this runtime cannot do.
+pub fn plan(spec: &Spec, rootfs: &Rootfs) -> Result<Vec<PlannedStep>, RuntimeError> {
+    let tuning = Tuning::default();
+    let plan = plan_create(&PlanInput {
+        spec,
+        id: "container",
+        bundle: std::path::Path::new("/"),
+        rootfs,
+        tuning: &tuning,
+        has_seccomp_program: false,
+    })?;
+    Ok(plan
+        .steps
+        .into_iter()
+        .map(|step| PlannedStep {
+            name: step.action.name().to_owned(),
+            object: step.object,
+            reason: step.reason.to_owned(),
+        })
+        .collect())
+}

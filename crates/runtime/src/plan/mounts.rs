@@ -1,0 +1,91 @@
+//! One mount of the spec, sorted: where it comes from, what is set on it, where it goes.
+
+use std::path::PathBuf;
+
+use berth_oci::runtime::{LinuxIdMapping, Mount};
+use berth_rootfs::options::MountOptions;
+
+use crate::error::RuntimeError;
+use crate::id_map::IdMaps;
+
+/// Kind of a mount's content.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Source {
+    /// A path of the host, cloned by the caller into this slot.
+    Bind { path: PathBuf, recursive: bool, slot: usize },
+    /// A new instance of a file system.
+    Filesystem { fstype: String, source: Option<PathBuf> },
+    /// The container's view of the cgroup hierarchies.
+    Cgroup,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MountPlan {
+    pub(crate) destination: PathBuf,
+    pub(crate) source: Source,
+    pub(crate) options: MountOptions,
+    /// Ownership mapping of an id-mapped bind; `None` with `options.id_map` means the container's own.
+    pub(crate) id_maps: Option<IdMaps>,
+}
+
+impl MountPlan {
+    /// Reads one entry of `mounts`. `slot` is used when its source must be cloned.
+    pub(crate) fn new(mount: &Mount, bundle: &std::path::Path, slot: usize) -> Result<Self, RuntimeError> {
+        let field = "mounts";
+        let destination = mount.destination().clone();
+        if destination.as_os_str().is_empty() || destination.as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(RuntimeError::Spec { field, problem: "a destination is empty".to_owned() });
+        }
+        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+        let fstype = mount.typ().as_deref().unwrap_or_default();
+        let is_bind = options.bind.is_some() || fstype == "bind" || fstype == "rbind";
+        let source = if is_bind {
+            let Some(path) = mount.source() else {
+                let problem = format!("the bind at {} has no source", destination.display());
+                return Err(RuntimeError::Spec { field, problem });
+            };
+            let recursive = options.bind.unwrap_or(fstype == "rbind");
+            Source::Bind { path: bundle.join(path), recursive, slot }
+        } else if fstype == "cgroup" || fstype == "cgroup2" {
+            Source::Cgroup
+        } else if fstype.is_empty() {
+            let problem = format!("the mount at {} has no type", destination.display());
+            return Err(RuntimeError::Spec { field, problem });
+        } else {
+            Source::Filesystem { fstype: fstype.to_owned(), source: mount.source().clone() }
+        };
+        if is_bind && !options.data.is_empty() {
+            let names: Vec<&str> = options.data.iter().map(|(key, _)| key.as_str()).collect();
+            let problem = format!("a bind mount takes no {} ({})", names.join(","), destination.display());
+            return Err(RuntimeError::Spec { field, problem });
+        }
+        let id_maps = id_maps(mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref())?;
+        if id_maps.is_some() && !is_bind {
+            let problem = format!("only a bind mount can be id-mapped ({})", destination.display());
+            return Err(RuntimeError::Spec { field, problem });
+        }
+        Ok(Self { destination, source, options, id_maps })
+    }
+
+    pub(crate) fn is_id_mapped(&self) -> bool {
+        self.id_maps.is_some() || self.options.id_map.is_some()
+    }
+
+    /// For plans and errors: `proc /proc`, `/srv/x /x`.
+    pub(crate) fn text(&self) -> String {
+        let from = match &self.source {
+            Source::Bind { path, .. } => path.display().to_string(),
+            Source::Filesystem { fstype, .. } => fstype.clone(),
+            Source::Cgroup => "cgroup".to_owned(),
+        };
+        format!("{from} {}", self.destination.display())
+    }
+}
+
+fn id_maps(uids: Option<&[LinuxIdMapping]>, gids: Option<&[LinuxIdMapping]>) -> Result<Option<IdMaps>, RuntimeError> {
+    let (uids, gids) = (uids.unwrap_or_default(), gids.unwrap_or_default());
+    if uids.is_empty() && gids.is_empty() {
+        return Ok(None);
+    }
+    IdMaps::new(uids, gids).map(Some)
+}

@@ -1,0 +1,418 @@
+//! From a spec to the list of steps. One function per part of the list.
+
+use std::path::{Path, PathBuf};
+
+use berth_oci::runtime::{LinuxDevice, LinuxDeviceType, LinuxPersonalityDomain, Spec};
+use berth_rootfs::devices::DeviceNode;
+use berth_rootfs::mounts::lexical;
+use rustix::fs::FileType;
+use rustix::mount::MountPropagationFlags as Propagation;
+
+use super::mounts::{MountPlan, Source};
+use super::{Action, Plan, PlanInput, Stage, Step, StepList, release_steps};
+use crate::cgroups::resources;
+use crate::error::RuntimeError;
+use crate::hooks::HookStage;
+use crate::id_map::IdMaps;
+use crate::namespaces::{Namespace, Namespaces};
+use crate::options::Rootfs;
+use crate::process::ProcessPlan;
+
+/// What all parts of the planning read.
+struct Planning<'a> {
+    input: &'a PlanInput<'a>,
+    linux: berth_oci::runtime::Linux,
+    namespaces: Namespaces,
+    process: ProcessPlan,
+    id_maps: IdMaps,
+    mounts: Vec<MountPlan>,
+    has_seccomp: bool,
+    list: StepList,
+}
+
+pub(super) fn plan_create(input: &PlanInput<'_>) -> Result<Plan, RuntimeError> {
+    let spec = input.spec;
+    let linux = spec.linux().clone().ok_or(missing("linux"))?;
+    refuse_unsupported(&linux)?;
+    let namespaces = Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?;
+    if !namespaces.is_new(Namespace::Mount) {
+        let problem = "a container needs a new mount namespace".to_owned();
+        return Err(RuntimeError::Spec { field: "linux.namespaces", problem });
+    }
+    let process = spec.process().as_ref().ok_or(missing("process"))?;
+    let annotations = spec.annotations().clone().unwrap_or_default();
+    let process = ProcessPlan::new(process, &annotations)?;
+    let id_maps = id_maps(&linux, &namespaces)?;
+    let has_seccomp = input.has_seccomp_program || linux.seccomp().is_some();
+    let mounts = plan_mounts(spec, input.bundle)?;
+    let mut planning =
+        Planning { input, linux, namespaces, process, id_maps, mounts, has_seccomp, list: StepList::default() };
+    planning.prepare()?;
+    planning.attend();
+    planning.enter();
+    planning.file_systems()?;
+    planning.system()?;
+    planning.root();
+    planning.release();
+    Ok(planning.finish())
+}
+
+fn missing(field: &'static str) -> RuntimeError {
+    RuntimeError::Spec { field, problem: "is missing".to_owned() }
+}
+
+fn refuse_unsupported(linux: &berth_oci::runtime::Linux) -> Result<(), RuntimeError> {
+    let asked = [
+        (linux.intel_rdt().is_some(), "linux.intelRdt"),
+        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
+        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "linux.netDevices"),
+        (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "linux.mountLabel (SELinux)"),
+    ];
+    match asked.iter().find(|(is_asked, _)| *is_asked) {
+        Some((_, what)) => Err(RuntimeError::Unsupported { what: (*what).to_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn id_maps(linux: &berth_oci::runtime::Linux, namespaces: &Namespaces) -> Result<IdMaps, RuntimeError> {
+    let uids = linux.uid_mappings().as_deref().unwrap_or_default();
+    let gids = linux.gid_mappings().as_deref().unwrap_or_default();
+    if namespaces.is_new(Namespace::User) {
+        return IdMaps::new(uids, gids);
+    }
+    if namespaces.is_joined(Namespace::User) {
+        return Err(RuntimeError::Unsupported { what: "joining an existing user namespace".to_owned() });
+    }
+    if uids.is_empty() && gids.is_empty() {
+        return Ok(IdMaps::default());
+    }
+    let problem = "there are mappings but no user namespace".to_owned();
+    Err(RuntimeError::Spec { field: "linux.uidMappings", problem })
+}
+
+fn plan_mounts(spec: &Spec, bundle: &Path) -> Result<Vec<MountPlan>, RuntimeError> {
+    let mut slots = 0;
+    let mut plans = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        let plan = MountPlan::new(mount, bundle, slots)?;
+        if matches!(plan.source, Source::Bind { .. }) {
+            slots += 1;
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+/// The group a container gets: what the spec says, else one named after it.
+fn cgroup_path(spec: &Spec, id: &str) -> Result<String, RuntimeError> {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    let Some(path) = asked.filter(|path| !path.as_os_str().is_empty()) else { return Ok(format!("/berth/{id}")) };
+    let field = "linux.cgroupsPath";
+    let text = path.to_str().ok_or(RuntimeError::Spec { field, problem: "is not text".to_owned() })?;
+    if !text.starts_with('/') && text.split(':').count() == 3 {
+        return Err(RuntimeError::Unsupported { what: format!("the systemd cgroup driver (cgroupsPath {text})") });
+    }
+    Ok(text.to_owned())
+}
+
+impl Planning<'_> {
+    fn push(&mut self, stage: Stage, action: Action, object: impl Into<String>, reason: &'static str) {
+        self.list.push(stage, action, object, reason);
+    }
+
+    fn has_hooks(&self, stage: HookStage) -> bool {
+        self.input.spec.hooks().as_ref().is_some_and(|hooks| !stage.of(hooks).is_empty())
+    }
+
+    fn prepare(&mut self) -> Result<(), RuntimeError> {
+        let stage = Stage::Prepare;
+        if self.has_seccomp {
+            let reason = if self.input.has_seccomp_program { "ready program of the engine" } else { "linux.seccomp" };
+            self.push(stage, Action::LoadProgram, "", reason);
+        }
+        for (kind, path) in self.namespaces.joined.clone() {
+            let object = path.display().to_string();
+            self.push(stage, Action::OpenNamespace(kind, path), object, "linux.namespaces names a path");
+        }
+        let cgroup = cgroup_path(self.input.spec, self.input.id)?;
+        self.push(stage, Action::CreateCgroup(cgroup.clone()), cgroup.clone(), "linux.cgroupsPath");
+        let resources = resources(self.linux.resources().as_ref())?;
+        self.push(stage, Action::LimitResources(Box::new(resources)), cgroup, "linux.resources");
+        let has_user_ns = !self.id_maps.is_empty();
+        let is_overlay = matches!(self.input.rootfs, Rootfs::Overlay(_));
+        if (has_user_ns && is_overlay) || self.mounts.iter().any(MountPlan::is_id_mapped) {
+            self.push(stage, Action::MapMounts, "", "files belong to the container's users without a copy");
+        }
+        match self.input.rootfs {
+            Rootfs::Overlay(overlay) => {
+                let object = overlay.upper.as_deref().unwrap_or(Path::new("overlay")).display().to_string();
+                self.push(stage, Action::MountOverlay(overlay.clone()), object, "detached: the host never sees it");
+            }
+            Rootfs::Bundle => {
+                let root = self.input.spec.root().as_ref().ok_or(missing("root"))?;
+                let path = self.input.bundle.join(root.path());
+                let object = path.display().to_string();
+                self.push(stage, Action::CloneRootfs(path), object, "root.path");
+            }
+        }
+        let sources: Vec<(usize, PathBuf)> = self
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.source {
+                Source::Bind { path, slot, .. } => Some((*slot, path.clone())),
+                _ => None,
+            })
+            .collect();
+        for (slot, path) in sources {
+            let object = path.display().to_string();
+            self.push(stage, Action::CloneSource(slot), object, "opened with the host's rights and view");
+        }
+        let flags = self.namespaces.clone_text();
+        self.push(stage, Action::CloneInit, flags, "linux.namespaces");
+        Ok(())
+    }
+
+    fn attend(&mut self) {
+        let stage = Stage::Attend;
+        if !self.id_maps.is_empty() {
+            self.push(stage, Action::MapIds, "", "linux.uidMappings, linux.gidMappings");
+            for index in 0..self.process.limits.len() {
+                let name = self.process.limits.get(index).map_or("", |limit| limit.name);
+                self.push(stage, Action::RaiseLimit(index), name, "init may lower, but not raise it");
+            }
+        }
+        if let Some(score) = self.process.oom_score {
+            self.push(stage, Action::SetOomScore(score), score.to_string(), "process.oomScoreAdj");
+        }
+        for hook in [HookStage::Prestart, HookStage::CreateRuntime] {
+            if self.has_hooks(hook) {
+                self.push(stage, Action::OutsideHooks(hook), hook.text(), "hooks");
+            }
+        }
+    }
+
+    fn enter(&mut self) {
+        let stage = Stage::Init;
+        if !self.id_maps.is_empty() {
+            self.push(stage, Action::AwaitMappings, "", "root inside needs a mapping first");
+        }
+        self.push(stage, Action::EnterCgroup, "", "by init itself: from outside it would cost a grace period");
+        for (kind, path) in self.namespaces.joined.clone() {
+            if kind != Namespace::Pid {
+                let object = format!("{} {}", kind.text(), path.display());
+                self.push(stage, Action::JoinNamespace(kind), object, "linux.namespaces names a path");
+            }
+        }
+        if self.namespaces.is_new(Namespace::Cgroup) {
+            self.push(stage, Action::UnshareCgroup, "", "after entering, so that its root is the container's group");
+        }
+        if self.namespaces.is_new(Namespace::Time) {
+            let offsets = offsets(&self.linux);
+            self.push(stage, Action::OffsetClocks(offsets.clone()), offsets.trim(), "linux.timeOffsets");
+        }
+        self.push(stage, Action::StartSession, "", "own session and process group");
+        if !self.input.tuning.keep_keyring {
+            self.push(stage, Action::JoinKeyring, format!("_ses.{}", self.input.id), "keys of the host stay outside");
+        }
+        if self.namespaces.is_new(Namespace::Network) {
+            self.push(stage, Action::RaiseLoopback, "lo", "a new network namespace");
+        }
+        let spec = self.input.spec;
+        if let Some(name) = spec.hostname().clone().filter(|name| !name.is_empty()) {
+            self.push(stage, Action::SetHostname(name.clone()), name, "hostname");
+        }
+        if let Some(name) = spec.domainname().clone().filter(|name| !name.is_empty()) {
+            self.push(stage, Action::SetDomainname(name.clone()), name, "domainname");
+        }
+    }
+
+    fn file_systems(&mut self) -> Result<(), RuntimeError> {
+        let stage = Stage::Init;
+        let propagation = propagation(self.linux.rootfs_propagation().as_deref())?;
+        let isolation = match propagation {
+            Some(Propagation::PRIVATE) => Propagation::PRIVATE,
+            _ => Propagation::DOWNSTREAM,
+        };
+        self.push(stage, Action::IsolateMounts(isolation), "/", "mounts made here never reach the host");
+        self.push(stage, Action::AttachRootfs, "/", "visible in this mount namespace only");
+        for mount in self.mounts.clone() {
+            let text = mount.text();
+            self.push(stage, Action::Mount(Box::new(mount)), text, "mounts");
+        }
+        self.devices();
+        if self.process.terminal {
+            self.push(stage, Action::OpenConsole, "/dev/console", "process.terminal");
+        }
+        if self.has_hooks(HookStage::Prestart) || self.has_hooks(HookStage::CreateRuntime) {
+            self.push(stage, Action::AwaitHooks, "", "hooks");
+        }
+        if self.has_hooks(HookStage::CreateContainer) {
+            let hook = HookStage::CreateContainer;
+            self.push(stage, Action::InsideHooks(hook), hook.text(), "hooks");
+        }
+        Ok(())
+    }
+
+    /// A `/dev` bound from elsewhere is somebody's own and left alone.
+    fn devices(&mut self) {
+        let has_foreign_dev = self.mounts.iter().any(|mount| {
+            matches!(mount.source, Source::Bind { .. }) && lexical(&mount.destination) == Path::new("/dev")
+        });
+        if has_foreign_dev {
+            return;
+        }
+        let in_user_ns = !self.id_maps.is_empty();
+        let mut nodes: Vec<DeviceNode> = Vec::new();
+        for device in self.linux.devices().iter().flatten() {
+            nodes.extend(device_node(device));
+        }
+        for (path, major, minor) in DEFAULT_DEVICES {
+            if !nodes.iter().any(|node| node.path == Path::new(path)) {
+                let kind = FileType::CharacterDevice;
+                nodes.push(DeviceNode { path: path.into(), kind, major, minor, mode: 0o666, uid: 0, gid: 0 });
+            }
+        }
+        for node in nodes {
+            let object = node.path.display().to_string();
+            if in_user_ns && node.kind != FileType::Fifo {
+                self.push(Stage::Init, Action::BindDevice(node), object, "mknod is forbidden in a user namespace");
+            } else {
+                self.push(Stage::Init, Action::MakeDevice(node), object, "linux.devices and the default devices");
+            }
+        }
+        for (path, to, replace) in DEFAULT_LINKS {
+            self.push(Stage::Init, Action::MakeLink { to, replace }, path, "default links");
+        }
+    }
+
+    fn system(&mut self) -> Result<(), RuntimeError> {
+        let mut settings: Vec<(&String, &String)> = self.linux.sysctl().iter().flatten().collect();
+        settings.sort();
+        let mut steps: Vec<(Action, String)> = Vec::new();
+        for (key, value) in settings {
+            let path = crate::sysctl::path(key, &self.namespaces)?;
+            if path == "kernel/hostname" || path == "kernel/domainname" {
+                let problem = format!("{key}: use hostname and domainname");
+                return Err(RuntimeError::Spec { field: "linux.sysctl", problem });
+            }
+            steps.push((Action::SetSysctl { key: path, value: value.clone() }, format!("{key}={value}")));
+        }
+        for (action, object) in steps {
+            self.push(Stage::Init, action, object, "linux.sysctl");
+        }
+        for path in self.linux.readonly_paths().clone().unwrap_or_default() {
+            self.push(Stage::Init, Action::MakeReadOnly, path, "linux.readonlyPaths");
+        }
+        for path in self.linux.masked_paths().clone().unwrap_or_default() {
+            self.push(Stage::Init, Action::Mask, path, "linux.maskedPaths");
+        }
+        if let Some(personality) = self.linux.personality() {
+            if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+                let problem = "has flags, and none are defined".to_owned();
+                return Err(RuntimeError::Spec { field: "linux.personality", problem });
+            }
+            let (persona, name) = match personality.domain() {
+                LinuxPersonalityDomain::PerLinux => (0, "LINUX"),
+                LinuxPersonalityDomain::PerLinux32 => (8, "LINUX32"),
+            };
+            self.push(Stage::Init, Action::SetPersonality(persona), name, "linux.personality");
+        }
+        self.process.clone().personal_steps(&mut self.list);
+        Ok(())
+    }
+
+    fn root(&mut self) {
+        let stage = Stage::Init;
+        let user = self.process.user.to_string();
+        self.push(stage, Action::ResolveUser, user, "process.user, looked up inside the root");
+        let cwd = self.process.cwd.display().to_string();
+        self.push(stage, Action::MakeCwd, cwd, "process.cwd may not exist yet");
+        let pivot = !self.input.tuning.no_pivot;
+        self.push(stage, Action::EnterRoot { pivot }, "/", "the host's file systems are out of reach from here on");
+        let propagation = propagation(self.linux.rootfs_propagation().as_deref()).ok().flatten();
+        if let Some(propagation) = propagation.filter(|p| *p != Propagation::DOWNSTREAM && *p != Propagation::PRIVATE) {
+            self.push(stage, Action::ShareRoot(propagation), "/", "linux.rootfsPropagation");
+        }
+        if self.input.spec.root().as_ref().and_then(berth_oci::runtime::Root::readonly).unwrap_or(false) {
+            self.push(stage, Action::ReadOnlyRoot, "/", "root.readonly");
+        }
+    }
+
+    fn release(&mut self) {
+        if self.has_hooks(HookStage::StartContainer) {
+            let hook = HookStage::StartContainer;
+            self.push(Stage::Release, Action::InsideHooks(hook), hook.text(), "hooks");
+        }
+        release_steps(&mut self.list, &self.process, self.has_seccomp);
+    }
+
+    fn finish(self) -> Plan {
+        let mut steps: Vec<Step> = self.list.0;
+        steps.sort_by_key(|step| step.stage);
+        let sources = self.mounts.into_iter().filter(|mount| matches!(mount.source, Source::Bind { .. })).collect();
+        Plan { steps, namespaces: self.namespaces, process: self.process, sources, id_maps: self.id_maps }
+    }
+}
+
+/// runtime-spec config-linux, "Default Devices".
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// runtime-spec config-linux and config "Dev symbolic links"; `true`: replaces what is there.
+const DEFAULT_LINKS: [(&str, &str, bool); 5] = [
+    ("/dev/fd", "/proc/self/fd", false),
+    ("/dev/stdin", "/proc/self/fd/0", false),
+    ("/dev/stdout", "/proc/self/fd/1", false),
+    ("/dev/stderr", "/proc/self/fd/2", false),
+    ("/dev/ptmx", "pts/ptmx", true),
+];
+
+fn device_node(device: &LinuxDevice) -> Option<DeviceNode> {
+    let kind = match device.typ() {
+        LinuxDeviceType::B => FileType::BlockDevice,
+        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
+        LinuxDeviceType::P => FileType::Fifo,
+        LinuxDeviceType::A => return None,
+    };
+    Some(DeviceNode {
+        path: device.path().clone(),
+        kind,
+        major: u32::try_from(device.major()).ok()?,
+        minor: u32::try_from(device.minor()).ok()?,
+        mode: device.file_mode().unwrap_or(0o666),
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}
+
+fn propagation(text: Option<&str>) -> Result<Option<Propagation>, RuntimeError> {
+    Ok(Some(match text.unwrap_or_default() {
+        "" => return Ok(None),
+        "shared" | "rshared" => Propagation::SHARED,
+        "slave" | "rslave" => Propagation::DOWNSTREAM,
+        "private" | "rprivate" => Propagation::PRIVATE,
+        "unbindable" | "runbindable" => Propagation::UNBINDABLE,
+        other => {
+            let problem = format!("{other:?} is not shared, slave, private or unbindable");
+            return Err(RuntimeError::Spec { field: "linux.rootfsPropagation", problem });
+        }
+    }))
+}
+
+/// Lines for `/proc/self/timens_offsets`.
+fn offsets(linux: &berth_oci::runtime::Linux) -> String {
+    let mut lines: Vec<String> = linux
+        .time_offsets()
+        .iter()
+        .flatten()
+        .map(|(clock, offset)| format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0)))
+        .collect();
+    lines.sort();
+    lines.concat()
+}

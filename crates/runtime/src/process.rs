@@ -1,0 +1,277 @@
+//! A process of the spec, checked and made ready: everything between namespaces and exec.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use berth_oci::runtime::{
+    Capabilities, IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler,
+};
+use berth_sys::process::SchedulerAttributes;
+use rustix::process::Resource;
+
+use crate::error::RuntimeError;
+use crate::plan::{Action, Stage, StepList};
+use crate::user::UserPlan;
+
+/// One rlimit.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Limit {
+    pub(crate) name: &'static str,
+    pub(crate) resource: Resource,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// The five sets as bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CapabilityPlan {
+    pub(crate) bounding: u64,
+    pub(crate) effective: u64,
+    pub(crate) permitted: u64,
+    pub(crate) inheritable: u64,
+    pub(crate) ambient: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ProcessPlan {
+    pub(crate) arguments: Vec<CString>,
+    pub(crate) environment: Vec<CString>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) user: UserPlan,
+    pub(crate) umask: Option<u32>,
+    pub(crate) capabilities: Option<CapabilityPlan>,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) oom_score: Option<i32>,
+    pub(crate) terminal: bool,
+    pub(crate) scheduler: Option<SchedulerAttributes>,
+    /// Class and level.
+    pub(crate) io_priority: Option<(u8, u8)>,
+}
+
+impl ProcessPlan {
+    pub(crate) fn new(process: &Process, annotations: &HashMap<String, String>) -> Result<Self, RuntimeError> {
+        let arguments = strings("process.args", process.args().as_deref().unwrap_or_default())?;
+        if arguments.first().is_none_or(|argument| argument.is_empty()) {
+            return Err(RuntimeError::Spec { field: "process.args", problem: "no program is named".to_owned() });
+        }
+        if !process.cwd().is_absolute() || process.cwd().as_os_str().as_encoded_bytes().contains(&0) {
+            let problem = format!("{} is not an absolute path", process.cwd().display());
+            return Err(RuntimeError::Spec { field: "process.cwd", problem });
+        }
+        refuse_labels(process)?;
+        let oom_score = process.oom_score_adj();
+        if oom_score.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+            let problem = "is not between -1000 and 1000".to_owned();
+            return Err(RuntimeError::Spec { field: "process.oomScoreAdj", problem });
+        }
+        Ok(Self {
+            arguments,
+            environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
+            cwd: process.cwd().clone(),
+            user: UserPlan::new(process.user(), annotations)?,
+            umask: process.user().umask(),
+            capabilities: process.capabilities().as_ref().map(capabilities),
+            limits: limits(process)?,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score,
+            terminal: process.terminal().unwrap_or(false),
+            scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+            io_priority: io_priority(process)?,
+        })
+    }
+
+    /// `argv[0]` for messages.
+    pub(crate) fn program_text(&self) -> String {
+        self.arguments.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// What start and exec do alike before the wait.
+    pub(crate) fn personal_steps(&self, list: &mut StepList) {
+        if self.scheduler.is_some() {
+            list.push(Stage::Init, Action::SetScheduler, "", "process.scheduler");
+        }
+        if self.io_priority.is_some() {
+            list.push(Stage::Init, Action::SetIoPriority, "", "process.ioPriority");
+        }
+    }
+}
+
+fn strings(field: &'static str, texts: &[String]) -> Result<Vec<CString>, RuntimeError> {
+    let convert = |text: &String| {
+        CString::new(text.as_str())
+            .map_err(|_| RuntimeError::Spec { field, problem: "holds a NUL character".to_owned() })
+    };
+    texts.iter().map(convert).collect()
+}
+
+fn refuse_labels(process: &Process) -> Result<(), RuntimeError> {
+    if process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()) {
+        return Err(RuntimeError::Unsupported { what: "running under an SELinux label".to_owned() });
+    }
+    if process.apparmor_profile().as_ref().is_some_and(|name| !name.is_empty() && name != "unconfined") {
+        return Err(RuntimeError::Unsupported { what: "running under an AppArmor profile".to_owned() });
+    }
+    if process.exec_cpu_affinity().is_some() {
+        return Err(RuntimeError::Unsupported { what: "process.execCPUAffinity".to_owned() });
+    }
+    Ok(())
+}
+
+/// Kernel numbers by position, linux/capability.h.
+pub(crate) const CAPABILITY_NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+fn capabilities(sets: &berth_oci::runtime::LinuxCapabilities) -> CapabilityPlan {
+    let bits = |set: &Option<Capabilities>| {
+        set.iter().flatten().fold(0_u64, |bits, capability| {
+            let name = capability.to_string();
+            let number = CAPABILITY_NAMES.iter().position(|known| *known == name);
+            bits | number.map_or(0, |number| 1 << number)
+        })
+    };
+    CapabilityPlan {
+        bounding: bits(sets.bounding()),
+        effective: bits(sets.effective()),
+        permitted: bits(sets.permitted()),
+        inheritable: bits(sets.inheritable()),
+        ambient: bits(sets.ambient()),
+    }
+}
+
+/// Names of the capabilities in the bounding set, as seccomp profiles write them.
+pub(crate) fn capability_names(plan: Option<&CapabilityPlan>) -> Vec<String> {
+    let bits = plan.map_or(0, |plan| plan.bounding);
+    let named = CAPABILITY_NAMES.iter().enumerate().filter(|(number, _)| bits & (1 << number) != 0);
+    named.map(|(_, name)| format!("CAP_{name}")).collect()
+}
+
+fn limits(process: &Process) -> Result<Vec<Limit>, RuntimeError> {
+    let field = "process.rlimits";
+    let mut limits: Vec<Limit> = Vec::new();
+    for entry in process.rlimits().as_deref().unwrap_or_default() {
+        let (name, resource) = resource(entry.typ());
+        if limits.iter().any(|limit| limit.name == name) {
+            return Err(RuntimeError::Spec { field, problem: format!("{name} is there twice") });
+        }
+        if entry.soft() > entry.hard() {
+            return Err(RuntimeError::Spec { field, problem: format!("{name} has a soft limit above its hard one") });
+        }
+        limits.push(Limit { name, resource, soft: entry.soft(), hard: entry.hard() });
+    }
+    Ok(limits)
+}
+
+fn resource(kind: PosixRlimitType) -> (&'static str, Resource) {
+    match kind {
+        PosixRlimitType::RlimitCpu => ("RLIMIT_CPU", Resource::Cpu),
+        PosixRlimitType::RlimitFsize => ("RLIMIT_FSIZE", Resource::Fsize),
+        PosixRlimitType::RlimitData => ("RLIMIT_DATA", Resource::Data),
+        PosixRlimitType::RlimitStack => ("RLIMIT_STACK", Resource::Stack),
+        PosixRlimitType::RlimitCore => ("RLIMIT_CORE", Resource::Core),
+        PosixRlimitType::RlimitRss => ("RLIMIT_RSS", Resource::Rss),
+        PosixRlimitType::RlimitNproc => ("RLIMIT_NPROC", Resource::Nproc),
+        PosixRlimitType::RlimitNofile => ("RLIMIT_NOFILE", Resource::Nofile),
+        PosixRlimitType::RlimitMemlock => ("RLIMIT_MEMLOCK", Resource::Memlock),
+        PosixRlimitType::RlimitAs => ("RLIMIT_AS", Resource::As),
+        PosixRlimitType::RlimitLocks => ("RLIMIT_LOCKS", Resource::Locks),
+        PosixRlimitType::RlimitSigpending => ("RLIMIT_SIGPENDING", Resource::Sigpending),
+        PosixRlimitType::RlimitMsgqueue => ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
+        PosixRlimitType::RlimitNice => ("RLIMIT_NICE", Resource::Nice),
+        PosixRlimitType::RlimitRtprio => ("RLIMIT_RTPRIO", Resource::Rtprio),
+        PosixRlimitType::RlimitRttime => ("RLIMIT_RTTIME", Resource::Rttime),
+    }
+}
+
+fn scheduler(asked: &Scheduler) -> Result<SchedulerAttributes, RuntimeError> {
+    let field = "process.scheduler";
+    let mut flags = 0_u64;
+    for flag in asked.flags().iter().flatten() {
+        flags |= match flag {
+            LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+            LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+            LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+            LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+            LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+            LinuxSchedulerFlag::SchedFlagUtilClampMin | LinuxSchedulerFlag::SchedFlagUtilClampMax => {
+                return Err(RuntimeError::Unsupported { what: "clamping a scheduler's utilization".to_owned() });
+            }
+        };
+    }
+    let policy = match asked.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let priority = u32::try_from(asked.priority().unwrap_or(0))
+        .map_err(|_| RuntimeError::Spec { field, problem: "has a negative priority".to_owned() })?;
+    Ok(SchedulerAttributes {
+        policy,
+        flags,
+        nice: asked.nice().unwrap_or(0),
+        priority,
+        runtime_ns: asked.runtime().unwrap_or(0),
+        deadline_ns: asked.deadline().unwrap_or(0),
+        period_ns: asked.period().unwrap_or(0),
+    })
+}
+
+fn io_priority(process: &Process) -> Result<Option<(u8, u8)>, RuntimeError> {
+    let Some(asked) = process.io_priority() else { return Ok(None) };
+    let level = u8::try_from(asked.priority()).ok().filter(|level| *level <= 7).ok_or(RuntimeError::Spec {
+        field: "process.ioPriority",
+        problem: "priority is not between 0 and 7".to_owned(),
+    })?;
+    let class = match asked.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    Ok(Some((class, level)))
+}

@@ -1,0 +1,247 @@
+//! The state of a container as the specification shows it, and a directory in which it outlives the process that made it.
+//!
+//! ```text
+//! <root>/<id>/          0700; its creation is what makes an id taken
+//!     state.json        version 1, see `Record`; written by rename
+//!     start.sock        where a created init waits (SOCK_SEQPACKET); gone after start
+//! ```
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use berth_types::{ContainerId, ErrorClass};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::error::RuntimeError;
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The document hooks read and `state` prints.
+///
+/// # Spec
+/// runtime-spec runtime, "State".
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerState {
+    pub oci_version: String,
+    pub id: String,
+    pub status: Status,
+    #[serde(default)]
+    pub pid: u32,
+    pub bundle: PathBuf,
+    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
+    pub annotations: HashMap<String, String>,
+}
+
+/// The specification version we follow.
+pub(crate) const OCI_VERSION: &str = "1.2.1";
+
+impl ContainerState {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// What is on disk of a container.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    pub(crate) id: ContainerId,
+    pub(crate) bundle: PathBuf,
+    pub(crate) pid: u32,
+    /// Clock ticks since boot, `/proc/PID/stat` field 22: tells a reused pid.
+    pub(crate) pid_start: u64,
+    pub(crate) cgroup: String,
+    /// Seconds since 1970.
+    pub(crate) created: u64,
+    pub(crate) owner: u32,
+    pub(crate) no_new_keyring: bool,
+}
+
+pub(crate) const RECORD_VERSION: u32 = 1;
+const STATE_MAX: u64 = 1 << 20;
+
+/// The directory of one container's state.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+    id: ContainerId,
+}
+
+impl StateDir {
+    /// Takes an id: its directory must not exist yet.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; the file system's.
+    pub fn create(root: &Path, id: &ContainerId) -> Result<Self, RuntimeError> {
+        let this = Self { path: root.join(id.as_str()), id: id.clone() };
+        for (path, is_root) in [(root, true), (this.path.as_path(), false)] {
+            let mut builder = std::fs::DirBuilder::new();
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            match builder.recursive(is_root).create(path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    return Err(this.problem("exists already", ErrorClass::AlreadyExists));
+                }
+                Err(source) => return Err(file_error("make", path, source)),
+            }
+        }
+        Ok(this)
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub fn open(root: &Path, id: &ContainerId) -> Result<Self, RuntimeError> {
+        let this = Self { path: root.join(id.as_str()), id: id.clone() };
+        if this.path.is_dir() { Ok(this) } else { Err(this.problem("does not exist", ErrorClass::NotFound)) }
+    }
+
+    /// Ids of all containers below a root, sorted.
+    ///
+    /// # Errors
+    /// The file system's; a missing root is empty.
+    pub fn list(root: &Path) -> Result<Vec<ContainerId>, RuntimeError> {
+        let entries = match std::fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(file_error("read", root, source)),
+        };
+        let mut ids: Vec<ContainerId> =
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// A listening socket for [`crate::Tuning::start_listener`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn start_listener(&self) -> Result<OwnedFd, RuntimeError> {
+        let kernel = |source| RuntimeError::Kernel { what: "listen for the start of the container", source };
+        let socket = socket().map_err(kernel)?;
+        let (_directory, address) = self.address().map_err(kernel)?;
+        rustix::net::bind(&socket, &address).map_err(kernel)?;
+        rustix::net::listen(&socket, 1).map_err(kernel)?;
+        Ok(socket)
+    }
+
+    /// Connects to a waiting init.
+    pub(crate) fn connect(&self) -> Result<OwnedFd, rustix::io::Errno> {
+        let socket = socket()?;
+        let (_directory, address) = self.address()?;
+        rustix::net::connect(&socket, &address)?;
+        Ok(socket)
+    }
+
+    /// Whether init still waits for its start.
+    pub(crate) fn awaits_start(&self) -> bool {
+        self.path.join("start.sock").exists()
+    }
+
+    pub(crate) fn forget_start(&self) {
+        let _gone = rustix::fs::unlink(self.path.join("start.sock"));
+    }
+
+    /// Socket names are short; `/proc/self/fd` keeps ours so, however deep the directory is.
+    fn address(&self) -> Result<(OwnedFd, SocketAddrUnix), rustix::io::Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{number}/start.sock"))?;
+        Ok((directory, address))
+    }
+
+    pub(crate) fn save(&self, record: &Record) -> Result<(), RuntimeError> {
+        let (target, temporary) = (self.path.join("state.json"), self.path.join("state.json.new"));
+        let text = serde_json::to_vec(record).map_err(|error| RuntimeError::BadState {
+            path: target.display().to_string(),
+            problem: error.to_string(),
+        })?;
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut write = || {
+            let mut file = options.write(true).create(true).truncate(true).open(&temporary)?;
+            file.write_all(&text)?;
+            std::fs::rename(&temporary, &target)
+        };
+        write().map_err(|source| file_error("write", &target, source))
+    }
+
+    pub(crate) fn load(&self) -> Result<Record, RuntimeError> {
+        let path = self.path.join("state.json");
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(
+                    self.problem("is being created, or its creation was interrupted", ErrorClass::FailedPrecondition)
+                );
+            }
+            Err(source) => return Err(file_error("read", &path, source)),
+        };
+        let bad = |problem: String| RuntimeError::BadState { path: path.display().to_string(), problem };
+        let record: Record =
+            serde_json::from_reader(std::io::Read::take(file, STATE_MAX)).map_err(|error| bad(error.to_string()))?;
+        if record.version == RECORD_VERSION { Ok(record) } else { Err(bad(format!("version {}", record.version))) }
+    }
+
+    /// Gives the id back.
+    ///
+    /// # Errors
+    /// The file system's; a directory that is gone is fine.
+    pub fn remove(&self) -> Result<(), RuntimeError> {
+        match std::fs::remove_dir_all(&self.path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(file_error("remove", &self.path, source)),
+        }
+    }
+
+    fn problem(&self, problem: &'static str, class: ErrorClass) -> RuntimeError {
+        RuntimeError::Container { id: self.id.to_string(), problem, class }
+    }
+}
+
+fn socket() -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+fn file_error(what: &'static str, path: &Path, source: std::io::Error) -> RuntimeError {
+    RuntimeError::File { what, path: path.display().to_string(), source }
+}
+
+/// Start time of a process, to tell it from a later one with the same pid; `None` when it is gone.
+pub(crate) fn process_start(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name (field 2) may hold anything, also brackets: count from the last one.
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}

@@ -1,0 +1,7 @@
+//! The tests by subject.
+
+mod basics;
+
+use crate::support::Test;
+
+pub const TESTS: &[Test] = &[("runs_a_program", basics::runs_a_program)];

@@ -1,0 +1,11 @@
+//! The runtime against the real kernel. Create and exec want a single-threaded caller, so this binary has no test harness: it runs
+//! each test in a child of its own, in a private mount namespace, one after the other.
+
+mod container;
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::main(container::TESTS)
+}

@@ -1,0 +1,197 @@
+//! Calls a process makes about itself before it becomes another program, as far as rustix lacks them.
+#![expect(
+    unsafe_code,
+    reason = "rustix has no execve(2), close_range(2), keyctl(2), personality(2), sched_setattr(2), ioprio_set(2)"
+)]
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::Errno;
+
+use crate::clone::last_errno;
+
+/// Strings for [`execve`], made ready (with the NULL at the end) before anything that must not allocate.
+#[derive(Debug)]
+pub struct StringArray {
+    strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl StringArray {
+    pub fn new(strings: Vec<CString>) -> Self {
+        // The heap buffers of the CStrings do not move when the vector does.
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();
+        Self { strings, pointers }
+    }
+
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+/// Becomes another program; returns only on failure.
+pub fn execve(path: &CStr, arguments: &StringArray, environment: &StringArray) -> Errno {
+    // SAFETY: `path` is NUL-terminated; both arrays are NULL-terminated and their strings live as long as the arrays.
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    last_errno()
+}
+
+/// Marks every descriptor from `first` on close-on-exec (Linux 5.11).
+///
+/// # Errors
+/// `ENOSYS` or `EINVAL` on older kernels.
+pub fn cloexec_from(first: u32) -> Result<(), Errno> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: the call only changes flags of descriptors; no memory is involved.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Makes `fd` the descriptor `number` (0, 1, 2 or one to preserve), kept across exec.
+///
+/// # Errors
+/// The kernel's.
+pub fn place_fd(fd: impl AsFd, number: u16) -> Result<(), Errno> {
+    let from = fd.as_fd().as_raw_fd();
+    let to = i32::from(number);
+    if from == to {
+        return rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty());
+    }
+    // SAFETY: the call touches no memory; number 0 to 2 belong to the process's standard streams, which the caller replaces.
+    let answer = unsafe { libc::dup2(from, to) };
+    if answer >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Keeps descriptor `number` across exec.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn keep_fd(number: u32) -> Result<(), Errno> {
+    let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
+    // SAFETY: F_SETFD touches no memory.
+    let answer = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Joins a fresh session keyring of this name (keyctl(2)).
+///
+/// # Errors
+/// The kernel's; `ENOSYS` when built without keys.
+pub fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: the name is NUL-terminated and lives across the call.
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    if answer >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// personality(2).
+///
+/// # Errors
+/// The kernel's.
+pub fn set_personality(persona: u32) -> Result<(), Errno> {
+    // SAFETY: the call touches no memory of ours.
+    let answer = unsafe { libc::personality(libc::c_ulong::from(persona)) };
+    if answer >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// ioprio_set(2) for the calling process: class (1 real-time, 2 best-effort, 3 idle) and level.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_io_priority(class: u8, level: u8) -> Result<(), Errno> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    let value = (libc::c_int::from(class) << 13) | libc::c_int::from(level);
+    // SAFETY: the call touches no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// `struct sched_attr`, first version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedulerAttributes {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime_ns: u64,
+    pub deadline_ns: u64,
+    pub period_ns: u64,
+}
+
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// sched_setattr(2) for the calling thread.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_scheduler(attributes: &SchedulerAttributes) -> Result<(), Errno> {
+    let raw = SchedAttr {
+        size: 48,
+        policy: attributes.policy,
+        flags: attributes.flags,
+        nice: attributes.nice,
+        priority: attributes.priority,
+        runtime: attributes.runtime_ns,
+        deadline: attributes.deadline_ns,
+        period: attributes.period_ns,
+    };
+    // SAFETY: `raw` is a sched_attr of the size it names (48, SCHED_ATTR_SIZE_VER0) and lives across the call.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Sets the file mode creation mask without a race: one process, one thread.
+pub fn set_umask(mask: u32) {
+    // SAFETY: umask always succeeds and touches no memory.
+    unsafe { libc::umask(mask) };
+}
+
+/// Brings the loopback interface of the calling thread's network namespace up.
+///
+/// # Errors
+/// The kernel's.
+pub fn raise_loopback() -> Result<(), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: an all-zero ifreq is a valid value of that plain C struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(|_| Errno::INVAL)?;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which lives across the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// All signals back to their default action and none blocked, as a fresh program expects.
+///
+/// # Errors
+/// Never in practice; the kernel's.
+pub fn reset_signals() -> Result<(), Errno> {
+    for number in 1..=64 {
+        if number == libc::SIGKILL || number == libc::SIGSTOP || number == 32 || number == 33 {
+            continue;
+        }
+        // SAFETY: SIG_DFL is a valid action for every signal but those two; no handler of ours is lost that exec would keep.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initializes the set it is given.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set was initialized just above; the old mask is not asked for.
+    let answer = unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
