@@ -34,15 +34,6 @@ impl Namespace {
         }
     }
 
-    /// Name below `/proc/PID/ns`.
-    pub(crate) fn file(self) -> &'static str {
-        match self {
-            Self::Network => "net",
-            Self::Mount => "mnt",
-            other => other.text(),
-        }
-    }
-
     pub(crate) fn flag(self) -> UnshareFlags {
         match self {
             Self::User => UnshareFlags::NEWUSER,

@@ -4,4 +4,4 @@ mod basics;
 
 use crate::support::Test;
 
-pub const TESTS: &[Test] = &[("runs_a_program", basics::runs_a_program)];
+pub(crate) const TESTS: &[Test] = &[("runs_a_program", basics::runs_a_program)];

@@ -14,10 +14,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions};
 use serde_json::{Value, json};
 
-pub type Test = (&'static str, fn());
+pub(crate) type Test = (&'static str, fn());
 
 /// Runs the tests whose names contain the arguments; without `--child`, each in a process of its own.
-pub fn main(tests: &[Test]) -> ExitCode {
+pub(crate) fn main(tests: &[Test]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [flag, name] = arguments.as_slice()
         && flag == "--child"
@@ -76,7 +76,7 @@ impl Leaks {
 }
 
 /// Cgroups of this test binary, in every hierarchy.
-pub fn own_cgroups() -> Vec<PathBuf> {
+pub(crate) fn own_cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
         let mount = line.split(' ').nth(4).unwrap();
@@ -98,7 +98,7 @@ fn private_mounts() {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
 }
 
-pub fn peer(path: &str) -> PathBuf {
+pub(crate) fn peer(path: &str) -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers");
     #[expect(clippy::disallowed_methods, reason = "where the peers are is the environment's to say")]
     let peers = std::env::var("BERTH_PEERS").map_or(default, PathBuf::from);
@@ -108,16 +108,16 @@ pub fn peer(path: &str) -> PathBuf {
 }
 
 /// A bundle with a busybox root file system.
-pub struct Bundle {
-    pub dir: tempfile::TempDir,
-    pub spec: Value,
-    pub overlay: bool,
-    pub id: String,
-    pub tuning: Tuning,
+pub(crate) struct Bundle {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) spec: Value,
+    pub(crate) overlay: bool,
+    pub(crate) id: String,
+    pub(crate) tuning: Tuning,
 }
 
 impl Bundle {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let rootfs = dir.path().join("rootfs");
         for name in ["bin", "etc", "proc", "dev", "sys", "tmp", "root"] {
@@ -135,37 +135,37 @@ impl Bundle {
         Self { dir, spec, overlay: false, id, tuning: Tuning::default() }
     }
 
-    pub fn rootfs(&self) -> PathBuf {
+    pub(crate) fn rootfs(&self) -> PathBuf {
         self.dir.path().join("rootfs")
     }
 
-    pub fn args(mut self, args: &[&str]) -> Self {
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.spec["process"]["args"] = json!(args);
         self
     }
 
-    pub fn sh(self, script: &str) -> Self {
+    pub(crate) fn sh(self, script: &str) -> Self {
         self.args(&["/bin/sh", "-c", script])
     }
 
-    pub fn mount(mut self, mount: Value) -> Self {
+    pub(crate) fn mount(mut self, mount: Value) -> Self {
         self.spec["mounts"].as_array_mut().unwrap().push(mount);
         self
     }
 
-    pub fn set(mut self, pointer: &str, value: Value) -> Self {
+    pub(crate) fn set(mut self, pointer: &str, value: Value) -> Self {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         self.spec.pointer_mut(parent).unwrap()[key] = value;
         self
     }
 
     /// The busybox root becomes the lower layer of an overlay.
-    pub fn overlay(mut self) -> Self {
+    pub(crate) fn overlay(mut self) -> Self {
         self.overlay = true;
         self
     }
 
-    pub fn user_ns(self) -> Self {
+    pub(crate) fn user_ns(self) -> Self {
         let namespaces: Vec<Value> = ["mount", "pid", "ipc", "uts", "network", "cgroup", "user"]
             .iter()
             .map(|kind| json!({"type": kind}))
@@ -175,11 +175,11 @@ impl Bundle {
             .set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]))
     }
 
-    pub fn spec(&self) -> Spec {
+    pub(crate) fn spec(&self) -> Spec {
         serde_json::from_value(self.spec.clone()).unwrap()
     }
 
-    pub fn create_with(&mut self, stdio: Stdio, spans: &mut Vec<Span>) -> Result<Container, RuntimeError> {
+    pub(crate) fn create_with(&mut self, stdio: Stdio, spans: &mut Vec<Span>) -> Result<Container, RuntimeError> {
         let rootfs = if self.overlay {
             let pair = self.dir.path().join("pair");
             for name in ["upper", "work"] {
@@ -205,7 +205,7 @@ impl Bundle {
         Container::create(&self.spec(), options, spans)
     }
 
-    pub fn start(&mut self) -> Running {
+    pub(crate) fn start(&mut self) -> Running {
         let (stdio, output) = pipes();
         let mut spans = Vec::new();
         let mut container =
@@ -215,11 +215,11 @@ impl Bundle {
     }
 
     /// Runs to the end; what it printed on both streams, and its exit code.
-    pub fn run(&mut self) -> (i32, String) {
+    pub(crate) fn run(&mut self) -> (i32, String) {
         self.start().finish()
     }
 
-    pub fn output(&mut self) -> String {
+    pub(crate) fn output(&mut self) -> String {
         let (code, text) = self.run();
         assert_eq!(code, 0, "{text}");
         text
@@ -227,21 +227,21 @@ impl Bundle {
 }
 
 /// A started container and the reading end of its output.
-pub struct Running {
-    pub container: Container,
-    pub output: OwnedFd,
-    pub spans: Vec<Span>,
+pub(crate) struct Running {
+    pub(crate) container: Container,
+    pub(crate) output: OwnedFd,
+    pub(crate) spans: Vec<Span>,
 }
 
 impl Running {
-    pub fn finish(self) -> (i32, String) {
+    pub(crate) fn finish(self) -> (i32, String) {
         let text = read_all(self.output);
         let code = wait(&self.container.init);
         self.container.delete().unwrap_or_else(|e| panic!("{}", berth_types::report(&e)));
         (code, text)
     }
 
-    pub fn exec(&self, process: &Value) -> (i32, String) {
+    pub(crate) fn exec(&self, process: &Value) -> (i32, String) {
         let (stdio, output) = pipes();
         let process = serde_json::from_value(process.clone()).unwrap();
         let process = self
@@ -253,7 +253,7 @@ impl Running {
     }
 
     /// Waits until a line with this text was printed.
-    pub fn await_line(&self, wanted: &str) -> String {
+    pub(crate) fn await_line(&self, wanted: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut text = String::new();
         while !text.contains(wanted) {
@@ -268,7 +268,7 @@ impl Running {
     }
 }
 
-pub fn process_value(args: &[&str]) -> Value {
+pub(crate) fn process_value(args: &[&str]) -> Value {
     json!({
         "args": args, "cwd": "/", "env": ["PATH=/bin", "TERM=xterm"],
         "user": {"uid": 0, "gid": 0},
@@ -276,7 +276,7 @@ pub fn process_value(args: &[&str]) -> Value {
 }
 
 /// stdin is /dev/null, stdout and stderr are one pipe.
-pub fn pipes() -> (Stdio, OwnedFd) {
+pub(crate) fn pipes() -> (Stdio, OwnedFd) {
     use rustix::fs::{Mode, OFlags};
     let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
@@ -290,20 +290,20 @@ fn wait_readable(fd: std::os::fd::BorrowedFd<'_>) {
     assert_eq!(poll(&mut fds, Some(&timeout)).unwrap(), 1, "nothing came in 20 s");
 }
 
-pub fn read_all(fd: OwnedFd) -> String {
+pub(crate) fn read_all(fd: OwnedFd) -> String {
     let mut bytes = Vec::new();
     fs::File::from(fd).read_to_end(&mut bytes).unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The exit code as a shell would put it.
-pub fn wait(process: &Process) -> i32 {
+pub(crate) fn wait(process: &Process) -> i32 {
     wait_readable(process.pidfd.as_fd());
     let status = rustix::process::waitid(WaitId::PidFd(process.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
     status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap())
 }
 
-pub fn nanoseconds() -> u128 {
+pub(crate) fn nanoseconds() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
 }
 
