@@ -84,26 +84,41 @@ impl TaskManager {
         Bundle::of(&self.tasks_dir, id)
     }
 
+    fn shim_options(&self, id: &ContainerId) -> ShimOptions {
+        ShimOptions {
+            binary: self.binary.path(),
+            namespace: self.namespace.clone(),
+            id: id.clone(),
+            bundle: self.bundle(id).path().to_owned(),
+            socket_dir: self.socket_dir.clone(),
+            events_address: self.events_address.clone(),
+        }
+    }
+
     /// Starts a shim for an existing bundle.
     ///
     /// # Errors
     /// The shim's class.
     pub async fn start_shim(&self, id: &ContainerId) -> Result<Task, TaskError> {
         let bundle = self.bundle(id);
-        let options = ShimOptions {
-            binary: self.binary.path(),
-            namespace: self.namespace.clone(),
-            id: id.clone(),
-            bundle: bundle.path().to_owned(),
-            socket_dir: self.socket_dir.clone(),
-            events_address: self.events_address.clone(),
-        };
-        let shim = ShimClient::start(&options).await.map_err(|source| TaskError::Shim {
+        let shim = ShimClient::start(&self.shim_options(id)).await.map_err(|source| TaskError::Shim {
             operation: "start",
             id: id.clone(),
             source,
         })?;
         Ok(Task { id: id.clone(), bundle, shim, inner: Mutex::new(Inner { phase: Phase::Starting, pid: 0 }) })
+    }
+
+    /// Ends what a dead shim left behind: its processes and its cgroup. The bundle stays.
+    ///
+    /// # Errors
+    /// With the clean-up's own words.
+    pub async fn clean_up_dead(&self, id: &ContainerId) -> Result<ExitStatus, TaskError> {
+        ShimClient::delete_dead(&self.shim_options(id)).await.map_err(|source| TaskError::Shim {
+            operation: "clean-up",
+            id: id.clone(),
+            source,
+        })
     }
 
     /// Finds a task whose shim outlived us, with the status of its init if that has ended meanwhile.

@@ -1,15 +1,16 @@
 //! The engine as its faces see it. Names accepted by `*_ref: &str` arguments: full id, unambiguous id prefix, or name.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use berth_types::{ByteCount, ContainerId, Digest, ErrorClass, Signal, Span, Timestamp};
+pub use berth_core::Event;
+use berth_types::{ByteCount, ContainerId, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::config::{ContainerConfig, HostConfig, Resources, RestartPolicy};
+pub use crate::engine::Engine;
+pub use crate::error::EngineError;
 
 /// Where a daemon keeps its things.
 #[derive(Debug, Clone)]
@@ -28,18 +29,6 @@ pub struct EngineOptions {
     pub bridge_name: String,
     pub bridge_subnet: String,
     pub nft_table: String,
-}
-
-/// An error for a person: what failed, why, and what to do. Faces map `class` to their codes.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub struct EngineError {
-    pub class: ErrorClass,
-    /// The whole chain on one line, operation and object first.
-    pub message: String,
-    pub hint: Option<String>,
-    /// Exit code a CLI should use when this stopped a start: 125, 126 (not executable), 127 (not found).
-    pub exit_code: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,19 +212,6 @@ pub enum ChangeKind {
 pub struct Change {
     pub kind: ChangeKind,
     pub path: String,
-}
-
-/// Docker's event message; `sequence` is ours, the cursor.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Event {
-    pub sequence: u64,
-    pub time: Timestamp,
-    /// `container|image|network|daemon`
-    pub kind: String,
-    /// `create`, `start`, `die`, `exec_start: ls` …
-    pub action: String,
-    pub actor_id: String,
-    pub attributes: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -428,12 +404,6 @@ pub struct PruneOutcome {
     pub reclaimed_bytes: u64,
 }
 
-/// A running engine. Cheap to clone through its `Arc`.
-#[derive(Debug)]
-pub struct Engine {
-    _private: (),
-}
-
 type Result<T> = std::result::Result<T, EngineError>;
 /// Chunks of a tar or other byte stream; an `Err` ends it.
 pub type ByteStream = mpsc::Receiver<Result<bytes_chunk::Chunk>>;
@@ -441,212 +411,6 @@ pub type ByteStream = mpsc::Receiver<Result<bytes_chunk::Chunk>>;
 /// A chunk of bytes.
 pub mod bytes_chunk {
     pub type Chunk = Vec<u8>;
-}
-
-#[expect(unused_variables, clippy::unused_async, reason = "seam stubs")]
-impl Engine {
-    /// Recovery is the start: opens the stores, finds shims again, cleans what a crash left, applies restart policies.
-    pub async fn start(options: EngineOptions) -> Result<Arc<Self>> {
-        unimplemented!()
-    }
-
-    // --- containers ---
-    pub async fn create(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<CreateOutcome> {
-        unimplemented!()
-    }
-    /// Dry run of create + start: the ordered steps with reasons; nothing changes.
-    pub async fn plan(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<PlanView> {
-        unimplemented!()
-    }
-    /// Ok(false): it was already running.
-    pub async fn start_container(&self, container_ref: &str) -> Result<bool> {
-        unimplemented!()
-    }
-    /// Ok(false): it was not running.
-    pub async fn stop(
-        &self,
-        container_ref: &str,
-        signal: Option<Signal>,
-        timeout_seconds: Option<i64>,
-    ) -> Result<bool> {
-        unimplemented!()
-    }
-    pub async fn restart(
-        &self,
-        container_ref: &str,
-        signal: Option<Signal>,
-        timeout_seconds: Option<i64>,
-    ) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn kill(&self, container_ref: &str, signal: Option<Signal>) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn pause(&self, container_ref: &str) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn unpause(&self, container_ref: &str) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn remove(&self, container_ref: &str, force: bool, volumes: bool) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn rename(&self, container_ref: &str, new_name: &str) -> Result<()> {
-        unimplemented!()
-    }
-    /// Exit code and an error text of the engine's, if it could not start.
-    pub async fn wait(&self, container_ref: &str, condition: WaitCondition) -> Result<(i32, Option<String>)> {
-        unimplemented!()
-    }
-    /// Resolves once the wait is registered, so a caller can answer headers before the container starts. See `wait`.
-    pub async fn wait_registered(
-        &self,
-        container_ref: &str,
-        condition: WaitCondition,
-    ) -> Result<tokio::sync::oneshot::Receiver<(i32, Option<String>)>> {
-        unimplemented!()
-    }
-    pub async fn inspect(&self, container_ref: &str, size: bool) -> Result<ContainerView> {
-        unimplemented!()
-    }
-    pub async fn list(&self, options: &ListOptions) -> Result<Vec<ContainerView>> {
-        unimplemented!()
-    }
-    pub async fn update(&self, container_ref: &str, update: UpdateRequest) -> Result<Vec<String>> {
-        unimplemented!()
-    }
-    pub async fn top(&self, container_ref: &str, ps_args: &str) -> Result<Top> {
-        unimplemented!()
-    }
-    pub async fn stats(&self, container_ref: &str) -> Result<Stats> {
-        unimplemented!()
-    }
-    pub async fn changes(&self, container_ref: &str) -> Result<Vec<Change>> {
-        unimplemented!()
-    }
-    pub async fn prune_containers(&self, filters: &Filters) -> Result<PruneOutcome> {
-        unimplemented!()
-    }
-    pub async fn resize(&self, container_ref: &str, rows: u16, columns: u16) -> Result<()> {
-        unimplemented!()
-    }
-    /// The container has a terminal: output is raw, not multiplexed.
-    pub async fn has_terminal(&self, container_ref: &str) -> Result<bool> {
-        unimplemented!()
-    }
-    /// Gives the client's stream to the container's shim; answered once it is registered. Works on a created container (before start) too.
-    pub async fn attach(&self, container_ref: &str, client: OwnedFd, request: AttachRequest) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn logs(&self, container_ref: &str, options: LogOptions) -> Result<mpsc::Receiver<LogLine>> {
-        unimplemented!()
-    }
-    pub async fn trace(&self, container_ref: &str) -> Result<Vec<Span>> {
-        unimplemented!()
-    }
-
-    // --- exec ---
-    pub async fn exec_create(&self, container_ref: &str, config: ExecConfig) -> Result<String> {
-        unimplemented!()
-    }
-    /// `client`: the hijacked stream, None when detached. `size`: rows, columns.
-    pub async fn exec_start(
-        &self,
-        exec_id: &str,
-        client: Option<(OwnedFd, Vec<u8>)>,
-        size: Option<(u16, u16)>,
-    ) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn exec_inspect(&self, exec_id: &str) -> Result<ExecView> {
-        unimplemented!()
-    }
-    pub async fn exec_resize(&self, exec_id: &str, rows: u16, columns: u16) -> Result<()> {
-        unimplemented!()
-    }
-
-    // --- files ---
-    pub async fn path_stat(&self, container_ref: &str, path: &str) -> Result<PathStat> {
-        unimplemented!()
-    }
-    pub async fn copy_out(&self, container_ref: &str, path: &str) -> Result<(PathStat, ByteStream)> {
-        unimplemented!()
-    }
-    pub async fn copy_in(
-        &self,
-        container_ref: &str,
-        path: &str,
-        tar: ByteStream,
-        no_overwrite_dir_non_dir: bool,
-        copy_uid_gid: bool,
-    ) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn export(&self, container_ref: &str) -> Result<ByteStream> {
-        unimplemented!()
-    }
-
-    // --- images ---
-    pub async fn images(&self, all: bool, filters: &Filters) -> Result<Vec<ImageView>> {
-        unimplemented!()
-    }
-    pub async fn image(&self, image_ref: &str) -> Result<ImageView> {
-        unimplemented!()
-    }
-    pub async fn history(&self, image_ref: &str) -> Result<Vec<HistoryEntry>> {
-        unimplemented!()
-    }
-    pub async fn tag(&self, image_ref: &str, target: &str) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn remove_image(&self, image_ref: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleted>> {
-        unimplemented!()
-    }
-    pub async fn prune_images(&self, filters: &Filters) -> Result<PruneOutcome> {
-        unimplemented!()
-    }
-    /// docker-archive or OCI archive, plain, gzip or zstd. Returns the loaded references (or ids where untagged).
-    pub async fn load(&self, tar: ByteStream, progress: mpsc::Sender<Progress>) -> Result<Vec<String>> {
-        unimplemented!()
-    }
-    pub async fn save(&self, image_refs: &[String]) -> Result<ByteStream> {
-        unimplemented!()
-    }
-    /// A root file system tar becomes a one-layer image; returns its id.
-    pub async fn import(
-        &self,
-        tar: ByteStream,
-        reference: Option<&str>,
-        message: &str,
-        changes: &[String],
-        progress: mpsc::Sender<Progress>,
-    ) -> Result<Digest> {
-        unimplemented!()
-    }
-    pub async fn commit(&self, request: CommitRequest) -> Result<Digest> {
-        unimplemented!()
-    }
-
-    // --- system ---
-    /// Gives up what the engine holds in the kernel for itself (bridge, nftables table, empty parent cgroup), for private
-    /// instances that end. Refused while containers run.
-    pub async fn release(&self) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn info(&self) -> Result<InfoView> {
-        unimplemented!()
-    }
-    pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        unimplemented!()
-    }
-    /// History from `since` or the cursor, then live until `until`. Never loses silently: a receiver that lags is closed.
-    pub async fn events(&self, options: EventOptions) -> Result<mpsc::Receiver<Event>> {
-        unimplemented!()
-    }
-    /// The default bridge, for `GET /networks`: (id, name, driver, subnet, gateway).
-    pub async fn networks(&self) -> Result<Vec<NetworkSummary>> {
-        unimplemented!()
-    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,40 @@
 //! Docker-shaped policy over the core: container configs become specs, restart policies, logs, networks.
-//! SEAM (stub) used by `docker` and `daemon`: every method below is what a face may call.
+//!
+//! Reading order: [`api`] and [`config`] (what faces see), `request` (checked wishes), `spec` (the pure way to the OCI spec), `lifecycle`
+//! (one file per verb), `recovery` (every start of the daemon). What is absent: wire formats (faces), kernel work (the shim's runtime).
 
 pub mod api;
 pub mod config;
+
+mod attach;
+mod container;
+mod detach_keys;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod faults;
+mod filters;
+mod host;
+mod host_objects;
+mod id_blocks;
+mod inspect;
+mod lifecycle;
+mod logs;
+mod merge;
+mod names;
+mod network_files;
+mod paths;
+mod pending;
+mod ports;
+mod record;
+mod recovery;
+mod registry;
+mod request;
+mod restart;
+mod seccomp_cache;
+mod spec;
+mod store;
+mod trace;
 
 pub use config::{ContainerConfig, HostConfig};

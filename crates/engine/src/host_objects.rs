@@ -1,0 +1,214 @@
+//! Objects of the host that a start needs as data: device numbers, namespaces of others, generated files, the cgroup's place.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::id_blocks::BLOCK_SIZE;
+use crate::lifecycle::fd_path;
+use crate::record::Record;
+use crate::request::Request;
+use crate::request::namespaces::{IdRange, NetworkMode, NsMode, UserNsMode};
+use crate::spec::{BlockDevices, HostDevice, NamespacePaths};
+
+/// Nodes of `/dev` that belong to the host's own mounts or are made anew in each container.
+const NOT_PRIVILEGED: [&str; 10] =
+    ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", "hugepages", "console", "ptmx", ".udev"];
+/// Nodes a privileged container may get; a host has some hundred.
+const NODES_MAX: usize = 20_000;
+
+/// Device nodes and numbers, looked up when a container starts.
+#[derive(Debug, Default)]
+pub(crate) struct HostObjects {
+    pub(crate) devices: Vec<HostDevice>,
+    pub(crate) block_devices: BlockDevices,
+}
+
+impl HostObjects {
+    /// # Errors
+    /// `NotFound` for a missing node, `InvalidArgument` for what is no device.
+    pub(crate) fn look_up(record: &Record, request: &Request) -> Result<Self> {
+        let mut objects = Self { devices: Vec::new(), block_devices: block_devices(record)? };
+        if request.security.privileged {
+            nodes_below(Path::new("/dev"), "rwm", None, &mut objects.devices);
+        }
+        for asked in &request.devices {
+            let metadata = std::fs::metadata(&asked.host).map_err(|error| {
+                EngineError::io("look at device", &asked.host, &error).with_hint("name a device of the host")
+            })?;
+            if metadata.is_dir() {
+                nodes_below(&asked.host, &asked.access, Some(&asked.container), &mut objects.devices);
+                continue;
+            }
+            let device = device(&metadata, &asked.container, &asked.access)
+                .ok_or_else(|| EngineError::invalid(format!("{} is not a device node", asked.host.display())))?;
+            objects.devices.push(device);
+        }
+        Ok(objects)
+    }
+}
+
+fn device(metadata: &std::fs::Metadata, path: &Path, access: &str) -> Option<HostDevice> {
+    let kind = match metadata.file_type() {
+        t if t.is_char_device() => 'c',
+        t if t.is_block_device() => 'b',
+        _ => return None,
+    };
+    Some(HostDevice {
+        path: path.to_owned(),
+        kind,
+        major: rustix::fs::major(metadata.rdev()),
+        minor: rustix::fs::minor(metadata.rdev()),
+        mode: metadata.permissions().mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        access: access.to_owned(),
+    })
+}
+
+/// Device nodes of a directory and its subdirectories; links are not followed. `to`: where the directory appears in the container.
+fn nodes_below(dir: &Path, access: &str, to: Option<&Path>, devices: &mut Vec<HostDevice>) {
+    let mut pending = vec![dir.to_owned()];
+    while let Some(next) = pending.pop() {
+        for entry in std::fs::read_dir(&next).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_skipped = to.is_none() && next == dir && NOT_PRIVILEGED.iter().any(|n| name == *n);
+            let Ok(metadata) = entry.metadata() else { continue };
+            if is_skipped || devices.len() >= NODES_MAX {
+                continue;
+            }
+            let path = entry.path();
+            if metadata.is_dir() {
+                pending.push(path);
+                continue;
+            }
+            let shown = match to {
+                Some(to) => path.strip_prefix(dir).map_or_else(|_| path.clone(), |rest| to.join(rest)),
+                None => path.clone(),
+            };
+            devices.extend(device(&metadata, &shown, access));
+        }
+    }
+}
+
+/// Numbers of the devices that I/O limits name; a partition or file system is not resolved to its disk.
+pub(crate) fn block_devices(record: &Record) -> Result<BlockDevices> {
+    block_devices_of(&record.host.resources)
+}
+
+pub(crate) fn block_devices_of(r: &crate::config::Resources) -> Result<BlockDevices> {
+    let lists =
+        [&r.device_read_bps, &r.device_write_bps, &r.device_read_iops, &r.device_write_iops, &r.blkio_weight_device];
+    let mut devices = BlockDevices::new();
+    for path in lists.into_iter().flatten().map(|(path, _)| path) {
+        let metadata = std::fs::metadata(path).map_err(|error| EngineError::io("look at device", path, &error))?;
+        if !metadata.file_type().is_block_device() {
+            return Err(EngineError::invalid(format!("{} is not a block device: I/O limits need one", path.display()))
+                .with_hint("name the disk, as in --device-write-bps /dev/sda:1mb"));
+        }
+        devices.insert(path.clone(), (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev())));
+    }
+    Ok(devices)
+}
+
+/// The user namespace's map; empty without one.
+pub(crate) fn id_maps(record: &Record, request: &Request) -> Vec<IdRange> {
+    match &request.namespaces.user {
+        UserNsMode::Map(ranges) => ranges.clone(),
+        UserNsMode::Auto => {
+            record.id_block.map(|host| IdRange { container: 0, host, size: BLOCK_SIZE }).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl Engine {
+    /// `<parent>/<id>`; a relative `--cgroup-parent` is below the root as in Docker.
+    pub(crate) fn cgroup_path(&self, record: &Record) -> String {
+        let asked = record.host.cgroup_parent.trim_matches('/');
+        let parent = if asked.is_empty() { self.inner.options.cgroup_parent.trim_matches('/') } else { asked };
+        format!("/{parent}/{}", record.id)
+    }
+
+    /// The layer stack of a container, from memory or, after a restart, from the image store.
+    pub(crate) fn rootfs_of(&self, container: &Container) -> Result<berth_rootfs::OverlayRootfs> {
+        let (known, image_id) = {
+            let inner = container.lock();
+            (inner.rootfs.clone(), inner.record.image_id)
+        };
+        if let Some(rootfs) = known {
+            return Ok(rootfs);
+        }
+        let image = self.inner.images.get(&image_id.to_string())?;
+        let rootfs = self.inner.images.rootfs(container.id.as_str(), &image)?;
+        container.lock().rootfs = Some(rootfs.clone());
+        Ok(rootfs)
+    }
+
+    /// Our static init as a file that can be bound into containers; written once.
+    pub(crate) fn init_binary(&self) -> Result<PathBuf> {
+        use std::io::Write as _;
+        let path = self.inner.paths.init_binary();
+        let bytes = self.inner.options.init_binary;
+        if bytes.is_empty() {
+            return Err(EngineError::unimplemented("--init is not available: this build has no init binary"));
+        }
+        if path.metadata().is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
+            return Ok(path);
+        }
+        let temporary = path.with_extension(format!("{:08x}.tmp", rand::random::<u32>()));
+        let write = || {
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&temporary)?;
+            file.write_all(bytes)?;
+            std::fs::rename(&temporary, &path)
+        };
+        write().map_err(|error| EngineError::io("write", &path, &error))?;
+        Ok(path)
+    }
+
+    /// Opens the namespaces to join now, so that a process id that is given again cannot be meant.
+    pub(crate) fn joined_namespaces(&self, request: &Request, held: &mut Vec<OwnedFd>) -> Result<NamespacePaths> {
+        let modes = &request.namespaces;
+        let mut join = |mode: &NsMode, file: &str| self.joined(mode, file, held);
+        let network = match &modes.network {
+            NetworkMode::Joined(mode) => join(mode, "net")?,
+            _ => None,
+        };
+        let user = match &modes.user {
+            UserNsMode::Joined(mode) => join(mode, "user")?,
+            _ => None,
+        };
+        Ok(NamespacePaths {
+            network,
+            user,
+            pid: join(&modes.pid, "pid")?,
+            ipc: join(&modes.ipc, "ipc")?,
+            uts: join(&modes.uts, "uts")?,
+            cgroup: join(&modes.cgroup, "cgroup")?,
+        })
+    }
+
+    fn joined(&self, mode: &NsMode, file: &str, held: &mut Vec<OwnedFd>) -> Result<Option<PathBuf>> {
+        let path = match mode {
+            NsMode::Private | NsMode::Host => return Ok(None),
+            NsMode::Path(path) => path.clone(),
+            NsMode::Container(name) => {
+                let other = self.find(name)?;
+                let run =
+                    other.running().map_err(|error| error.while_doing(format!("cannot join its {file} namespace")))?;
+                PathBuf::from(format!("/proc/{}/ns/{file}", run.task.pid()))
+            }
+        };
+        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+            EngineError::io("open namespace", &path, &errno.into()).with_hint("name a namespace that exists")
+        })?;
+        let opened = fd_path(&fd);
+        held.push(fd);
+        Ok(Some(opened))
+    }
+}

@@ -1,0 +1,17 @@
+//! The life of a container, one file per verb.
+
+mod create;
+pub(crate) mod exit;
+mod kill;
+mod launch;
+mod pause;
+mod plan;
+mod remove;
+mod rename;
+mod restart;
+mod start;
+mod stop;
+mod update;
+mod wait;
+
+pub(crate) use launch::{exec_exit_code, fd_path};

@@ -1,0 +1,172 @@
+//! The end of a run: recorded once, told once, cleaned up, and what the policy says comes next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_core::{Phase, Task};
+use berth_network::Endpoint;
+use berth_shim_client::ExitStatus;
+use berth_types::{Signal, Timestamp};
+
+use crate::api::{Status, WaitCondition};
+use crate::container::{Container, Run, RunProgress};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::record::Record;
+use crate::restart::{self, Ended};
+
+/// 128 + SIGKILL: what is left to say when a shim died with its container.
+const KILLED: u32 = 137;
+/// Longest wait for the processes of a discarded task.
+const DISCARD_WAIT: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Watches a run until its end, in a job of its own.
+    pub(crate) fn supervise(&self, container: Arc<Container>, run: Arc<Run>) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let (status, lost) = match run.task.wait().await {
+                Ok(status) => (status, None),
+                Err(error) => engine.shim_lost(&container, &error).await,
+            };
+            engine.ended(&container, &run, status, lost).await;
+        });
+    }
+
+    /// The shim has died: nobody reads the container's output any more, so what is left of it is ended.
+    async fn shim_lost(&self, container: &Container, error: &berth_core::TaskError) -> (ExitStatus, Option<String>) {
+        let why = format!("the container's shim has ended unexpectedly: {}", berth_types::report(error));
+        tracing::warn!(container_id = %container.id, "{why}");
+        let status = self.inner.tasks.clean_up_dead(&container.id).await.unwrap_or_else(|error| {
+            tracing::warn!(container_id = %container.id, "cleaning up after a shim: {}", berth_types::report(&error));
+            ExitStatus { code: KILLED, exited_at: Timestamp::now() }
+        });
+        (status, Some(why))
+    }
+
+    /// Records and tells an exit, then cleans up. Also for exits found at a restart of the daemon.
+    pub(crate) async fn ended(
+        &self,
+        container: &Arc<Container>,
+        run: &Arc<Run>,
+        status: ExitStatus,
+        lost: Option<String>,
+    ) {
+        let was_lost = lost.is_some();
+        let oom_killed = self.was_oom_killed(&container.record());
+        let (record, delay) = self.record_exit(container, status, oom_killed, lost);
+        run.advance(RunProgress::Ended);
+        self.tear_down(container, run, was_lost).await;
+        run.advance(RunProgress::TornDown);
+        if record.host.auto_remove {
+            let _operation = container.operation.lock().await;
+            if let Err(error) = self.remove_locked(container).await {
+                tracing::warn!(container_id = %container.id, "cannot remove the container: {error}");
+            }
+            return;
+        }
+        self.persist_logged(container).await;
+        if let Some(delay) = delay {
+            self.restart_later(Arc::clone(container), delay);
+        }
+    }
+
+    /// State, event and waiters; returns the record and the delay until a restart.
+    fn record_exit(
+        &self,
+        container: &Container,
+        status: ExitStatus,
+        oom_killed: bool,
+        lost: Option<String>,
+    ) -> (Record, Option<Duration>) {
+        let (record, delay, ran_for) = {
+            let mut inner = container.lock();
+            let last_delay = inner.restart_delay;
+            let policy = inner.record.host.restart_policy;
+            let state = &mut inner.record.state;
+            let ran_for = duration_between(state.started_at, status.exited_at);
+            state.pid = 0;
+            state.exit_code = i32::try_from(status.code).unwrap_or(255);
+            state.finished_at = Some(status.exited_at);
+            state.oom_killed = oom_killed;
+            state.error = lost.unwrap_or_default();
+            let ended = Ended {
+                exit_code: state.exit_code,
+                ran_for,
+                was_stopped_by_user: state.stopped_by_user,
+                restart_count: state.restart_count,
+            };
+            let delay = restart::decide(policy, ended, last_delay);
+            state.status = if delay.is_some() { Status::Restarting } else { Status::Exited };
+            inner.restart_delay = delay.unwrap_or_default();
+            (inner.record.clone(), delay, ran_for)
+        };
+        if oom_killed {
+            self.emit_container(&record, "oom", &[]);
+        }
+        let attributes =
+            [("exitCode", record.state.exit_code.to_string()), ("execDuration", ran_for.as_secs().to_string())];
+        self.emit_container(&record, "die", &attributes);
+        let mut inner = container.lock();
+        let report = inner.exit_report();
+        inner.answer(&[WaitCondition::NotRunning, WaitCondition::NextExit], &report);
+        (record, delay)
+    }
+
+    fn was_oom_killed(&self, record: &Record) -> bool {
+        let Some(layout) = &self.inner.facts.cgroups else { return false };
+        let group = berth_cgroup::Cgroup::open(layout, &self.cgroup_path(record));
+        group.and_then(|group| group.oom_kills()).is_ok_and(|kills| kills > 0)
+    }
+
+    async fn tear_down(&self, container: &Container, run: &Run, was_lost: bool) {
+        let log = |what: &str, error: &EngineError| tracing::warn!(container_id = %container.id, "cannot clean up {what}: {error}");
+        if !was_lost && let Err(error) = self.discard_task(&run.task).await {
+            log("the task", &error);
+        }
+        let endpoint = container.lock().record.endpoint.take();
+        if let Some(endpoint) = endpoint
+            && let Err(error) = self.detach_network(endpoint).await
+        {
+            log("the network", &error);
+        }
+        if let Err(error) = run.task.bundle().remove() {
+            log("the bundle", &error.into());
+        }
+    }
+
+    /// Ends a task in whatever phase it is, with its shim.
+    pub(crate) async fn discard_task(&self, task: &Task) -> Result<()> {
+        if matches!(task.phase(), Phase::Created | Phase::Running | Phase::Paused) {
+            // It may end by itself in this moment; the wait below decides.
+            let killed = task.kill(Signal::KILL, true).await;
+            if tokio::time::timeout(DISCARD_WAIT, task.wait()).await.is_err() {
+                killed?;
+                return Err(EngineError::internal("processes of the container do not end after SIGKILL"));
+            }
+        }
+        match task.delete().await {
+            Err(error) if !error.is_answer() => {
+                // The shim is gone or hangs: clean up in its place.
+                self.inner.tasks.clean_up_dead(&task_id(task)?).await?;
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    pub(crate) async fn detach_network(&self, endpoint: Endpoint) -> Result<()> {
+        let network = self.network()?;
+        self.blocking(move |_| Ok(network.detach(&endpoint)?)).await
+    }
+}
+
+fn task_id(task: &Task) -> Result<berth_types::ContainerId> {
+    let name = task.bundle().path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    Ok(name.parse()?)
+}
+
+fn duration_between(start: Option<Timestamp>, end: Timestamp) -> Duration {
+    let nanos = start.map_or(0, |start| end.0.saturating_sub(start.0));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}

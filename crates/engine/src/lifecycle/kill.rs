@@ -1,0 +1,43 @@
+//! `kill`: one signal, now.
+
+use berth_types::Signal;
+
+use crate::container::RunProgress;
+use crate::engine::Engine;
+use crate::error::{Doing, Result};
+
+impl Engine {
+    /// Signals the container's init; SIGKILL (the default) ends all its processes.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it does not run.
+    pub async fn kill(&self, container_ref: &str, signal: Option<Signal>) -> Result<()> {
+        let container = self.find(container_ref)?;
+        let signal = signal.unwrap_or(Signal::KILL);
+        let run = container.running().map_err(|error| crate::error::EngineError {
+            message: format!("cannot kill container: {}: {}", container_ref, error.message),
+            ..error
+        })?;
+        // Without `operation`: a kill must get through while a stop waits.
+        let is_end = signal == Signal::KILL;
+        if is_end {
+            container.lock().record.state.stopped_by_user = true;
+            let killed = run.task.kill(signal, true).await;
+            if *run.progress.borrow() == RunProgress::Alive {
+                killed.doing(|| format!("cannot kill container: {container_ref}"))?;
+            }
+            self.emit_container(&container.record(), "kill", &[("signal", signal.number().to_string())]);
+            return Ok(());
+        }
+        if stops(&container.lock().record.config.stop_signal, signal) {
+            container.lock().record.state.stopped_by_user = true;
+        }
+        self.signal_and_tell(&container, &run, signal).await
+    }
+}
+
+/// A person who sends the stop signal wants it down: `unless-stopped` and `always` leave it so.
+fn stops(stop_signal: &str, signal: Signal) -> bool {
+    let own = stop_signal.parse::<Signal>().unwrap_or(Signal::TERM);
+    own == signal || signal == Signal::TERM
+}

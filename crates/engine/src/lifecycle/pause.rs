@@ -1,0 +1,46 @@
+//! `pause` and `unpause`: the freezer.
+
+use crate::api::Status;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+
+impl Engine {
+    /// # Errors
+    /// `FailedPrecondition` when it does not run or is paused already.
+    pub async fn pause(&self, container_ref: &str) -> Result<()> {
+        let container = self.find(container_ref)?;
+        let _operation = container.operation.lock().await;
+        let run = container.running()?;
+        if container.status() == Status::Paused {
+            return Err(EngineError::conflict(format!("container {} is already paused", container.name())));
+        }
+        run.task.pause().await?;
+        self.set_alive_status(&container, Status::Paused);
+        self.emit_container(&container.record(), "pause", &[]);
+        self.persist_logged(&container).await;
+        Ok(())
+    }
+
+    /// # Errors
+    /// `FailedPrecondition` when it is not paused.
+    pub async fn unpause(&self, container_ref: &str) -> Result<()> {
+        let container = self.find(container_ref)?;
+        let _operation = container.operation.lock().await;
+        if container.status() != Status::Paused {
+            return Err(EngineError::conflict(format!("container {} is not paused", container.name())));
+        }
+        container.running()?.task.resume().await?;
+        self.set_alive_status(&container, Status::Running);
+        self.emit_container(&container.record(), "unpause", &[]);
+        self.persist_logged(&container).await;
+        Ok(())
+    }
+
+    /// An exit that came in between stays recorded.
+    pub(crate) fn set_alive_status(&self, container: &crate::container::Container, status: Status) {
+        let mut inner = container.lock();
+        if inner.record.state.is_running() {
+            inner.record.state.status = status;
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `rm`: the record, the name and the writable layer; what takes long goes to the trash.
+
+use std::sync::Arc;
+
+use crate::api::{Status, WaitCondition};
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+
+impl Engine {
+    /// `force` ends a running container first. `volumes` is accepted for clients that always send it: there are no anonymous volumes yet.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it runs and `force` is not set.
+    pub async fn remove(&self, container_ref: &str, force: bool, volumes: bool) -> Result<()> {
+        let container = self.find(container_ref)?;
+        let _: bool = volumes;
+        let _operation = container.operation.lock().await;
+        if container.lock().is_removed {
+            return Ok(()); // Somebody else was faster; it is gone, as asked.
+        }
+        let (status, name, run) = {
+            let mut inner = container.lock();
+            if force {
+                inner.generation += 1;
+                inner.record.state.stopped_by_user = true;
+            }
+            (inner.record.state.status, inner.record.name.clone(), inner.run.clone())
+        };
+        if matches!(status, Status::Running | Status::Paused | Status::Restarting) && !force {
+            let state = if status == Status::Restarting { "restarting" } else { "running" };
+            return Err(EngineError::conflict(format!("cannot remove container \"/{name}\": container is {state}: stop the container before removing or force remove"))
+                .with_hint(format!("berth rm -f {name}")));
+        }
+        if let Some(run) = run
+            && matches!(status, Status::Running | Status::Paused)
+        {
+            self.kill_run(&container, &run).await?;
+        }
+        self.await_teardown(&container).await?;
+        self.remove_locked(&container).await
+    }
+
+    /// The caller holds `operation`; the container does not run and is torn down.
+    pub(crate) async fn remove_locked(&self, container: &Arc<Container>) -> Result<()> {
+        {
+            let mut inner = container.lock();
+            if inner.is_removed {
+                return Ok(());
+            }
+            inner.generation += 1;
+            inner.record.state.status = Status::Removing;
+        }
+        let target = Arc::clone(container);
+        let forgotten = self.blocking(move |engine| engine.forget(&target)).await;
+        if let Err(error) = forgotten {
+            let mut inner = container.lock();
+            inner.record.state.status = Status::Dead;
+            inner.record.state.error.clone_from(&error.message);
+            return Err(error.while_doing(format!("cannot remove container \"{}\"", container.id.short())));
+        }
+        self.inner.registry.remove(container);
+        self.inner.execs.forget_container(&container.id);
+        let record = container.record();
+        self.emit_container(&record, "destroy", &[]);
+        let mut inner = container.lock();
+        inner.pending_attaches.clear();
+        inner.run = None;
+        let report = inner.exit_report();
+        let all = [WaitCondition::Removed, WaitCondition::NotRunning, WaitCondition::NextExit];
+        inner.answer(&all, &report);
+        let spans = std::mem::take(&mut inner.spans);
+        drop(inner);
+        self.inner.traces.keep(record.id.clone(), record.name, spans);
+        self.empty_trash();
+        Ok(())
+    }
+
+    /// First the record (from then on it does not exist), then what belongs to it; a crash in between leaves orphans that recovery sweeps.
+    fn forget(&self, container: &Container) -> Result<()> {
+        let record = {
+            let _turn = container.persisting.lock();
+            let record = container.record();
+            self.inner.store.delete(&record.id, record.host.auto_remove)?;
+            container.lock().is_removed = true;
+            record
+        };
+        if let Some(block) = record.id_block {
+            self.inner.id_blocks.free(block);
+        }
+        self.inner.images.discard(record.id.as_str())?;
+        self.trash_container_dir(&record.id)
+    }
+}

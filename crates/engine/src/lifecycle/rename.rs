@@ -1,0 +1,26 @@
+//! `rename`.
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::names;
+
+impl Engine {
+    /// # Errors
+    /// `AlreadyExists` when the name is taken, `InvalidArgument` when it is not a name.
+    pub async fn rename(&self, container_ref: &str, new_name: &str) -> Result<()> {
+        let container = self.find(container_ref)?;
+        let new_name = new_name.strip_prefix('/').unwrap_or(new_name);
+        names::check(new_name)?;
+        let _operation = container.operation.lock().await;
+        container.ensure_present()?;
+        let old_name = container.name();
+        self.inner.registry.rename(&container, new_name)?;
+        if let Err(error) = self.persist(&container).await {
+            // Not kept: the old name comes back, as the store has it.
+            self.inner.registry.rename(&container, &old_name)?;
+            return Err(error);
+        }
+        self.emit_container(&container.record(), "rename", &[("oldName", format!("/{old_name}"))]);
+        Ok(())
+    }
+}

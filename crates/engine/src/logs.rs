@@ -1,0 +1,170 @@
+//! Reading json-file logs: from the end or by time, through rotated files, following until the container has ended.
+//!
+//! The shim is the only writer. A reader holds an open file and finds its place again by inode after a rotation, so nothing is lost or
+//! doubled however often the files move on meanwhile.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_types::Timestamp;
+use rustix::fs::inotify;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use crate::api::{LogLine, LogOptions};
+use crate::container::{Run, RunProgress};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use file::Cursor;
+
+/// Lines between the reader and a face.
+const CHANNEL: usize = 256;
+
+impl Engine {
+    /// Lines in the order they were written; the channel closes at the end (with `follow`, when the container has ended).
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when the container's log cannot be read back (driver `none`).
+    pub async fn logs(&self, container_ref: &str, options: LogOptions) -> Result<mpsc::Receiver<LogLine>> {
+        let container = self.find(container_ref)?;
+        let (run, driver) = {
+            let inner = container.lock();
+            let run = inner.run.clone().filter(|_| inner.record.state.is_running());
+            (run, inner.record.host.log_driver.clone())
+        };
+        if driver == "none" {
+            return Err(EngineError::conflict("configured logging driver does not support reading")
+                .with_hint("the container was made with --log-driver none"));
+        }
+        let path = self.inner.paths.log(&container.id);
+        let (sender, receiver) = mpsc::channel(CHANNEL);
+        let watch = match &run {
+            Some(_) if options.follow => Some(watch(&path)?),
+            _ => None,
+        };
+        tokio::spawn(async move {
+            if let Err(error) = read(path, options, sender, run, watch).await {
+                tracing::warn!("reading a log ended early: {error}");
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+#[expect(deprecated, reason = "sound for a descriptor that owns its number; the new call is unsafe")]
+/// Wakes on writes to the log and on rotation. Registered before the first read, so that no write is missed.
+fn watch(path: &Path) -> Result<AsyncFd<std::os::fd::OwnedFd>> {
+    let dir = path.parent().unwrap_or(path);
+    let failed = |error: std::io::Error| EngineError::io("watch", dir, &error);
+    let fd =
+        inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+    inotify::add_watch(&fd, dir, what).map_err(|e| failed(e.into()))?;
+    AsyncFd::new(fd).map_err(failed)
+}
+
+async fn read(
+    path: std::path::PathBuf,
+    options: LogOptions,
+    sender: mpsc::Sender<LogLine>,
+    run: Option<Arc<Run>>,
+    watch: Option<AsyncFd<std::os::fd::OwnedFd>>,
+) -> Result<()> {
+    let history_options = options.clone();
+    let history_sender = sender.clone();
+    let shown = path.clone();
+    // The history may be long: a blocking thread reads it, waiting for the client.
+    let history = tokio::task::spawn_blocking(move || {
+        let Some(mut cursor) = Cursor::open(&path, history_options.tail, history_options.since)? else {
+            return Ok(None);
+        };
+        while let Some(line) = cursor.next()? {
+            match wanted(&line, &history_options) {
+                Wanted::End => return Ok(None),
+                Wanted::No => {}
+                Wanted::Yes if history_sender.blocking_send(line).is_ok() => {}
+                Wanted::Yes => return Ok(None),
+            }
+        }
+        Ok(Some(cursor))
+    });
+    let failed = |error: std::io::Error| EngineError::io("read log", &shown, &error);
+    let cursor = history.await.map_err(|_| EngineError::internal("a worker thread ended early"))?.map_err(failed)?;
+    if let (Some(cursor), Some(run), Some(watch)) = (cursor, run, watch) {
+        follow(cursor, &options, &sender, &run, &watch).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn follow(
+    mut cursor: Cursor,
+    options: &LogOptions,
+    sender: &mpsc::Sender<LogLine>,
+    run: &Run,
+    watch: &AsyncFd<std::os::fd::OwnedFd>,
+) -> std::io::Result<()> {
+    loop {
+        // Asked before the read: what was written before the end is then read for sure.
+        let has_ended = *run.progress.borrow() == RunProgress::TornDown;
+        while let Some(line) = cursor.next()? {
+            match wanted(&line, options) {
+                Wanted::End => return Ok(()),
+                Wanted::No => {}
+                Wanted::Yes => {
+                    if sender.send(line).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if has_ended {
+            return Ok(());
+        }
+        tokio::select! {
+            ready = watch.readable() => drain(&mut ready?)?,
+            () = run.reached(RunProgress::TornDown) => {}
+            () = sender.closed() => return Ok(()),
+            () = until(options.until) => return Ok(()),
+        }
+    }
+}
+
+async fn until(time: Option<Timestamp>) {
+    let Some(time) = time else { return std::future::pending().await };
+    let nanos = u64::try_from(time.0.saturating_sub(Timestamp::now().0)).unwrap_or(0);
+    tokio::time::sleep(std::time::Duration::from_nanos(nanos)).await;
+}
+
+/// What the notifications say does not matter, only that there were some.
+fn drain(ready: &mut tokio::io::unix::AsyncFdReadyGuard<'_, std::os::fd::OwnedFd>) -> std::io::Result<()> {
+    let mut buffer = [0u8; 4096];
+    loop {
+        match rustix::io::read(ready.get_inner(), &mut buffer) {
+            Ok(0) | Err(rustix::io::Errno::AGAIN) => {
+                ready.clear_ready();
+                return Ok(());
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+enum Wanted {
+    Yes,
+    No,
+    /// This line and all later ones are beyond `until`.
+    End,
+}
+
+fn wanted(line: &LogLine, options: &LogOptions) -> Wanted {
+    if options.until.is_some_and(|until| line.time > until) {
+        return Wanted::End;
+    }
+    let is_stream = if line.is_stderr { options.stderr } else { options.stdout };
+    if is_stream && options.since.is_none_or(|since| line.time >= since) { Wanted::Yes } else { Wanted::No }
+}

@@ -1,0 +1,315 @@
+//! The start of the engine, which is always a recovery: a daemon that was killed at any instant leaves nothing that this does not settle.
+//!
+//! Order: lock the root; open stores; load records; find shims again and learn what ended meanwhile; give the network its live endpoints;
+//! sweep orphans (bundles, shims, cgroups, writable layers and directories without a record); apply restart policies.
+
+mod orphans;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_core::events::EventLimits;
+use berth_core::{EventLog, Phase, SealedBinary, TaskManager};
+use berth_image::ImageStore;
+use berth_metadata::{Durability, Metadata, Table, Write};
+use berth_network::{Endpoint, NamespacePool, Network, NetworkConfig};
+use berth_shim_client::ExitStatus;
+use berth_types::{ErrorClass, Timestamp};
+
+use crate::api::{EngineOptions, Status};
+use crate::container::{Container, Run};
+use crate::engine::{Engine, Inner};
+use crate::error::{Doing, EngineError, Result};
+use crate::host::HostFacts;
+use crate::names;
+use crate::paths::Paths;
+use crate::record::Record;
+use crate::restart::starts_with_daemon;
+use crate::seccomp_cache::SeccompCache;
+use crate::store::RecordStore;
+
+/// Namespaces kept ready for `--network none`.
+const EMPTY_NETWORKS_READY: usize = 2;
+/// Image and archive jobs at the same time.
+const HEAVY_WORK_MAX: usize = 4;
+
+/// What was found of a container that was alive when the daemon before us ended.
+enum Found {
+    /// Its shim answers; it may have ended meanwhile.
+    Shim(Box<berth_core::Task>, Option<ExitStatus>),
+    /// Nothing answers: it ended with its shim, or the host was restarted.
+    Gone,
+}
+
+impl Engine {
+    /// Opens the stores, finds shims again, cleans what a crash left, applies restart policies.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when another daemon uses the data root; otherwise what could not be opened.
+    pub async fn start(options: EngineOptions) -> Result<Arc<Self>> {
+        let started = tokio::task::spawn_blocking(move || open(options)).await;
+        let (engine, records) = started.map_err(|_| EngineError::internal("a worker thread ended early"))??;
+        let containers = engine.restore_records(records);
+        let mut found = Vec::new();
+        for container in &containers {
+            found.push(engine.find_task(container).await);
+        }
+        engine.sweep_orphans().await;
+        let mut waiting = Vec::new();
+        for (container, found) in containers.iter().zip(found) {
+            waiting.extend(engine.settle(container, found).await);
+        }
+        for container in waiting {
+            engine.restart_later(container, std::time::Duration::ZERO);
+        }
+        engine.empty_trash();
+        let networks = Arc::clone(&engine.inner.empty_networks);
+        let bridge = engine.inner.network.clone();
+        engine
+            .blocking(move |_| {
+                // Only a head start; without it the first container waits a little longer.
+                let ready = [networks.prepare(), bridge.map_or(Ok(()), |bridge| bridge.prepare())];
+                for error in ready.into_iter().filter_map(std::result::Result::err) {
+                    tracing::debug!("no network namespaces are kept ready: {}", berth_types::report(&error));
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(Arc::new(engine))
+    }
+
+    /// Records of earlier daemons; one that cannot be taken back is reported, not fatal.
+    fn restore_records(&self, records: Vec<Record>) -> Vec<Arc<Container>> {
+        let mut containers = Vec::new();
+        for record in records {
+            if let Some(block) = record.id_block {
+                self.inner.id_blocks.restore(block);
+            }
+            let container = Container::new(record, None);
+            match self.inner.registry.restore(&container) {
+                Ok(()) => containers.push(container),
+                Err(error) => tracing::error!(container_id = %container.id, "a container is not taken back: {error}"),
+            }
+        }
+        containers
+    }
+
+    async fn find_task(&self, container: &Container) -> Option<Found> {
+        let state = container.record().state;
+        let has_bundle = self.inner.tasks.bundle(&container.id).path().exists();
+        if !has_bundle && !state.is_running() {
+            return None;
+        }
+        match self.inner.tasks.find(&container.id).await {
+            Ok((task, exit)) => Some(Found::Shim(Box::new(task), exit)),
+            Err(error) => {
+                tracing::info!(container_id = %container.id, "no shim answers: {}", berth_types::report(&error));
+                Some(Found::Gone)
+            }
+        }
+    }
+
+    /// Brings record and kernel together; returns the container when its policy wants it started.
+    async fn settle(&self, container: &Arc<Container>, found: Option<Found>) -> Option<Arc<Container>> {
+        let state = container.record().state;
+        let was_alive = state.is_running() || state.status == Status::Restarting;
+        match found {
+            Some(Found::Shim(task, exit))
+                if matches!(task.phase(), Phase::Running | Phase::Paused | Phase::Stopped) =>
+            {
+                self.adopt(container, *task, exit).await;
+                return None;
+            }
+            // Killed between the shim's start and the container's: that start never was.
+            Some(Found::Shim(task, _)) => {
+                if let Err(error) = self.discard_task(&task).await {
+                    tracing::warn!(container_id = %container.id, "cannot end a half-started task: {error}");
+                }
+                self.drop_bundle(container);
+            }
+            Some(Found::Gone) => {
+                let status = self.inner.tasks.clean_up_dead(&container.id).await;
+                let status = status.unwrap_or(ExitStatus { code: 137, exited_at: Timestamp::now() });
+                self.drop_bundle(container);
+                if state.is_running() {
+                    self.record_lost_exit(container, status);
+                }
+            }
+            None => {}
+        }
+        if state.status == Status::Removing {
+            let _operation = container.operation.lock().await;
+            if let Err(error) = self.remove_locked(container).await {
+                tracing::warn!(container_id = %container.id, "cannot finish a removal: {error}");
+            }
+            return None;
+        }
+        self.after_settling(container, was_alive).await
+    }
+
+    async fn after_settling(&self, container: &Arc<Container>, was_alive: bool) -> Option<Arc<Container>> {
+        let record = container.record();
+        let has_started = record.state.started_at.is_some();
+        if record.host.auto_remove && has_started {
+            let _operation = container.operation.lock().await;
+            if let Err(error) = self.remove_locked(container).await {
+                tracing::warn!(container_id = %container.id, "cannot remove the container: {error}");
+            }
+            return None;
+        }
+        let state = &record.state;
+        let policy = record.host.restart_policy;
+        let is_restarting = state.status == Status::Restarting;
+        let wants = is_restarting
+            || (has_started && starts_with_daemon(policy, state.stopped_by_user, state.exit_code, was_alive));
+        if wants {
+            container.lock().record.state.status = Status::Restarting;
+        }
+        self.persist_logged(container).await;
+        wants.then(|| Arc::clone(container))
+    }
+
+    /// A container that runs on, or ended while nobody looked: its shim tells.
+    async fn adopt(&self, container: &Arc<Container>, task: berth_core::Task, exit: Option<ExitStatus>) {
+        let phase = task.phase();
+        let run = Run::new(task);
+        {
+            let mut inner = container.lock();
+            let state = &mut inner.record.state;
+            state.pid = run.task.pid();
+            state.status = if phase == Phase::Paused { Status::Paused } else { Status::Running };
+            if state.started_at.is_none() {
+                // Killed between the container's start and the record of it.
+                state.started_at = Some(Timestamp::now());
+            }
+            inner.run = Some(Arc::clone(&run));
+        }
+        match (phase, exit) {
+            (Phase::Stopped, Some(exit)) => {
+                let engine = self.clone();
+                let container = Arc::clone(container);
+                tokio::spawn(async move { engine.ended(&container, &run, exit, None).await });
+            }
+            _ => {
+                self.persist_logged(container).await;
+                self.supervise(Arc::clone(container), run);
+            }
+        }
+    }
+
+    fn drop_bundle(&self, container: &Container) {
+        if let Err(error) = self.inner.tasks.bundle(&container.id).remove() {
+            tracing::warn!(container_id = %container.id, "{}", berth_types::report(&error));
+        }
+        container.lock().record.endpoint = None;
+    }
+
+    fn record_lost_exit(&self, container: &Container, status: ExitStatus) {
+        let record = {
+            let mut inner = container.lock();
+            inner.record.endpoint = None;
+            let state = &mut inner.record.state;
+            state.status = Status::Exited;
+            state.pid = 0;
+            state.exit_code = i32::try_from(status.code).unwrap_or(255);
+            state.finished_at = Some(status.exited_at);
+            "the container ended while the daemon was down".clone_into(&mut state.error);
+            inner.record.clone()
+        };
+        self.emit_container(&record, "die", &[("exitCode", record.state.exit_code.to_string())]);
+    }
+}
+
+fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
+    let paths = Paths::create(&options.data_root, &options.state_root)?;
+    let root_lock = lock_root(&paths.lock())?;
+    let facts = HostFacts::read().doing(|| "cannot use this host".to_owned())?;
+    let binary = SealedBinary::copy(&options.shim_binary)?;
+    let metadata = Arc::new(Metadata::open(&paths.metadata())?);
+    let id = daemon_id(&metadata)?;
+    let store = RecordStore::new(Arc::clone(&metadata), paths.throw_away_records());
+    let (records, warnings) = store.load()?;
+    for warning in warnings {
+        tracing::error!("{warning}");
+    }
+    let images = Arc::new(ImageStore::open(&paths.data, metadata)?);
+    let events = EventLog::open(&paths.events(), EventLimits::default())?;
+    let network = open_network(&options, &records);
+    let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary);
+    let seccomp = SeccompCache::new(paths.seccomp(), facts.kernel());
+    let inner = Inner {
+        options,
+        id,
+        paths,
+        facts,
+        store,
+        images,
+        network,
+        empty_networks: Arc::new(NamespacePool::new(EMPTY_NETWORKS_READY)),
+        events,
+        registry: Default::default(),
+        tasks,
+        seccomp,
+        id_blocks: Default::default(),
+        execs: Default::default(),
+        traces: Default::default(),
+        faults: Default::default(),
+        heavy_work: Arc::new(tokio::sync::Semaphore::new(HEAVY_WORK_MAX)),
+        _root_lock: root_lock,
+    };
+    Ok((Engine { inner: Arc::new(inner) }, records))
+}
+
+/// One daemon per data root; the lock ends with the process, however that ends.
+fn lock_root(path: &Path) -> Result<File> {
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| EngineError::io("open", path, &error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(EngineError::new(
+            ErrorClass::AlreadyExists,
+            format!("another berthd uses this data root: {} is locked", path.display()),
+        )
+        .with_hint("stop that daemon, or give this one its own --root and --state")),
+        Err(errno) => Err(EngineError::io("lock", path, &errno.into())),
+    }
+}
+
+fn daemon_id(metadata: &Metadata) -> Result<String> {
+    const KEY: &str = "daemon-id";
+    let known = metadata.get(Table::Facts, KEY)?.and_then(|bytes| String::from_utf8(bytes).ok());
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    let id = names::new_id();
+    let put = Write::Put { table: Table::Facts, key: KEY.to_owned(), value: id.clone().into_bytes() };
+    metadata.write(vec![put], Durability::Immediate)?;
+    Ok(id)
+}
+
+/// The bridge with the endpoints of containers that are probably alive; those that are not are detached when they are settled.
+fn open_network(options: &EngineOptions, records: &[Record]) -> std::result::Result<Arc<Network>, EngineError> {
+    let config = NetworkConfig {
+        bridge_name: options.bridge_name.clone(),
+        ipv4_subnet: options.bridge_subnet.clone(),
+        ipv6_subnet: None,
+        nft_table: options.nft_table.clone(),
+        host_netns: None,
+    };
+    let alive = |record: &&Record| record.state.is_running();
+    let endpoints: Vec<Endpoint> = records.iter().filter(alive).filter_map(|r| r.endpoint.clone()).collect();
+    let (network, failed) = Network::open_with(config, &endpoints).map_err(|error| {
+        let error = EngineError::from(error);
+        tracing::error!("the bridge network is not available: {error}");
+        error
+    })?;
+    for (endpoint, error) in failed {
+        tracing::error!(container_id = %endpoint.container_id, "network of a running container is not restored: {}", berth_types::report(&error));
+    }
+    Ok(Arc::new(network))
+}

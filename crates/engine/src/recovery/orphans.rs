@@ -1,0 +1,96 @@
+//! What a crash left without a record: bundles with their shims, cgroups, writable layers, container directories.
+
+use berth_cgroup::Cgroup;
+use berth_core::Bundle;
+use berth_types::{ContainerId, Signal};
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+
+const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Engine {
+    /// Removes them; each failure is logged and the next one looked at.
+    pub(super) async fn sweep_orphans(&self) {
+        let bundles = Bundle::list(self.inner.tasks.tasks_dir()).unwrap_or_else(|error| {
+            tracing::error!("{}", berth_types::report(&error));
+            Vec::new()
+        });
+        for id in bundles.into_iter().filter(|id| !self.inner.registry.contains(id)) {
+            if let Err(error) = self.sweep_task(&id).await {
+                tracing::warn!(container_id = %id, "cannot sweep an orphaned task: {error}");
+            }
+        }
+        let swept = self.blocking(|engine| {
+            engine.sweep_cgroups();
+            engine.sweep_layers()?;
+            engine.sweep_directories()
+        });
+        if let Err(error) = swept.await {
+            tracing::warn!("cannot sweep orphans: {error}");
+        }
+    }
+
+    async fn sweep_task(&self, id: &ContainerId) -> Result<()> {
+        tracing::info!(container_id = %id, "sweeping an orphaned task");
+        match self.inner.tasks.find(id).await {
+            Ok((task, _)) => self.discard_task(&task).await?,
+            Err(_) => drop(self.inner.tasks.clean_up_dead(id).await?),
+        }
+        Ok(self.inner.tasks.bundle(id).remove()?)
+    }
+
+    /// Groups below our own parent whose container is unknown.
+    fn sweep_cgroups(&self) {
+        let Some(layout) = &self.inner.facts.cgroups else { return };
+        let parent = self.inner.options.cgroup_parent.trim_matches('/');
+        let mut dirs: Vec<std::path::PathBuf> =
+            layout.hierarchies.iter().map(|h| h.mount.join(h.own.trim_matches('/')).join(parent)).collect();
+        dirs.extend(layout.hierarchies.iter().map(|h| h.mount.join(parent)));
+        dirs.extend(layout.unified.iter().map(|u| u.mount.join(parent)));
+        let mut ids: Vec<ContainerId> = Vec::new();
+        for entry in dirs.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten()) {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let id = entry.file_name().to_str().filter(|name| is_dir && is_full_id(name)).and_then(|n| n.parse().ok());
+            ids.extend(id);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids.into_iter().filter(|id| !self.inner.registry.contains(id)) {
+            let swept = Cgroup::open(layout, &format!("/{parent}/{id}")).and_then(|group| {
+                group.kill_all(Signal::KILL, KILL_WAIT)?;
+                group.delete(KILL_WAIT)
+            });
+            if let Err(error) = swept {
+                tracing::warn!(container_id = %id, "cannot sweep a cgroup: {}", berth_types::report(&error));
+            }
+        }
+    }
+
+    fn sweep_layers(&self) -> Result<()> {
+        for id in self.inner.images.prepared()? {
+            let is_known = id.parse::<ContainerId>().is_ok_and(|id| self.inner.registry.contains(&id));
+            if !is_known {
+                self.inner.images.discard(&id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_directories(&self) -> Result<()> {
+        let dir = self.inner.paths.containers();
+        let entries = std::fs::read_dir(&dir).map_err(|error| EngineError::io("list", &dir, &error))?;
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_str().and_then(|name| name.parse::<ContainerId>().ok());
+            if let Some(id) = id.filter(|id| !self.inner.registry.contains(id)) {
+                self.trash_container_dir(&id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Only what we name so ourselves: a foreign group below our parent stays.
+fn is_full_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
