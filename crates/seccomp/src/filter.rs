@@ -1,11 +1,21 @@
 //! A filter as plain data: what remains of a profile once capabilities, architecture and kernel are known.
 
+mod assembly;
+mod multiplexed;
+mod section;
+#[cfg(test)]
+mod tests;
+
 use crate::action::Action;
 use crate::arch::Arch;
 use crate::error::SeccompError;
 use crate::program::Program;
 
-/// Rules for system calls by name. Of several rules for a call, those with argument tests are asked first, in order.
+/// Rules for system calls by name.
+///
+/// Of several rules for a call, those with argument tests are asked first, in order; then the strictest of those without; then the
+/// default action holds. A call newer than every call the rules name fails with ENOSYS where the default is to refuse, so programs fall
+/// back to the older call as on an older kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     pub default_action: Action,
@@ -17,10 +27,11 @@ pub struct Filter {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
+    /// Calls an architecture does not have are passed over there.
     pub names: Vec<String>,
     pub action: Action,
-    /// All of them must hold; empty always holds. Several tests of one argument hold if **any** of them does, in rules of
-    /// Docker profiles; write them as separate rules.
+    /// All of them must hold; empty always holds. When one argument is tested twice, any of the tests is enough: that is what the
+    /// runtimes of the field made of such profiles.
     pub args: Vec<ArgTest>,
 }
 
@@ -82,6 +93,20 @@ impl Filter {
     /// # Errors
     /// `ResourceExhausted` when it would be longer than the kernel takes.
     pub fn compile(&self) -> Result<Program, SeccompError> {
-        Ok(Program::single(self.default_action))
+        let arches = if self.arches.is_empty() {
+            let native = Arch::native()?;
+            [&[native], native.sub_arches()].concat()
+        } else {
+            self.arches.clone()
+        };
+        Program::new(assembly::program(&section::sections(self, &arches)))
+    }
+}
+
+impl Rule {
+    /// The lists of tests of which one must hold entirely.
+    fn alternatives(&self) -> Vec<Vec<ArgTest>> {
+        let twice = (0..6).any(|index| self.args.iter().filter(|test| test.index == index).count() > 1);
+        if twice { self.args.iter().map(|test| vec![*test]).collect() } else { vec![self.args.clone()] }
     }
 }

@@ -10,6 +10,8 @@ mod arch;
 mod default;
 mod error;
 mod filter;
+#[cfg(test)]
+mod interpreter;
 mod profile;
 mod program;
 

@@ -1,10 +1,18 @@
 //! Profiles as Docker, Podman and the OCI runtime specification write them in JSON.
 //!
+//! As tolerant as Docker: unknown fields are passed over, `null` is "not there", unknown system calls are no error (they are of other
+//! architectures or newer kernels). Unknown actions, comparisons and flags are errors, for a filter must not mean less than it says.
+//!
 //! # Spec
 //! runtime-spec config-linux, "Seccomp"; Docker's additions are `archMap`, `includes`, `excludes`, `name` and `minKernel`.
 
-use serde::{Deserialize, Serialize};
+mod resolve;
+#[cfg(test)]
+mod tests;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::arch::Arch;
 use crate::error::SeccompError;
 use crate::filter::Filter;
 
@@ -14,16 +22,17 @@ pub struct Profile {
     pub default_action: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_errno_ret: Option<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub architectures: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub arch_map: Vec<ArchMap>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub flags: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub listener_path: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub listener_metadata: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub syscalls: Vec<SyscallRule>,
 }
 
@@ -31,7 +40,9 @@ pub struct Profile {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ArchMap {
+    #[serde(deserialize_with = "null_is_default")]
     pub architecture: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub sub_architectures: Vec<String>,
 }
 
@@ -39,15 +50,20 @@ pub struct ArchMap {
 #[serde(rename_all = "camelCase", default)]
 pub struct SyscallRule {
     /// Docker's old form, one name for each rule.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub name: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub names: Vec<String>,
     pub action: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno_ret: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub args: Vec<ProfileArg>,
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub comment: String,
+    #[serde(skip_serializing_if = "Condition::is_empty", deserialize_with = "null_is_default")]
     pub includes: Condition,
+    #[serde(skip_serializing_if = "Condition::is_empty", deserialize_with = "null_is_default")]
     pub excludes: Condition,
 }
 
@@ -56,18 +72,36 @@ pub struct SyscallRule {
 pub struct ProfileArg {
     pub index: u32,
     pub value: u64,
+    #[serde(deserialize_with = "null_is_default")]
     pub value_two: u64,
     pub op: String,
 }
 
-/// When a rule counts, or does not.
+/// When a rule counts (all of them), or does not (any of them).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub arches: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub caps: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_kernel: Option<String>,
+}
+
+impl Condition {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Go writes empty lists and maps as `null`.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Profile {
@@ -77,12 +111,20 @@ impl Profile {
         serde_json::from_slice(json).map_err(|source| SeccompError::Json { source })
     }
 
-    /// Fits the profile to the native architecture, the container's bounding capabilities (`CAP_SYS_ADMIN`) and the kernel.
+    /// Fits the profile to the native architecture, the container's bounding capabilities (`CAP_SYS_ADMIN`) and the kernel
+    /// (major, minor).
     ///
     /// # Errors
     /// `InvalidArgument` for names we do not know and contradictions.
     pub fn resolve(&self, capabilities: &[&str], kernel: (u32, u32)) -> Result<Filter, SeccompError> {
-        let _ = (capabilities, kernel);
-        Err(SeccompError::Contradiction { what: "not resolved" })
+        self.resolve_for(Arch::native()?, capabilities, kernel)
+    }
+
+    /// The same for another architecture.
+    ///
+    /// # Errors
+    /// As for [`Profile::resolve`].
+    pub fn resolve_for(&self, native: Arch, capabilities: &[&str], kernel: (u32, u32)) -> Result<Filter, SeccompError> {
+        resolve::resolve(self, native, capabilities, kernel)
     }
 }

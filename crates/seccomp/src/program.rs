@@ -1,6 +1,5 @@
 //! A finished program: instructions in the kernel's form.
 
-use crate::action::Action;
 use crate::error::SeccompError;
 
 /// One `struct sock_filter`.
@@ -23,10 +22,11 @@ impl Program {
     pub const LENGTH_MAX: usize = 4096;
     const SIZE: usize = 8;
 
-    pub(crate) fn single(action: Action) -> Self {
-        const RETURN: u16 = 0x06;
-        let operand = action.to_return_value();
-        Self { instructions: vec![Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand }] }
+    pub(crate) fn new(instructions: Vec<Instruction>) -> Result<Self, SeccompError> {
+        if instructions.len() > Self::LENGTH_MAX {
+            return Err(SeccompError::TooLong { instructions: instructions.len(), limit: Self::LENGTH_MAX });
+        }
+        Ok(Self { instructions })
     }
 
     pub fn instructions(&self) -> &[Instruction] {
