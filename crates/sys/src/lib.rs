@@ -16,3 +16,5 @@ pub mod seccomp;
 pub mod shared;
 pub mod shim_process;
 pub mod tty;
+pub mod detached;
+pub mod signal_fd;

@@ -1,0 +1,197 @@
+//! Container to host. The archive comes from inside the container: nothing in it may leave the destination.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use berth_types::ByteCount;
+
+use super::local::existing;
+use super::{Arguments, Landing, Place, archive_path, landing, link_target, path_stat, split_path, stat};
+use crate::client::{Payload, Response};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::output::{ByteProgress, ProgressReader};
+
+pub(super) fn copy(cx: &mut Context, arguments: &Arguments, container: &str, path: &str, to: &Place<'_>) -> Outcome {
+    let mut path = path.to_owned();
+    let mut new_name = None;
+    if arguments.follow_link
+        && let Some(found) = stat(cx, container, &path)?.filter(|found| found.is_link)
+    {
+        new_name = Some(split_path(&path).1);
+        path = link_target(&path, &found.link_target);
+    }
+    let response = cx.client.stream("GET", &archive_path(container, &path)?.build(), Payload::Nothing)?;
+    let found = path_stat(&response)?;
+    match to {
+        Place::Stream => to_stdout(cx, response),
+        Place::Local(destination) => {
+            let is_quiet = arguments.quiet || !cx.out.is_error_terminal;
+            let progress = ByteProgress::new(&cx.out, "copying", None, is_quiet);
+            let mut reader = ProgressReader { inner: response, progress };
+            // The archive's entries begin with the last name of the path that was asked for.
+            let top = split_path(&path).1;
+            let source = Source { top, name: new_name, is_directory: found.is_directory };
+            unpack(&mut reader, &source, destination, arguments.archive)?;
+            let moved = reader.progress.moved();
+            drop(reader);
+            if !is_quiet {
+                cx.out.notice(format!("Successfully copied {} to {destination}", ByteCount(moved)));
+            }
+            Ok(0)
+        }
+        Place::Container(..) => Err(Failure::new("both sides are in containers")),
+    }
+}
+
+fn to_stdout(cx: &mut Context, mut response: Response) -> Outcome {
+    if cx.out.is_terminal {
+        return Err(Failure::new("not writing a tar archive to a terminal").hint("redirect stdout, or name a path"));
+    }
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match response.read(&mut buffer)? {
+            0 => return Ok(0),
+            length => cx.out.write(&buffer[..length])?,
+        }
+    }
+}
+
+/// What the archive holds: entries below `top`, to be called `name` when a link was followed.
+struct Source {
+    top: String,
+    name: Option<String>,
+    is_directory: bool,
+}
+
+fn unpack(reader: &mut impl Read, source: &Source, destination: &str, keeps_owners: bool) -> Outcome<()> {
+    let place = landing(source.is_directory, destination, existing(destination)?)?;
+    match (place, &source.name) {
+        (Landing::Inside(directory), None) => unpack_into(reader, Path::new(&directory), keeps_owners),
+        (Landing::Inside(directory), Some(name)) => unpack_as(reader, source, &directory, name, keeps_owners),
+        (Landing::Renamed { directory, name }, _) => unpack_as(reader, source, &directory, &name, keeps_owners),
+    }
+}
+
+fn archive<R: Read>(reader: R, keeps_owners: bool) -> tar::Archive<R> {
+    let mut archive = tar::Archive::new(reader);
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_mtime(true);
+    archive.set_preserve_ownerships(keeps_owners);
+    archive.set_overwrite(true);
+    archive
+}
+
+/// The tar crate refuses entries that leave the directory, by `..` or through links.
+fn unpack_into(mut reader: impl Read, directory: &Path, keeps_owners: bool) -> Outcome<()> {
+    let failed = |error: &io::Error| Failure::new(format!("cannot unpack into {}", directory.display())).because(error);
+    archive(&mut reader, keeps_owners).unpack(directory).map_err(|error| failed(&error))?;
+    // The archive's end marker is not the stream's end; a cut stream must be seen.
+    io::copy(&mut reader, &mut io::sink()).map(drop).map_err(|error| failed(&error))
+}
+
+/// Unpacks beside the destination, then renames: the new name appears complete or not at all.
+fn unpack_as(reader: &mut impl Read, source: &Source, directory: &str, name: &str, keeps_owners: bool) -> Outcome<()> {
+    let target = Path::new(directory).join(name);
+    let failed = |error: &io::Error| Failure::new(format!("cannot write {}", target.display())).because(error);
+    let staging = Path::new(directory).join(format!(".{name}.berth-cp-{}", std::process::id()));
+    fs::create_dir(&staging).map_err(|error| failed(&error))?;
+    let moved = unpack_into(reader, &staging, keeps_owners).and_then(|()| {
+        let unpacked = if source.top == "." || source.top == "/" { staging.clone() } else { staging.join(&source.top) };
+        if target.is_dir() && source.is_directory {
+            return Err(Failure::new(format!(
+                "{} exists; copying a followed link into it is not supported",
+                target.display()
+            )));
+        }
+        fs::rename(&unpacked, &target).map_err(|error| failed(&error))
+    });
+    // Renamed away when the whole of it was the copy; otherwise an empty directory, or what a failure left.
+    if staging.exists() {
+        drop(fs::remove_dir_all(&staging));
+    }
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar_of(entries: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, text) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            if path.ends_with('/') {
+                header.set_entry_type(tar::EntryType::Directory);
+                header.set_mode(0o755);
+            }
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, path, text.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn source(top: &str, is_directory: bool) -> Source {
+        Source { top: top.to_owned(), name: None, is_directory }
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_and_directories_land_as_docker_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let file = tar_of(&[("hosts", "x")]);
+        unpack(&mut file.as_slice(), &source("hosts", false), dir.path().to_str().unwrap(), false).unwrap();
+        unpack(&mut file.as_slice(), &source("hosts", false), &at("renamed"), false).unwrap();
+        unpack(&mut file.as_slice(), &source("hosts", false), &at("renamed"), false).unwrap();
+        let tree = tar_of(&[("site/", ""), ("site/a", "1")]);
+        unpack(&mut tree.as_slice(), &source("site", true), &at("new"), false).unwrap();
+        let contents = tar_of(&[("./", ""), ("./b", "2")]);
+        unpack(&mut contents.as_slice(), &source(".", true), &at("new"), false).unwrap();
+        unpack(&mut contents.as_slice(), &source(".", true), &at("fresh"), false).unwrap();
+        assert_eq!(names(dir.path()), ["fresh", "hosts", "new", "renamed"]);
+        assert_eq!(names(&dir.path().join("new")), ["a", "b"]);
+        assert_eq!(names(&dir.path().join("fresh")), ["b"]);
+        let failure = unpack(&mut tree.as_slice(), &source("site", true), &at("renamed"), false).unwrap_err();
+        assert!(failure.message.starts_with("cannot copy a directory onto the file"));
+        let failure = unpack(&mut file.as_slice(), &source("hosts", false), &at("none/"), false).unwrap_err();
+        assert!(failure.message.ends_with("does not exist"));
+    }
+
+    #[test]
+    fn nothing_leaves_the_destination() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("inside");
+        fs::create_dir(&inside).unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, "link", dir.path()).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(1);
+        builder.append_data(&mut header, "link/out", "x".as_bytes()).unwrap();
+        let hostile = builder.into_inner().unwrap();
+        let outcome = unpack(&mut hostile.as_slice(), &source("link", false), inside.to_str().unwrap(), false);
+        assert!(outcome.is_err());
+        assert_eq!(names(dir.path()), ["inside"]);
+    }
+
+    #[test]
+    fn a_cut_archive_leaves_nothing_under_the_new_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("new").display().to_string();
+        let tree = tar_of(&[("site/", ""), ("site/a", &"1".repeat(5000))]);
+        assert!(unpack(&mut &tree[..2000], &source("site", true), &target, false).is_err());
+        assert!(names(dir.path()).is_empty());
+    }
+}

@@ -1,0 +1,119 @@
+//! The verbs: one table, one file per verb. A verb has all its names here (`run`, `container run`).
+
+mod closest;
+mod completion;
+mod confirm;
+mod container;
+mod image;
+mod inspect;
+mod network;
+mod objects;
+mod system;
+
+use clap::{ArgMatches, Command};
+
+pub(crate) use closest::closest;
+
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::request::Refused;
+
+/// One verb of the command line.
+#[derive(Debug)]
+pub(crate) struct Verb {
+    /// All spellings; the first is the one errors use.
+    pub(crate) names: &'static [&'static str],
+    /// One line for the overview and the verb's own page.
+    pub(crate) about: &'static str,
+    pub(crate) build: fn() -> Command,
+    pub(crate) run: fn(&ArgMatches, &mut Context) -> Outcome,
+    /// Known flags that cannot be honoured yet.
+    pub(crate) refused: &'static [Refused],
+}
+
+/// Declares a verb from its argument struct and its function.
+macro_rules! verb {
+    ($names:expr, $about:literal, $arguments:ty, $run:path) => {
+        $crate::commands::verb!($names, $about, $arguments, $run, &[])
+    };
+    ($names:expr, $about:literal, $arguments:ty, $run:path, $refused:expr) => {
+        $crate::commands::Verb {
+            names: &$names,
+            about: $about,
+            build: || <$arguments as clap::CommandFactory>::command().about($about),
+            run: |matches, context| {
+                let arguments = <$arguments as clap::FromArgMatches>::from_arg_matches(matches)
+                    .map_err(|error| $crate::failure::Failure::new(error.to_string()))?;
+                $run(arguments, context)
+            },
+            refused: $refused,
+        }
+    };
+}
+pub(crate) use verb;
+
+/// The groups and what they are about.
+pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("container", "Work with containers"),
+    ("image", "Work with images"),
+    ("network", "Look at networks"),
+    ("system", "Work with the engine itself"),
+];
+
+const OTHER: &[Verb] = &[
+    verb!(["inspect"], "Show all that is known of containers, images and networks", inspect::Arguments, inspect::run),
+    verb!(["completion"], "Print a completion script for a shell", completion::Arguments, completion::run),
+];
+
+/// Docker's verbs that this engine does not have yet, and why.
+const NOT_YET: &[(&str, &str)] = &[
+    ("pull", REGISTRIES),
+    ("push", REGISTRIES),
+    ("search", REGISTRIES),
+    ("login", REGISTRIES),
+    ("logout", REGISTRIES),
+    ("manifest", REGISTRIES),
+    ("trust", REGISTRIES),
+    ("image pull", REGISTRIES),
+    ("image push", REGISTRIES),
+    ("build", "building images is not supported"),
+    ("builder", "building images is not supported"),
+    ("buildx", "building images is not supported"),
+    ("bake", "building images is not supported"),
+    ("image build", "building images is not supported"),
+    ("volume", "named volumes are not supported"),
+    ("compose", "Compose files are not supported"),
+    ("network create", NETWORKS),
+    ("network connect", NETWORKS),
+    ("network disconnect", NETWORKS),
+    ("network rm", NETWORKS),
+    ("network remove", NETWORKS),
+    ("network prune", NETWORKS),
+    ("checkpoint", "checkpoints are not supported"),
+    ("context", "contexts are not supported; use -H or BERTH_HOST"),
+    ("plugin", "plugins are not supported"),
+    ("system dial-stdio", "it is not supported"),
+    ("swarm", SWARM),
+    ("node", SWARM),
+    ("service", SWARM),
+    ("stack", SWARM),
+    ("secret", SWARM),
+    ("config", SWARM),
+];
+const REGISTRIES: &str = "registries are not supported; load an image from an archive with `berth load -i FILE`";
+const NETWORKS: &str = "user-defined networks are not supported; there are bridge, host and none";
+const SWARM: &str = "clusters are out of scope";
+
+pub(crate) fn all() -> impl Iterator<Item = &'static Verb> {
+    [container::VERBS, image::VERBS, network::VERBS, system::VERBS, OTHER].into_iter().flatten()
+}
+
+/// The verb with this spelling.
+pub(crate) fn lookup(words: &str) -> Option<&'static Verb> {
+    all().find(|verb| verb.names.contains(&words))
+}
+
+/// Why a verb of Docker's is missing.
+pub(crate) fn not_yet(words: &str) -> Option<&'static str> {
+    NOT_YET.iter().find(|(name, _)| *name == words).map(|(_, missing)| *missing)
+}

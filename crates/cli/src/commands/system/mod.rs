@@ -1,0 +1,18 @@
+//! Verbs on the engine itself.
+
+mod df;
+mod events;
+mod info;
+mod prune;
+mod version;
+
+use super::Verb;
+use super::verb;
+
+pub(super) const VERBS: &[Verb] = &[
+    verb!(["info", "system info"], "Show the engine and what this host offers it", info::Arguments, info::run),
+    verb!(["version"], "Show the versions of client and daemon", version::Arguments, version::run),
+    verb!(["events", "system events"], "Show what happens, as it happens", events::Arguments, events::run),
+    verb!(["system df"], "Show what takes disk space", df::Arguments, df::run),
+    verb!(["system prune"], "Remove stopped containers and unused images", prune::Arguments, prune::run),
+];
