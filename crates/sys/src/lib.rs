@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod capability;
 pub mod clone;
+pub mod detached;
 pub mod fs_identity;
 pub mod inherited;
 pub mod interface;
@@ -15,6 +16,5 @@ pub mod process;
 pub mod seccomp;
 pub mod shared;
 pub mod shim_process;
-pub mod tty;
-pub mod detached;
 pub mod signal_fd;
+pub mod tty;
