@@ -8,6 +8,9 @@ use berth_rootfs::RootError;
 use berth_snapshot::SnapshotError;
 use berth_types::{Classify, Digest, ErrorClass};
 
+use crate::extract::ExtractError;
+use crate::tar_stream::TarError;
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -30,6 +33,10 @@ pub enum ImageError {
     #[error("conflict: {why}")]
     Conflict { why: String },
 
+    #[error("cannot use the archive")]
+    Tar(#[from] TarError),
+    #[error("cannot extract {entry}")]
+    Extract { entry: String, source: ExtractError },
     /// The archive or layer is not what it must be.
     #[error("invalid {what}: {why}")]
     Invalid { what: &'static str, why: String },
@@ -84,6 +91,8 @@ impl Classify for ImageError {
             | Self::Change { .. } => ErrorClass::InvalidArgument,
             Self::Record { .. } => ErrorClass::DataLoss,
             Self::Cancelled => ErrorClass::Aborted,
+            Self::Tar(error) => error.class(),
+            Self::Extract { source, .. } => source.class(),
             Self::Unimplemented(_) => ErrorClass::Unimplemented,
         }
     }
