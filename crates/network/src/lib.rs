@@ -6,7 +6,7 @@
 //! ```text
 //! config   what is asked, what a container gets      subnet address port   plain bookkeeping
 //! network  the operations                            netlink               bytes and sockets
-//! bridge sandbox pool namespace                      link nft              what the messages mean
+//! bridge sandbox pool namespace housekeeper          link nft conntrack    what the messages mean
 //! ```
 //!
 //! What is not here: DNS, user-defined networks, CNI, and the userland proxy other engines use to answer on `::1`.
@@ -14,7 +14,9 @@
 mod address;
 mod bridge;
 mod config;
+mod conntrack;
 mod error;
+mod housekeeper;
 mod link;
 mod namespace;
 mod namespace_pool;

@@ -20,12 +20,14 @@ impl NamespacePool {
 
     /// Starts making them.
     pub fn prepare(&self) -> Result<(), NetworkError> {
-        let home = namespace::current()?;
-        self.pool.start(move || {
-            let made = namespace::enter_new(Ipv6::LoopbackOnly);
-            // The thread must not keep the namespace alive after the container has gone.
-            namespace::enter(&home)?;
-            made.map(|new| new.fd)
+        self.pool.start(|| {
+            let home = namespace::current()?;
+            Ok(move || {
+                let made = namespace::enter_new(Ipv6::LoopbackOnly);
+                // The thread must not keep the namespace alive after the container has gone.
+                namespace::enter(&home)?;
+                made.map(|new| new.fd)
+            })
         })
     }
 

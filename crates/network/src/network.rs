@@ -4,7 +4,7 @@
 //! the two sockets have a lock each and are never held together.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,13 +16,14 @@ use crate::address::AddressPool;
 use crate::bridge::{self, Bridge};
 use crate::config::{Endpoint, NetworkConfig, format_mac, parse_mac};
 use crate::error::NetworkError;
+use crate::housekeeper::{Chore, Housekeeper};
 use crate::link::Mac;
 use crate::namespace::{self, HostNamespace, Ipv6};
 use crate::netlink::{Family, Socket};
 use crate::nft::{self, Element, ruleset::Ruleset};
 use crate::pool::Pool;
-use crate::port::{PortMapping, PortTable};
-use crate::sandbox::Sandbox;
+use crate::port::{PortMapping, PortTable, Protocol};
+use crate::sandbox::{Lease, Sandbox};
 use crate::subnet::Subnet4;
 use crate::sysctl;
 
@@ -34,6 +35,7 @@ const SANDBOXES_READY: usize = 8;
 pub struct Network {
     shared: Arc<Shared>,
     pool: Pool<Sandbox>,
+    housekeeper: Housekeeper,
 }
 
 /// What the threads of a network have in common.
@@ -59,6 +61,7 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 struct Attached {
     ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
     elements: Vec<Element>,
 }
 
@@ -95,7 +98,7 @@ impl Network {
             state: Mutex::new(state),
             next_name: AtomicU32::new(random()),
         });
-        let network = Self { shared, pool: Pool::new(SANDBOXES_READY) };
+        let network = Self { shared, pool: Pool::new(SANDBOXES_READY), housekeeper: Housekeeper::default() };
         let mut failed = Vec::new();
         for endpoint in endpoints {
             if let Err(error) = network.register(endpoint) {
@@ -115,13 +118,15 @@ impl Network {
 
     /// Starts preparing sandboxes; without it the first `attach` does. Call it when all live endpoints are restored.
     pub fn prepare(&self) -> Result<(), NetworkError> {
-        let shared = Arc::clone(&self.shared);
-        let home = namespace::current()?;
-        self.pool.start(move || {
-            let sandbox = Sandbox::build(&shared, None);
-            // The thread must not keep the namespace alive after the container has gone.
-            namespace::enter(&home)?;
-            sandbox
+        self.pool.start(|| {
+            let shared = Arc::clone(&self.shared);
+            let home = namespace::current()?;
+            Ok(move || {
+                let sandbox = Sandbox::build(&shared, None);
+                // The thread must not keep the namespace alive after the container has gone.
+                namespace::enter(&home)?;
+                sandbox
+            })
         })
     }
 
@@ -142,6 +147,9 @@ impl Network {
         let sandbox = self.sandbox(mac)?;
         let elements = nft::elements(&admission.ports, sandbox.lease.ipv4, sandbox.lease.ipv6);
         self.publish(&elements)?;
+        if serves_udp(&elements) {
+            self.housekeeper.order(&self.shared, Chore::Published(elements.clone()));
+        }
         let (subnet4, subnet6) = (self.shared.plan.subnet4, self.shared.plan.subnet6);
         let endpoint = Endpoint {
             container_id: container_id.to_owned(),
@@ -150,7 +158,7 @@ impl Network {
             ipv4_prefix: subnet4.prefix(),
             gateway_v4: subnet4.gateway(),
             ipv6: sandbox.lease.ipv6.zip(subnet6).map(|(ip, subnet)| (ip, subnet.prefix(), subnet.gateway())),
-            ports: admission.complete(sandbox.lease.ipv4, elements),
+            ports: admission.complete(&sandbox.lease, elements),
             host_interface: sandbox.host_interface,
         };
         sandbox.lease.keep();
@@ -179,7 +187,10 @@ impl Network {
             _ => return Ok(()),
         };
         nft::withdraw(&mut self.shared.netfilter(), &self.shared.plan.table, &elements)?;
-        self.shared.forget(&endpoint.container_id);
+        if let Some(addresses) = self.shared.retire(&endpoint.container_id) {
+            let chore = Chore::Gone(addresses);
+            self.housekeeper.order(&self.shared, chore);
+        }
         Ok(())
     }
 
@@ -313,6 +324,28 @@ impl Shared {
         self.netfilter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Runs `work` in the host's namespace.
+    pub(crate) fn in_host<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, NetworkError> + Send,
+    ) -> Result<T, NetworkError> {
+        self.host.run(work)
+    }
+
+    /// Forgets a container. Its addresses come back when the flows to them are to be forgotten first; they are still
+    /// taken then.
+    fn retire(&self, container_id: &str) -> Option<Vec<IpAddr>> {
+        let mut state = self.state();
+        state.ports.release(container_id);
+        let attached = state.endpoints.remove(container_id)?;
+        let ipv4 = attached.ipv4?;
+        if !serves_udp(&attached.elements) {
+            state.addresses.release(ipv4);
+            return None;
+        }
+        Some(std::iter::once(ipv4.into()).chain(attached.ipv6.map(IpAddr::from)).collect())
+    }
+
     fn forget(&self, container_id: &str) {
         let mut state = self.state();
         state.ports.release(container_id);
@@ -340,7 +373,7 @@ impl State {
             return Err(error);
         }
         let elements = nft::elements(&endpoint.ports, endpoint.ipv4, ipv6);
-        self.endpoints.insert(id.clone(), Attached { ipv4: Some(endpoint.ipv4), elements });
+        self.endpoints.insert(id.clone(), Attached { ipv4: Some(endpoint.ipv4), ipv6, elements });
         Ok(())
     }
 }
@@ -369,9 +402,9 @@ impl<'a> Admission<'a> {
         Ok(Self { shared, container_id, ports, completed: false })
     }
 
-    fn complete(mut self, ipv4: Ipv4Addr, elements: Vec<Element>) -> Vec<PortMapping> {
+    fn complete(mut self, lease: &Lease, elements: Vec<Element>) -> Vec<PortMapping> {
         self.completed = true;
-        let attached = Attached { ipv4: Some(ipv4), elements };
+        let attached = Attached { ipv4: Some(lease.ipv4), ipv6: lease.ipv6, elements };
         self.shared.state().endpoints.insert(self.container_id.to_owned(), attached);
         std::mem::take(&mut self.ports)
     }
@@ -398,6 +431,10 @@ pub fn free_subnet(candidates: &[&str], own_bridge: &str, host_netns: Option<&Pa
         }
     }
     Err(refused)
+}
+
+fn serves_udp(elements: &[Element]) -> bool {
+    elements.iter().any(|element| element.protocol() == Protocol::Udp)
 }
 
 /// Where interface names start, so that two daemons rarely try the same.

@@ -238,9 +238,21 @@ impl<'a> Transaction<'a> {
 }
 
 impl Element {
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(crate) fn host_port(&self) -> u16 {
+        self.host_port
+    }
+
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.target.is_ipv6()
+    }
+
     fn encode(&self, list: &mut Attributes<'_>, with_value: bool) {
         let mut key = self.host.map(octets).unwrap_or_default();
-        key.extend_from_slice(&[protocol_number(self.protocol), 0, 0, 0]);
+        key.extend_from_slice(&[self.protocol.number(), 0, 0, 0]);
         key.extend_from_slice(&self.host_port.to_be_bytes());
         key.extend_from_slice(&[0; 2]);
         let mut value = octets(self.target);
@@ -259,13 +271,6 @@ fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
     }
 }
 

@@ -51,15 +51,16 @@ impl<T: Send + 'static> Pool<T> {
         Self { stock: Arc::new(stock), size, worker: Mutex::new(None) }
     }
 
-    /// Starts the thread unless it runs or the pool has been stopped.
-    pub(crate) fn start(
+    /// Starts the thread unless it runs or the pool has been stopped. `maker` gives what makes one.
+    pub(crate) fn start<M: FnMut() -> Result<T, NetworkError> + Send + 'static>(
         &self,
-        make: impl FnMut() -> Result<T, NetworkError> + Send + 'static,
+        maker: impl FnOnce() -> Result<M, NetworkError>,
     ) -> Result<(), NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_some() || self.stock.lock().stopped {
             return Ok(());
         }
+        let make = maker()?;
         let stock = Arc::clone(&self.stock);
         let size = self.size;
         let thread = std::thread::Builder::new()

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
@@ -29,6 +30,16 @@ impl fmt::Display for Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
         })
+    }
+}
+
+impl Protocol {
+    /// As in the header of IP.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
     }
 }
 
@@ -60,13 +71,32 @@ struct Claim {
     host: IpAddr,
     owner: String,
     /// `None` after a restart of the daemon during which a process of the host took the port.
-    _socket: Option<OwnedFd>,
+    _socket: Option<Holder>,
 }
+
+/// A socket that keeps a port.
+///
+/// A program that the daemon is just starting has a copy of it from fork to exec, and keeps the port for that moment
+/// after we let go. With address reuse switched on at the end, the copy stands in nobody's way who asks for reuse.
+#[derive(Debug)]
+struct Holder(OwnedFd);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // Where it fails, the port is merely busy a little longer.
+        sockopt::set_socket_reuseaddr(&self.0, true).unwrap_or(());
+    }
+}
+
+/// How long a copy of a socket may outlive it.
+const LINGER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub(crate) struct PortTable {
     claims: BTreeMap<(Protocol, u16), Vec<Claim>>,
     next_free: u16,
+    /// UDP ports we have let go a moment ago.
+    recent: Vec<(u16, Instant)>,
 }
 
 impl PortTable {
@@ -100,7 +130,7 @@ impl PortTable {
                 return Err(error);
             }
             for host in mapping.host_addresses(ipv6) {
-                let socket = hold(mapping.protocol, host, mapping.host_port).ok();
+                let socket = self.hold(mapping.protocol, host, mapping.host_port).ok();
                 self.claim(mapping.protocol, mapping.host_port, host, owner, socket);
             }
         }
@@ -108,10 +138,22 @@ impl PortTable {
     }
 
     pub(crate) fn release(&mut self, owner: &str) {
-        self.claims.retain(|_, claims| {
+        let now = Instant::now();
+        self.recent.retain(|(_, released)| now.duration_since(*released) < LINGER);
+        let recent = &mut self.recent;
+        self.claims.retain(|(protocol, port), claims| {
+            let before = claims.len();
             claims.retain(|claim| claim.owner != owner);
+            if *protocol == Protocol::Udp && claims.len() < before {
+                recent.push((*port, now));
+            }
             !claims.is_empty()
         });
+    }
+
+    fn is_recent(&self, protocol: Protocol, port: u16) -> bool {
+        protocol == Protocol::Udp
+            && self.recent.iter().any(|(released, when)| *released == port && when.elapsed() < LINGER)
     }
 
     fn reserve_one(&mut self, owner: &str, asked: &PortMapping, ipv6: bool) -> Result<PortMapping, NetworkError> {
@@ -126,7 +168,7 @@ impl PortTable {
         self.check(asked, ipv6)?;
         let mut sockets = Vec::new();
         for host in asked.host_addresses(ipv6) {
-            sockets.push((host, hold(asked.protocol, host, asked.host_port)?));
+            sockets.push((host, self.hold(asked.protocol, host, asked.host_port)?));
         }
         for (host, socket) in sockets {
             self.claim(asked.protocol, asked.host_port, host, owner, Some(socket));
@@ -166,7 +208,28 @@ impl PortTable {
         Ok(())
     }
 
-    fn claim(&mut self, protocol: Protocol, port: u16, host: IpAddr, owner: &str, socket: Option<OwnedFd>) {
+    /// Binds a socket that will never be listened on or read.
+    fn hold(&self, protocol: Protocol, host: IpAddr, port: u16) -> Result<Holder, NetworkError> {
+        // Connections of an earlier listener may linger in TIME_WAIT, and copies of a socket of ours until the program
+        // that has them is executed. A live listener of TCP refuses address reuse, too; sockets of UDP would share the
+        // port with us, so there it is tried only after ourselves.
+        let may_linger = protocol == Protocol::Tcp || self.is_recent(protocol, port);
+        bind(protocol, host, port, false)
+            .or_else(|errno| {
+                if errno == Errno::ADDRINUSE && may_linger { bind(protocol, host, port, true) } else { Err(errno) }
+            })
+            .map(Holder)
+            .map_err(|source| {
+                let host_text = host.to_string();
+                match source {
+                    Errno::ADDRINUSE => NetworkError::PortBusy { host: host_text, port, protocol, source },
+                    Errno::ADDRNOTAVAIL => NetworkError::HostAddress { address: host, source },
+                    _ => NetworkError::PortReserve { host: host_text, port, protocol, source },
+                }
+            })
+    }
+
+    fn claim(&mut self, protocol: Protocol, port: u16, host: IpAddr, owner: &str, socket: Option<Holder>) {
         let claim = Claim { host, owner: owner.to_owned(), _socket: socket };
         self.claims.entry((protocol, port)).or_default().push(claim);
     }
@@ -184,24 +247,6 @@ fn local_port_range() -> (u16, u16) {
         (Some(first), Some(last)) if 0 < first && first <= last => (first, last),
         _ => (32_768, 60_999),
     }
-}
-
-/// Binds a socket that will never be listened on or read.
-fn hold(protocol: Protocol, host: IpAddr, port: u16) -> Result<OwnedFd, NetworkError> {
-    bind(protocol, host, port, false)
-        .or_else(|errno| match (errno, protocol) {
-            // Connections of an earlier listener may linger in TIME_WAIT. A live listener refuses this one, too.
-            (Errno::ADDRINUSE, Protocol::Tcp) => bind(protocol, host, port, true),
-            _ => Err(errno),
-        })
-        .map_err(|source| {
-            let host_text = host.to_string();
-            match source {
-                Errno::ADDRINUSE => NetworkError::PortBusy { host: host_text, port, protocol, source },
-                Errno::ADDRNOTAVAIL => NetworkError::HostAddress { address: host, source },
-                _ => NetworkError::PortReserve { host: host_text, port, protocol, source },
-            }
-        })
 }
 
 fn bind(protocol: Protocol, host: IpAddr, port: u16, reuse: bool) -> Result<OwnedFd, Errno> {
@@ -222,6 +267,10 @@ fn bind(protocol: Protocol, host: IpAddr, port: u16, reuse: bool) -> Result<Owne
         sockopt::set_socket_recv_buffer_size(&socket, 1)?;
     }
     net::bind(&socket, &SocketAddr::new(host, port))?;
+    if reuse {
+        // From here on it is ours alone.
+        sockopt::set_socket_reuseaddr(&socket, false)?;
+    }
     Ok(socket)
 }
 
@@ -257,6 +306,25 @@ mod tests {
         );
         table.release("a");
         std::net::TcpListener::bind(("127.0.0.1", got.host_port)).unwrap();
+    }
+
+    /// A copy of the socket stands for a program between fork and exec.
+    #[test]
+    fn a_port_let_go_is_free_at_once() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let mut table = PortTable::default();
+            let asked = mapping(protocol, Some("127.0.0.1"), 0);
+            let got = table.reserve("a", std::slice::from_ref(&asked), false).unwrap().remove(0);
+            let claims = &table.claims[&(protocol, got.host_port)];
+            let copy = claims[0]._socket.as_ref().unwrap().0.try_clone().unwrap();
+            table.release("a");
+            table.reserve("b", std::slice::from_ref(&got), false).unwrap();
+            if protocol == Protocol::Tcp {
+                let taken = std::net::TcpListener::bind(("127.0.0.1", got.host_port)).unwrap_err();
+                assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse, "and it is ours again");
+            }
+            drop(copy);
+        }
     }
 
     #[test]

@@ -134,6 +134,11 @@ impl Attributes<'_> {
         self.bytes(kind, &bytes);
     }
 
+    /// Attributes that are encoded already.
+    pub(crate) fn nested_bytes(&mut self, kind: u16, value: &[u8]) {
+        self.bytes(kind | NESTED, value);
+    }
+
     /// Bytes of a fixed header inside a nested attribute (the peer of a veth starts with one).
     pub(crate) fn header(&mut self, header: &[u8]) {
         self.bytes.extend_from_slice(header);

@@ -9,7 +9,7 @@ use berth_sys::netlink::{NetlinkOption, enable};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
-use super::message::{self, Answer, AttributeReader, Batch, DUMP, Step, answers};
+use super::message::{self, Answer, AttributeReader, Attributes, Batch, DUMP, Step, answers};
 use crate::error::NetworkError;
 
 const NLMSG_ERROR: u16 = 2;
@@ -112,10 +112,22 @@ impl Socket {
         step: Step,
         kind: u16,
         family_header: &[u8],
+        visit: impl FnMut(&[u8]),
+    ) -> Result<(), NetworkError> {
+        self.dump_some(step, kind, family_header, |_| {}, visit)
+    }
+
+    /// Lists the objects that the attributes written by `filter` describe.
+    pub(crate) fn dump_some(
+        &mut self,
+        step: Step,
+        kind: u16,
+        family_header: &[u8],
+        filter: impl FnOnce(&mut Attributes<'_>),
         mut visit: impl FnMut(&[u8]),
     ) -> Result<(), NetworkError> {
         let mut batch = Batch::default();
-        batch.push(step, kind, DUMP, family_header, |_| {});
+        batch.push(step, kind, DUMP, family_header, filter);
         self.send(&mut batch)?;
         let mut done = false;
         let mut refused = None;
