@@ -123,6 +123,7 @@ fn s052_kernel_v2_oom_is_told() {
 fn kernel_v2_check_before_update() {
     let mut test = group("check");
     test.spawn("exec sleep 1000");
+    until("it uses memory", || test.group.stats().unwrap().memory.usage > 4096);
     let memory = Memory { limit: Some(4096), check_before_update: true, ..Memory::default() };
     let settings = plan(&test.layout, &Resources { memory, ..Resources::default() }).unwrap();
     let error = test.group.apply(&settings).unwrap_err();
