@@ -41,8 +41,8 @@ pub enum NetworkError {
     #[error("port {port}/{protocol} on {host} is already published by container {owner}")]
     PortPublished { host: String, port: u16, protocol: Protocol, owner: String },
     /// A process of the host has the port.
-    #[error("port {port}/{protocol} on {host} is in use by another process of the host")]
-    PortBusy { host: String, port: u16, protocol: Protocol, source: Errno },
+    #[error("port {port}/{protocol} on {host} is in use by {}", .holder.as_deref().unwrap_or("another process of the host"))]
+    PortBusy { host: String, port: u16, protocol: Protocol, holder: Option<String>, source: Errno },
     #[error("cannot reserve port {port}/{protocol} on {host}")]
     PortReserve { host: String, port: u16, protocol: Protocol, source: Errno },
     #[error("no free {protocol} port left between {first} and {last}")]

@@ -25,6 +25,7 @@ mod network;
 mod nft;
 mod pool;
 mod port;
+mod port_holder;
 mod sandbox;
 mod subnet;
 mod sysctl;

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::error::NetworkError;
+use crate::port_holder;
 use crate::sysctl;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -114,7 +115,7 @@ impl PortTable {
                 Ok(mapping) => reserved.push(mapping),
                 Err(error) => {
                     self.release(owner);
-                    return Err(error);
+                    return Err(name_holder(error, mapping));
                 }
             }
         }
@@ -222,7 +223,9 @@ impl PortTable {
             .map_err(|source| {
                 let host_text = host.to_string();
                 match source {
-                    Errno::ADDRINUSE => NetworkError::PortBusy { host: host_text, port, protocol, source },
+                    Errno::ADDRINUSE => {
+                        NetworkError::PortBusy { host: host_text, port, protocol, holder: None, source }
+                    }
                     Errno::ADDRNOTAVAIL => NetworkError::HostAddress { address: host, source },
                     _ => NetworkError::PortReserve { host: host_text, port, protocol, source },
                 }
@@ -232,6 +235,18 @@ impl PortTable {
     fn claim(&mut self, protocol: Protocol, port: u16, host: IpAddr, owner: &str, socket: Option<Holder>) {
         let claim = Claim { host, owner: owner.to_owned(), _socket: socket };
         self.claims.entry((protocol, port)).or_default().push(claim);
+    }
+}
+
+/// Finds out who has the port: not earlier than here, because looking for a free one meets many that are taken.
+fn name_holder(error: NetworkError, asked: &PortMapping) -> NetworkError {
+    match error {
+        NetworkError::PortBusy { host, port, protocol, source, .. } => {
+            let address = asked.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            let holder = port_holder::find(protocol, address, port);
+            NetworkError::PortBusy { host, port, protocol, holder, source }
+        }
+        other => other,
     }
 }
 
@@ -343,10 +358,9 @@ mod tests {
             let mut table = PortTable::default();
             let asked = [mapping(protocol, Some("127.0.0.1"), 0), mapping(protocol, Some("127.0.0.1"), port)];
             let refused = table.reserve("a", &asked, false).unwrap_err();
-            assert_eq!(
-                refused.to_string(),
-                format!("port {port}/{protocol} on 127.0.0.1 is in use by another process of the host")
-            );
+            let text = refused.to_string();
+            assert!(text.starts_with(&format!("port {port}/{protocol} on 127.0.0.1 is in use by ")), "{text}");
+            assert!(text.ends_with(&format!("(pid {})", std::process::id())), "{text}");
             assert!(table.claims.is_empty());
         }
     }

@@ -89,6 +89,7 @@ fn a_port_of_a_process_of_the_host_is_refused() {
         let refused = network.attach("a", &[port], None).unwrap_err();
         assert!(matches!(refused, NetworkError::PortBusy { .. }), "{refused}");
         assert!(refused.to_string().starts_with(&format!("port 8080/{protocol} on ")), "{refused}");
+        assert!(refused.to_string().ends_with(&format!("(pid {})", std::process::id())), "{refused}");
         assert_eq!(refused.class(), ErrorClass::AlreadyExists);
     }
     Container::attach(&network, "a", &[tcp(Some(HOST), 8080, 80)]);
