@@ -1,0 +1,91 @@
+//! The verb `delete`: what is left of a task whose shim is dead is killed and removed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use berth_cgroup::{Cgroup, CgroupError, Layout};
+use berth_proto::instant;
+use berth_proto::protobuf::Message;
+use berth_proto::task::DeleteResponse;
+use berth_types::{Signal, Timestamp};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::record::Record;
+use crate::{Invocation, ShimError, socket};
+
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// 128 + SIGKILL: the status of a task nobody collected.
+const KILLED: u32 = 137;
+
+pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
+    let bundle = PathBuf::from(invocation.bundle.as_deref().unwrap_or("."));
+    let record = Record::load(&bundle).map_err(|source| ShimError::File {
+        what: "read the task's record in",
+        path: bundle.clone(),
+        source,
+    })?;
+    let mut pid = 0;
+    if let Some(record) = record {
+        pid = record.pid;
+        kill_init(&record)?;
+        remove_cgroup(&record.cgroup)?;
+    }
+    remove_socket(invocation, &bundle)?;
+    let response = DeleteResponse {
+        pid,
+        exit_status: KILLED,
+        exited_at: instant::into_wire(Timestamp::now()),
+        ..Default::default()
+    };
+    Ok(response.write_to_bytes().unwrap_or_default())
+}
+
+/// By pidfd opened before its identity is checked: what is signalled is what was checked.
+fn kill_init(record: &Record) -> Result<(), ShimError> {
+    let Some(pid) = i32::try_from(record.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    if !record.is_alive() {
+        return Ok(());
+    }
+    match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(errno) => return Err(ShimError::Process { what: "kill the task's init", source: errno.into() }),
+    }
+    let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];
+    match rustix::event::poll(&mut poll, Some(&END_TIMEOUT)) {
+        Ok(0) => Err(ShimError::Unkillable { pid: record.pid }),
+        Ok(_) => Ok(()),
+        Err(errno) => Err(ShimError::Process { what: "wait for the task's init", source: errno.into() }),
+    }
+}
+
+fn remove_cgroup(path: &str) -> Result<(), ShimError> {
+    let failed = |what| move |source| ShimError::Cleanup { what, source: Box::new(source) };
+    let layout = Layout::detect().map_err(failed("find the cgroup of"))?;
+    let group = match Cgroup::open(&layout, path) {
+        Err(CgroupError::NotFound { .. }) => return Ok(()),
+        other => other.map_err(failed("open the cgroup of"))?,
+    };
+    group.kill_all(Signal::KILL, KILL_TIMEOUT).map_err(failed("kill"))?;
+    group.delete(KILL_TIMEOUT).map_err(failed("remove the cgroup of"))
+}
+
+fn remove_socket(invocation: &Invocation, bundle: &Path) -> Result<(), ShimError> {
+    let path = socket::path_for(
+        invocation.environment.socket_dir.as_deref(),
+        &invocation.namespace,
+        &invocation.id,
+        &invocation.grpc_address,
+    );
+    for path in [path, bundle.join(berth_proto::attach::SOCKET_NAME)] {
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ShimError::File { what: "remove", path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! All standard I/O of one process, from the request that names it to the last byte delivered.
+//!
+//! Order of calls: `open` (Create or Exec: attaching works from here on) → `streams` → the process is made → `connect` →
+//! the process ends → `settle`. A process that never comes to be is given up with `settle` too.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use berth_proto::attach::Options;
+use berth_runtime::Stdio;
+use berth_types::{Classify, ErrorClass};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::termios::Winsize;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::client::{self, InputSide};
+use super::detach_keys::DetachKeys;
+use super::hub::Hub;
+use super::json_file::JsonFile;
+use super::outlet::{self, Manner, OpenOutlets, Outlet};
+use super::stdin::Stdin;
+use super::uri::{Input, IoRequest, Output};
+use super::{Stream, copier, set_nonblocking, watch as register};
+
+/// How long output may go on after the process ended, when children of it still hold the streams (an exec's).
+const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IoError {
+    #[error("cannot open {what} {}", .path.display())]
+    Open { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot set up {what}")]
+    Setup { what: &'static str, source: io::Error },
+    #[error("the process has no terminal")]
+    NoTerminal,
+    #[error("the process reads no standard input")]
+    NoInput,
+    #[error("cannot take the client's stream")]
+    Client { source: io::Error },
+}
+
+impl Classify for IoError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
+            Self::NoTerminal | Self::NoInput => ErrorClass::FailedPrecondition,
+            Self::Client { .. } => ErrorClass::InvalidArgument,
+            Self::Open { .. } | Self::Setup { .. } => ErrorClass::Internal,
+        }
+    }
+}
+
+/// Our ends of a process's streams while the process is being made.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ProcessIo {
+    request: IoRequest,
+    hub: Arc<Hub>,
+    stdin: Arc<Stdin>,
+    state: Mutex<State>,
+    /// Turns true when the process has ended.
+    ended: watch::Sender<bool>,
+    /// Turns true when the copiers shall read what is there and end.
+    stop: watch::Sender<bool>,
+    open: Arc<OpenOutlets>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    terminal: Option<Arc<AsyncFd<OwnedFd>>>,
+    /// Asked for before there was a terminal.
+    size: Option<(u16, u16)>,
+    copiers: Vec<JoinHandle<()>>,
+    /// Writing end of a FIFO we read from: as long as we hold it, the FIFO has no end. CloseIO drops it.
+    input_keeper: Option<OwnedFd>,
+}
+
+impl ProcessIo {
+    /// Opens log files and FIFOs; a client may attach as soon as this returns.
+    pub(crate) fn open(request: IoRequest, open: &Arc<OpenOutlets>) -> Result<Arc<Self>, IoError> {
+        let this = Arc::new(Self {
+            hub: Arc::default(),
+            stdin: Stdin::new(),
+            state: Mutex::default(),
+            ended: watch::Sender::new(false),
+            stop: watch::Sender::new(false),
+            open: Arc::clone(open),
+            request,
+        });
+        if let Some(target) = this.request.log() {
+            let what = |source| IoError::Open { what: "log", path: target.path.clone(), source };
+            let logged = [&this.request.stdout, &this.request.stderr].map(|output| matches!(output, Output::Log(_)));
+            this.hub.set_log(JsonFile::open(target.clone()).map_err(what)?, logged);
+        }
+        for (stream, output) in [(Stream::Stdout, &this.request.stdout), (Stream::Stderr, &this.request.stderr)] {
+            match output {
+                Output::Fifo(path) => this.open_output(stream, path)?,
+                Output::File(path) => this.append_to(stream, path)?,
+                Output::Null | Output::Attach | Output::Log(_) => {}
+            }
+        }
+        Ok(this)
+    }
+
+    fn open_output(&self, stream: Stream, path: &Path) -> Result<(), IoError> {
+        let failed = |source| IoError::Open { what: "FIFO", path: path.to_owned(), source };
+        let is_fifo = std::fs::metadata(path).map_err(failed)?.file_type().is_fifo();
+        if !is_fifo {
+            return self.append_to(stream, path);
+        }
+        // Reading too: the open does not wait for a reader, and a reader that comes and goes does not break the pipe.
+        let fd = rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| failed(errno.into()))?;
+        let fd = register(fd, Interest::READABLE | Interest::WRITABLE).map_err(failed)?;
+        let manner =
+            Manner { stdout: stream == Stream::Stdout, stderr: stream == Stream::Stderr, framed: false, patient: true };
+        self.hub.add(Outlet::new(fd, manner, &self.open));
+        Ok(())
+    }
+
+    fn append_to(&self, stream: Stream, path: &Path) -> Result<(), IoError> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .open(path)
+            .map_err(|source| IoError::Open { what: "output file", path: path.to_owned(), source })?;
+        self.hub.add_file(stream, file);
+        Ok(())
+    }
+
+    /// What the runtime gives the process, and our ends of it.
+    pub(crate) fn streams(&self, spec_size: Option<(u16, u16)>) -> Result<(Stdio, Streams), IoError> {
+        if self.request.terminal {
+            let (rows, columns) = self.lock().size.or(spec_size).unwrap_or_default();
+            return Ok((Stdio::Terminal { rows, columns }, Streams::default()));
+        }
+        let failed = |errno: rustix::io::Errno| IoError::Setup { what: "pipes", source: errno.into() };
+        let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed);
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed);
+        let mut ours = Streams::default();
+        let stdin = if self.request.stdin == Input::Null {
+            null()?
+        } else {
+            let (reader, writer) = pipe()?;
+            ours.stdin = Some(writer);
+            reader
+        };
+        let output = |request: &Output, our_end: &mut Option<OwnedFd>| {
+            if *request == Output::Null {
+                return null();
+            }
+            let (reader, writer) = pipe()?;
+            *our_end = Some(reader);
+            Ok(writer)
+        };
+        let stdout = output(&self.request.stdout, &mut ours.stdout)?;
+        let stderr = output(&self.request.stderr, &mut ours.stderr)?;
+        Ok((Stdio::Fds { stdin, stdout, stderr }, ours))
+    }
+
+    /// The process exists: its output is read from now on.
+    pub(crate) fn connect(&self, ours: Streams, console: Option<OwnedFd>) -> Result<(), IoError> {
+        let failed = |source| IoError::Setup { what: "standard streams", source };
+        if let Some(console) = console {
+            set_nonblocking(&console).map_err(failed)?;
+            let master = Arc::new(register(console, Interest::READABLE | Interest::WRITABLE).map_err(failed)?);
+            self.copy(&master, Stream::Stdout);
+            self.stdin.connect((self.request.stdin != Input::Null).then(|| Arc::clone(&master)));
+            self.lock().terminal = Some(master);
+            return self.follow_fifo();
+        }
+        for (stream, fd) in [(Stream::Stdout, ours.stdout), (Stream::Stderr, ours.stderr)] {
+            if let Some(fd) = fd {
+                set_nonblocking(&fd).map_err(failed)?;
+                self.copy(&Arc::new(register(fd, Interest::READABLE).map_err(failed)?), stream);
+            }
+        }
+        let stdin = ours.stdin.map(|fd| {
+            set_nonblocking(&fd)?;
+            register(fd, Interest::WRITABLE).map(Arc::new)
+        });
+        self.stdin.connect(stdin.transpose().map_err(failed)?);
+        self.follow_fifo()
+    }
+
+    fn copy(&self, source: &Arc<AsyncFd<OwnedFd>>, stream: Stream) {
+        let job = copier::copy(Arc::clone(source), stream, Arc::clone(&self.hub), self.stop.subscribe());
+        self.lock().copiers.push(tokio::spawn(job));
+    }
+
+    /// Input from another engine's FIFO, which ends when all its writers (we are one until CloseIO) have closed it.
+    fn follow_fifo(&self) -> Result<(), IoError> {
+        let Input::Fifo(path) = &self.request.stdin else { return Ok(()) };
+        let failed = |source| IoError::Open { what: "FIFO", path: path.clone(), source };
+        let open = |direction| {
+            rustix::fs::open(path, direction | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| failed(errno.into()))
+        };
+        let reader = open(OFlags::RDONLY)?;
+        self.lock().input_keeper = Some(open(OFlags::WRONLY)?);
+        let reader = register(reader, Interest::READABLE).map_err(failed)?;
+        let manner = Manner { stdout: false, stderr: false, framed: false, patient: true };
+        let outlet = Outlet::new(reader, manner, &self.open);
+        let side = self.input_side(true, DetachKeys::new(Vec::new()), Vec::new());
+        self.hub.add(Arc::clone(&outlet));
+        tokio::spawn(client::follow(outlet, side));
+        Ok(())
+    }
+
+    fn input_side(&self, once: bool, detach_keys: DetachKeys, early_input: Vec<u8>) -> InputSide {
+        // A terminal has no end of input that we could give it.
+        let once = once && !self.request.terminal;
+        InputSide {
+            stdin: Some(Arc::clone(&self.stdin)),
+            once,
+            detach_keys,
+            early_input,
+            process_ended: self.ended.subscribe(),
+        }
+    }
+
+    /// Lets a client take part: it gets the output from now on, and its input reaches the process.
+    pub(crate) fn attach(&self, options: Options, stream: OwnedFd) -> Result<(), IoError> {
+        if options.stdin && self.request.stdin == Input::Null {
+            return Err(IoError::NoInput);
+        }
+        let fd = outlet::prepare(stream, Interest::READABLE | Interest::WRITABLE)
+            .map_err(|source| IoError::Client { source })?;
+        let manner = Manner {
+            stdout: options.stdout || (options.stderr && self.request.terminal),
+            stderr: options.stderr,
+            framed: !self.request.terminal,
+            patient: false,
+        };
+        let outlet = Outlet::new(fd, manner, &self.open);
+        let keys = if self.request.terminal { options.detach_keys } else { Vec::new() };
+        let once = self.request.stdin == Input::Attach { once: true };
+        let mut side = self.input_side(once && options.stdin, DetachKeys::new(keys), options.early_input);
+        if !options.stdin {
+            side.stdin = None;
+        }
+        self.hub.add(Arc::clone(&outlet));
+        tokio::spawn(client::follow(outlet, side));
+        Ok(())
+    }
+
+    /// Sets the terminal's size, or remembers it until there is a terminal.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) -> Result<(), IoError> {
+        if !self.request.terminal {
+            return Err(IoError::NoTerminal);
+        }
+        let mut state = self.lock();
+        state.size = Some((rows, columns));
+        let Some(master) = &state.terminal else { return Ok(()) };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(master.get_ref(), size)
+            .map_err(|errno| IoError::Setup { what: "the terminal's size", source: errno.into() })
+    }
+
+    pub(crate) fn close_stdin(&self) {
+        match self.lock().input_keeper.take() {
+            // The FIFO's other writers may still have something to say; its end closes the input.
+            Some(keeper) => drop(keeper),
+            None if self.request.terminal => {}
+            None => self.stdin.close(),
+        }
+    }
+
+    /// The process has ended: delivers what it still wrote, ends the log, closes clients once they have everything.
+    pub(crate) async fn settle(&self) {
+        self.ended.send_replace(true);
+        self.stdin.abandon();
+        let mut copiers = std::mem::take(&mut self.lock().copiers);
+        let all = async {
+            for copier in &mut copiers {
+                copier.await.ok();
+            }
+        };
+        if tokio::time::timeout(OUTPUT_AFTER_EXIT, all).await.is_err() {
+            self.stop.send_replace(true);
+            for copier in copiers {
+                if !copier.is_finished() {
+                    copier.await.ok();
+                }
+            }
+        }
+        let mut state = std::mem::take(&mut *self.lock());
+        state.terminal = None;
+        self.hub.finish();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Collecting exit statuses: one job per child, woken by its pidfd, so no status can be lost between signals.
+//!
+//! The shim is no child subreaper: orphans of a container with a pid namespace of its own are reaped by its init, those of
+//! other containers by the host's.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use berth_types::Timestamp;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tokio::io::Interest;
+
+use crate::log;
+use crate::process::Exit;
+
+/// Waits for a child of ours. `Err` only when the descriptor cannot be watched.
+pub(crate) fn follow(pidfd: &OwnedFd) -> io::Result<impl Future<Output = Exit> + Send + use<>> {
+    let watched = crate::io::watch(pidfd.try_clone()?, Interest::READABLE)?;
+    Ok(async move {
+        loop {
+            match watched.readable().await {
+                Ok(mut guard) => guard.clear_ready(),
+                Err(error) => log::error(&format!("cannot watch a process: {error}")),
+            }
+            if let Some(exit) = collect(&watched) {
+                return exit;
+            }
+        }
+    })
+}
+
+fn collect(watched: &tokio::io::unix::AsyncFd<OwnedFd>) -> Option<Exit> {
+    let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(watched.get_ref()));
+    let at = Timestamp::now();
+    match rustix::io::retry_on_intr(|| waitid(id.clone(), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)) {
+        Ok(None) => None,
+        Ok(Some(status)) => {
+            const KILLED: u32 = 128;
+            let code = status.exit_status().map(|code| code.cast_unsigned());
+            let signal = status.terminating_signal().map(|signal| KILLED + signal.cast_unsigned());
+            Some(Exit { code: code.or(signal).unwrap_or(255), at })
+        }
+        Err(errno) => {
+            // Somebody else collected it, which nobody should: the end is certain, the status is lost.
+            log::error(&format!("exit status of a process is lost: {errno}"));
+            Some(Exit { code: 255, at })
+        }
+    }
+}

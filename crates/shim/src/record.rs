@@ -1,0 +1,80 @@
+//! `<bundle>/task.json` (version 1): what `delete` needs to clean up after a shim that died. Written at create, never read by
+//! the shim itself.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+const FILE: &str = "task.json";
+const VERSION: u32 = 1;
+const BYTES_MAX: u64 = 64 * 1024;
+
+#[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    /// Init on the host, and when it began (clock ticks since boot): together they name one process.
+    pub(crate) pid: u32,
+    pub(crate) start_ticks: u64,
+    pub(crate) cgroup: String,
+}
+
+impl Record {
+    pub(crate) fn new(pid: u32, cgroup: &str) -> Self {
+        Self { version: VERSION, pid, start_ticks: start_ticks(pid).unwrap_or_default(), cgroup: cgroup.to_owned() }
+    }
+
+    pub(crate) fn store(&self, bundle: &Path) -> io::Result<()> {
+        std::fs::write(bundle.join(FILE), serde_json::to_vec(self)?)
+    }
+
+    /// `None` when the shim died before create.
+    pub(crate) fn load(bundle: &Path) -> io::Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        match std::fs::File::open(bundle.join(FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?.take(BYTES_MAX).read_to_end(&mut bytes)?,
+        };
+        let record: Self = serde_json::from_slice(&bytes)?;
+        if record.version != VERSION {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Some(record))
+    }
+
+    /// Whether the process it names still exists.
+    pub(crate) fn is_alive(&self) -> bool {
+        start_ticks(self.pid) == Some(self.start_ticks)
+    }
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the name in field 2 may hold anything, but not after its last parenthesis.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Record::load(dir.path()).unwrap(), None);
+        let record = Record::new(std::process::id(), "/x");
+        record.store(dir.path()).unwrap();
+        assert_eq!(Record::load(dir.path()).unwrap().unwrap(), record);
+        assert!(record.is_alive());
+        assert!(!Record { start_ticks: 1, ..record }.is_alive());
+    }
+
+    /// The bytes that version 1 wrote.
+    #[test]
+    fn reads_version_1() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), r#"{"version":1,"pid":7,"start_ticks":9,"cgroup":"/a"}"#).unwrap();
+        let record = Record::load(dir.path()).unwrap().unwrap();
+        assert_eq!((record.pid, record.start_ticks, record.cgroup.as_str()), (7, 9, "/a"));
+        std::fs::write(dir.path().join(FILE), r#"{"version":2,"pid":7,"start_ticks":9,"cgroup":"/a"}"#).unwrap();
+        assert!(Record::load(dir.path()).is_err());
+    }
+}

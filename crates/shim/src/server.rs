@@ -1,0 +1,150 @@
+//! The life of a shim as a process: bind, fork, serve, deliver what is owed, end.
+
+use std::io;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_proto::attach::SOCKET_NAME;
+use berth_proto::task::Task;
+use berth_proto::ttrpc::r#async::Server as RpcServer;
+use berth_proto::ttrpc::r#async::transport::Listener;
+use berth_sys::shim_process::{Fork, fork_single_threaded};
+use futures_util::stream;
+use tokio::net::UnixListener;
+
+use crate::bootstrap::{self, Form};
+use crate::events::{Publisher, Selection};
+use crate::service::Service;
+use crate::task::Shim;
+use crate::{Invocation, ShimError, Side, daemonize, io as shim_io, log, socket};
+
+/// After a failed accept (descriptors exhausted): the cause must have time to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long an engine that has gone may keep the last events of a shim that ends.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// Turns of the scheduler after which everything that could run has run: the answer to Shutdown is written.
+const LAST_TURNS: usize = 64;
+
+/// A shim that has a socket and is to be served.
+#[derive(Debug)]
+pub struct Server {
+    listener: StdListener,
+    socket: PathBuf,
+    bundle: PathBuf,
+    id: String,
+    namespace: String,
+    events_address: Option<String>,
+    selection: Selection,
+}
+
+pub(crate) fn start(invocation: &Invocation) -> Result<Side, ShimError> {
+    let params = bootstrap::read_params(invocation, io::stdin())?;
+    let environment = &invocation.environment;
+    let socket_dir = params.socket_dir.as_deref().or(environment.socket_dir.as_deref());
+    let path = socket::path_for(socket_dir, &invocation.namespace, &invocation.id, &invocation.grpc_address);
+    let bundle = PathBuf::from(invocation.bundle.as_deref().unwrap_or("."));
+    let listener = socket::listen(&path)?;
+    let text = path.to_string_lossy();
+    let answer = bootstrap::answer(bootstrap::form(&params, environment.shim_version_max.as_deref()), &text);
+    write_file(&bundle, "address", &bootstrap::answer(Form::Address, &text))?;
+    let fork = fork_single_threaded().map_err(|e| ShimError::Process { what: "fork", source: e.into() })?;
+    match fork {
+        Fork::Parent { child } => {
+            write_file(&bundle, "shim.pid", child.as_raw_nonzero().to_string().as_bytes())?;
+            Ok(Side::Parent(answer))
+        }
+        Fork::Child => {
+            daemonize::detach(&bundle)?;
+            Ok(Side::Child(Server {
+                listener,
+                socket: path,
+                bundle,
+                id: invocation.id.clone(),
+                namespace: invocation.namespace.clone(),
+                events_address: params.events_address.or_else(|| environment.events_address.clone()),
+                selection: match environment.events.as_deref() {
+                    Some("oom") => Selection::OutOfMemory,
+                    _ => Selection::All,
+                },
+            }))
+        }
+    }
+}
+
+impl Server {
+    /// Serves until Shutdown, in this thread.
+    ///
+    /// # Errors
+    /// When it cannot begin to; what fails later is answered to the caller it concerns.
+    pub fn serve(self) -> Result<(), ShimError> {
+        let oom_score = daemonize::lower_oom_score();
+        let result = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| ShimError::Process { what: "make the event loop", source })
+            .and_then(|runtime| runtime.block_on(self.run(oom_score)));
+        if let Err(error) = &result {
+            log::error(&berth_types::report(error));
+        }
+        result
+    }
+
+    async fn run(self, oom_score: Option<i32>) -> Result<(), ShimError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| ShimError::File { what, path, source }
+        };
+        let events = Publisher::new(self.events_address, self.namespace, self.selection);
+        let shim = Shim::new(self.id, oom_score, events);
+        let io_path = self.bundle.join(SOCKET_NAME);
+        let io_listener =
+            socket::listen_in(&self.bundle, SOCKET_NAME).and_then(into_async).map_err(failed("bind", &io_path))?;
+        let attacher = Arc::clone(&shim);
+        tokio::spawn(shim_io::serve_attach(
+            io_listener,
+            Arc::new(move |request, stream| attacher.attach(request, stream)),
+        ));
+        let listener = into_async(self.listener).map_err(failed("listen at", &self.socket))?;
+        let task: Arc<dyn Task + Send + Sync> = Arc::new(Service(Arc::clone(&shim)));
+        let mut server =
+            RpcServer::new().add_listener(trusted(listener)).register_service(berth_proto::task::services(&task));
+        let unserved =
+            |e: berth_proto::ttrpc::Error| ShimError::Serve { path: self.socket.clone(), detail: e.to_string() };
+        server.start().await.map_err(unserved)?;
+
+        shim.shutdown_asked().await;
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+        }
+        for path in [&self.socket, &io_path] {
+            // The engine may have removed the bundle already.
+            std::fs::remove_file(path).ok();
+        }
+        tokio::time::timeout(LAST_EVENTS, shim.events.delivered()).await.ok();
+        shim.outlets.none_left().await;
+        Ok(())
+    }
+}
+
+/// Connections of root and of our own user.
+fn trusted(listener: UnixListener) -> Listener {
+    Listener::new(stream::unfold(listener, |listener| async {
+        let accepted = socket::accept_trusted(&listener).await;
+        if accepted.is_err() {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        Some((accepted, listener))
+    }))
+}
+
+fn into_async(listener: StdListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+fn write_file(bundle: &Path, name: &str, content: &[u8]) -> Result<(), ShimError> {
+    let path = bundle.join(name);
+    std::fs::write(&path, content).map_err(|source| ShimError::File { what: "write", path, source })
+}

@@ -1,0 +1,168 @@
+//! The Task service: wire messages in, calls on the task, wire messages out. No rules live here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use berth_proto::instant;
+use berth_proto::protobuf::MessageField;
+use berth_proto::task::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
+    ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
+    StateResponse, StatsRequest, StatsResponse, Status as WireStatus, Task, UpdateTaskRequest, WaitRequest,
+    WaitResponse,
+};
+use berth_proto::ttrpc::{Result, r#async::TtrpcContext};
+
+use crate::error::TaskError;
+use crate::process::{Addresses, Status};
+use crate::task::{CreateRequest, ExecRequest, Shim};
+
+pub(crate) struct Service(pub(crate) Arc<Shim>);
+
+#[async_trait]
+impl Task for Service {
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
+            return Err(TaskError::Unimplemented { what: "restoring from a checkpoint" }.into());
+        }
+        let addresses = Addresses {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let bundle = PathBuf::from(request.bundle);
+        let pid = self.0.create(CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses })?;
+        Ok(CreateTaskResponse { pid, ..Default::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
+        let pid = self.0.start(&request.id, &request.exec_id)?;
+        Ok(StartResponse { pid, ..Default::default() })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
+        let addresses = Addresses {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let process = request.spec.into_option().unwrap_or_default().value;
+        self.0.add_exec(ExecRequest { id: request.id, exec_id: request.exec_id, addresses, process })?;
+        Ok(Empty::default())
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Result<StateResponse> {
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        let is_paused = self.0.is_paused(&request.id)?;
+        let mut response = StateResponse {
+            bundle: self.0.bundle(&request.id)?.display().to_string(),
+            pid: process.pid(),
+            stdin: process.addresses.stdin.clone(),
+            stdout: process.addresses.stdout.clone(),
+            stderr: process.addresses.stderr.clone(),
+            terminal: process.addresses.terminal,
+            id: request.id,
+            exec_id: request.exec_id,
+            ..Default::default()
+        };
+        let status = match process.status() {
+            Status::Added | Status::Created => WireStatus::CREATED,
+            Status::Running if is_paused => WireStatus::PAUSED,
+            Status::Running => WireStatus::RUNNING,
+            Status::Exited(exit) => {
+                response.exit_status = exit.code;
+                response.exited_at = instant::into_wire(exit.at);
+                WireStatus::STOPPED
+            }
+        };
+        response.status = status.into();
+        Ok(response)
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Result<WaitResponse> {
+        let exit = self.0.process(&request.id, &request.exec_id)?.exited().await;
+        Ok(WaitResponse { exit_status: exit.code, exited_at: instant::into_wire(exit.at), ..Default::default() })
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Result<Empty> {
+        self.0.kill(&request.id, &request.exec_id, request.signal, request.all)?;
+        Ok(Empty::default())
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Result<DeleteResponse> {
+        let deleted = self.0.delete(&request.id, &request.exec_id).await?;
+        Ok(DeleteResponse {
+            pid: deleted.pid,
+            exit_status: deleted.exit.code,
+            exited_at: instant::into_wire(deleted.exit.at),
+            ..Default::default()
+        })
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Result<PidsResponse> {
+        let pids = self.0.pids(&request.id)?;
+        let processes = pids.into_iter().map(|pid| ProcessInfo { pid, ..Default::default() }).collect();
+        Ok(PidsResponse { processes, ..Default::default() })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Result<Empty> {
+        self.0.pause(&request.id)?;
+        Ok(Empty::default())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Result<Empty> {
+        self.0.resume(&request.id)?;
+        Ok(Empty::default())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Result<Empty> {
+        Err(TaskError::Unimplemented { what: "checkpointing a task" }.into())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Result<Empty> {
+        let cells =
+            |what, count: u32| u16::try_from(count).map_err(|_| TaskError::Argument { what, value: count.to_string() });
+        let (rows, columns) = (cells("height", request.height)?, cells("width", request.width)?);
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        process.io.resize(rows, columns).map_err(TaskError::from)?;
+        Ok(Empty::default())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> Result<Empty> {
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        if request.stdin {
+            process.io.close_stdin();
+        }
+        Ok(Empty::default())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Result<Empty> {
+        self.0.update(&request.id, &request.resources.value)?;
+        Ok(Empty::default())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {
+        let stats = self.0.stats(&request.id)?;
+        Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
+        // A shim that has no task yet answers too: the caller asks who serves here.
+        let task_pid = self.0.process(&request.id, "").map(|init| init.pid()).unwrap_or_default();
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> Result<Empty> {
+        self.0.shut_down(request.now)?;
+        Ok(Empty::default())
+    }
+}

@@ -1,0 +1,124 @@
+//! The end of processes: statuses are kept until they are deleted, and a task is deleted when its output is delivered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_proto::{events, instant};
+use berth_runtime::Container;
+use berth_types::Signal;
+use tokio::task::JoinHandle;
+
+use super::{Shim, runtime};
+use crate::error::TaskError;
+use crate::process::{Exit, Process, Status};
+use crate::{log, oom};
+
+/// How long the news of an OOM kill may hold up the news of the exit it caused.
+const OOM_NEWS: Duration = Duration::from_millis(500);
+
+/// What is left of a deleted process.
+#[derive(Debug)]
+pub(crate) struct Deleted {
+    pub(crate) pid: u32,
+    pub(crate) exit: Exit,
+}
+
+impl Shim {
+    pub(crate) async fn delete(&self, id: &str, exec_id: &str) -> Result<Deleted, TaskError> {
+        let process = self.process(id, exec_id)?;
+        let deleted = match process.status() {
+            Status::Exited(exit) => {
+                process.settled().await;
+                Deleted { pid: process.pid(), exit }
+            }
+            Status::Added => {
+                process.io.settle().await;
+                Deleted { pid: 0, exit: Exit { code: 0, at: berth_types::Timestamp::now() } }
+            }
+            other => return Err(TaskError::State { operation: "delete", state: other.name() }),
+        };
+        if exec_id.is_empty() {
+            self.delete_task(id)?;
+        } else {
+            self.with(id, |task| Ok(task.execs.remove(exec_id)))?;
+        }
+        self.events.deleted(&events::TaskDelete {
+            container_id: id.to_owned(),
+            id: if exec_id.is_empty() { id.to_owned() } else { exec_id.to_owned() },
+            pid: deleted.pid,
+            exit_status: deleted.exit.code,
+            exited_at: instant::into_wire(deleted.exit.at),
+            ..Default::default()
+        });
+        Ok(deleted)
+    }
+
+    fn delete_task(&self, id: &str) -> Result<(), TaskError> {
+        let mut slot = self.lock();
+        let Some(task) = slot.take() else { return Err(TaskError::NoTask { id: id.to_owned() }) };
+        drop(slot);
+        if let Some(watch) = task.oom_watch {
+            watch.abort();
+        }
+        task.container.delete().map_err(|source| runtime("delete", source))
+    }
+
+    /// The job of init's end.
+    pub(super) async fn init_ends(self: Arc<Self>, init: Arc<Process>, exited: impl Future<Output = Exit> + Send) {
+        let exit = exited.await;
+        if let Some(task) = &*self.lock()
+            && task.shares_pid_ns
+            && let Err(error) = task.container.kill_all(Signal::KILL)
+        {
+            log::warn(&format!("processes outlive their container's init: {}", berth_types::report(&error)));
+        }
+        // Whoever learns of the exit shall know by then whether it was for lack of memory.
+        tokio::time::timeout(OOM_NEWS, self.events.delivered()).await.ok();
+        self.ended(&init, exit).await;
+    }
+
+    /// The job of an added process's end.
+    pub(super) async fn exec_ends(self: Arc<Self>, process: Arc<Process>, exited: impl Future<Output = Exit> + Send) {
+        let exit = exited.await;
+        self.ended(&process, exit).await;
+    }
+
+    async fn ended(&self, process: &Arc<Process>, exit: Exit) {
+        process.set_exited(exit);
+        self.events.exited(&events::TaskExit {
+            container_id: self.id.clone(),
+            id: if process.exec_id.is_empty() { self.id.clone() } else { process.exec_id.clone() },
+            pid: process.pid(),
+            exit_status: exit.code,
+            exited_at: instant::into_wire(exit.at),
+            ..Default::default()
+        });
+        process.io.settle().await;
+        process.set_settled();
+    }
+
+    /// `None` on a host without a memory controller: there is nothing to report then.
+    pub(super) fn watch_memory(self: &Arc<Self>, container: &Container) -> Option<JoinHandle<()>> {
+        let descriptor = match container.cgroup().oom_watch() {
+            Ok(descriptor) => descriptor,
+            Err(error) => {
+                log::warn(&format!("cannot watch for lack of memory: {}", berth_types::report(&error)));
+                return None;
+            }
+        };
+        let (counter, reporter) = (Arc::clone(self), Arc::clone(self));
+        let kills = move || {
+            counter
+                .with(&counter.id, |task| {
+                    task.container.cgroup().oom_kills().map_err(|source| TaskError::Cgroup { source })
+                })
+                .ok()
+        };
+        let report = move |_| reporter.events.out_of_memory(reporter.id.clone());
+        Some(tokio::spawn(async move {
+            if let Err(error) = oom::follow(descriptor, kills, report).await {
+                log::warn(&format!("cannot watch for lack of memory any more: {error}"));
+            }
+        }))
+    }
+}

@@ -1,0 +1,41 @@
+//! Exec: a process is added to a running task; it gets its kernel process by Start. Clients may attach in between.
+
+use std::sync::Arc;
+
+use berth_oci::runtime;
+use berth_types::ExecId;
+
+use super::Shim;
+use super::create::open_io;
+use crate::error::TaskError;
+use crate::process::{Addresses, Process};
+
+#[derive(Debug)]
+pub(crate) struct ExecRequest {
+    pub(crate) id: String,
+    pub(crate) exec_id: String,
+    pub(crate) addresses: Addresses,
+    /// JSON of the runtime-spec's `Process`.
+    pub(crate) process: Vec<u8>,
+}
+
+impl Shim {
+    pub(crate) fn add_exec(&self, request: ExecRequest) -> Result<(), TaskError> {
+        let ExecRequest { id, exec_id, addresses, process } = request;
+        let checked: ExecId = exec_id.parse().map_err(|source| TaskError::Id { id: exec_id.clone(), source })?;
+        let plan: runtime::Process =
+            serde_json::from_slice(&process).map_err(|source| TaskError::Document { what: "the process", source })?;
+        self.with(&id, |task| {
+            task.expect_running("add a process", false)?;
+            if task.execs.contains_key(checked.as_str()) {
+                return Err(TaskError::ProcessExists { id: id.clone(), exec_id: exec_id.clone() });
+            }
+            let io = open_io(&addresses, self)?;
+            let process = Process::new(exec_id.clone(), addresses, io, Some(plan));
+            task.execs.insert(exec_id.clone(), Arc::clone(&process));
+            Ok(())
+        })?;
+        self.events.exec_added(id, exec_id);
+        Ok(())
+    }
+}

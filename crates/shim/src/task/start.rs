@@ -1,0 +1,102 @@
+//! Start: init execs the user's program, or an exec gets its process.
+
+use std::sync::Arc;
+
+use berth_types::{ErrorClass, Timestamp};
+
+use super::create::size_of;
+use super::trace::now_ns;
+use super::{Shim, Task, exec_or};
+use crate::error::TaskError;
+use crate::process::{Exit, Process, Status};
+use crate::reaper;
+
+impl Shim {
+    /// Returns the process's pid on the host.
+    pub(crate) fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, TaskError> {
+        let begun = now_ns();
+        let pid = self.with(id, |task| {
+            let process = task.process(id, exec_id)?;
+            if exec_id.is_empty() { task.start_init(id, begun) } else { self.start_exec(task, &process, begun) }
+        })?;
+        if exec_id.is_empty() {
+            self.events.started(id.to_owned(), pid);
+        } else {
+            self.events.exec_started(id.to_owned(), exec_id.to_owned(), pid);
+        }
+        Ok(pid)
+    }
+
+    fn start_exec(self: &Arc<Self>, task: &mut Task, process: &Arc<Process>, begun: u64) -> Result<u32, TaskError> {
+        task.expect_running("start a process", false)?;
+        let Some(mut plan) = process.take_plan() else {
+            return Err(TaskError::State { operation: "start the process", state: process.status().name() });
+        };
+        if plan.oom_score_adj().is_none() {
+            plan.set_oom_score_adj(task.oom_score.or(self.oom_score));
+        }
+        let made = task.make_exec(process, &plan);
+        task.trace.finish("task.exec", &process.exec_id, begun, &task.bundle);
+        let pidfd = match made {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                give_up(process, &error);
+                return Err(error);
+            }
+        };
+        let pid = process.pid();
+        let exited = reaper::follow(&pidfd).map_err(|source| TaskError::Watch { pid, source })?;
+        tokio::spawn(Arc::clone(self).exec_ends(Arc::clone(process), exited));
+        Ok(pid)
+    }
+}
+
+impl Task {
+    fn start_init(&mut self, id: &str, begun: u64) -> Result<u32, TaskError> {
+        match self.init.status() {
+            Status::Created => {}
+            other => return Err(TaskError::State { operation: "start", state: other.name() }),
+        }
+        let started = self.container.start(&mut self.trace.spans);
+        self.trace.finish("task.start", id, begun, &self.bundle);
+        started.map_err(|source| exec_or("start", source))?;
+        self.init.set_running();
+        Ok(self.init.pid())
+    }
+
+    fn make_exec(
+        &mut self,
+        process: &Arc<Process>,
+        plan: &berth_oci::runtime::Process,
+    ) -> Result<Arc<std::os::fd::OwnedFd>, TaskError> {
+        let (stdio, streams) = process.io.streams(size_of(plan.console_size()))?;
+        let live = self
+            .container
+            .exec(plan, stdio, &mut self.trace.spans)
+            .map_err(|source| exec_or("start a process in", source))?;
+        let pidfd = Arc::new(live.pidfd);
+        process.set_live(live.pid, Arc::clone(&pidfd), Status::Running);
+        // A process whose streams cannot be set up would run unseen.
+        if let Err(error) = process.io.connect(streams, live.console) {
+            process.signal("", berth_types::Signal::KILL.number())?;
+            return Err(error.into());
+        }
+        Ok(pidfd)
+    }
+}
+
+/// It never ran: whoever waits for it or is attached to it learns so.
+fn give_up(process: &Arc<Process>, error: &TaskError) {
+    const NOT_FOUND: u32 = 127;
+    const NOT_EXECUTABLE: u32 = 126;
+    let code = match error {
+        TaskError::Exec { class: ErrorClass::NotFound, .. } => NOT_FOUND,
+        _ => NOT_EXECUTABLE,
+    };
+    process.set_exited(Exit { code, at: Timestamp::now() });
+    let process = Arc::clone(process);
+    tokio::spawn(async move {
+        process.io.settle().await;
+        process.set_settled();
+    });
+}

@@ -1,0 +1,362 @@
+//! The real shim binary with real containers, driven over its sockets as the daemon drives it. Needs root.
+
+mod support;
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+
+use berth_shim_client::{AttachOptions, IoUris, ShimClient, TaskState};
+use berth_types::{Classify, ErrorClass, ExecId, Signal};
+use rustix::process::{PidfdFlags, Signal as RawSignal};
+use support::{
+    Fixture, attach, attach_with, demultiplex, into_async, process, read_all, read_until, run, text, until,
+};
+
+fn exec_io() -> IoUris {
+    IoUris { stdout: "attach://".to_owned(), stderr: "attach://".to_owned(), ..IoUris::default() }
+}
+
+/// S-153, S-154: Create makes the container up to its waiting init, Start lets it run; the status is kept until Delete.
+#[test]
+fn s153_s154_create_start_wait_delete() {
+    run(async {
+        let mut fixture = Fixture::new("life").sh("echo out; echo err >&2; exit 7");
+        let log = fixture.log();
+        let shim = fixture.start_shim().await;
+        assert_eq!(shim.state(None).await.unwrap_err().class(), ErrorClass::NotFound);
+        let pid = fixture.create(&shim).await;
+        let state = shim.state(None).await.unwrap();
+        assert_eq!((state.state, state.pid, state.exit), (TaskState::Created, pid, None));
+        assert_eq!(shim.pids().await.unwrap(), [pid]);
+        let client = attach(&shim, None, false).await;
+        assert_eq!(shim.start_process(None).await.unwrap(), pid);
+        let exit = shim.wait(None).await.unwrap();
+        assert_eq!(exit.code, 7);
+        let state = shim.state(None).await.unwrap();
+        assert_eq!((state.state, state.exit), (TaskState::Stopped, Some(exit)));
+        assert_eq!(demultiplex(&read_all(client).await).map(|bytes| text(&bytes)), ["out\n", "err\n"]);
+        assert_eq!(shim.start_process(None).await.unwrap_err().class(), ErrorClass::FailedPrecondition);
+        assert_eq!(shim.kill(None, Signal::KILL, false).await.unwrap_err().class(), ErrorClass::NotFound);
+        assert_eq!(fixture.finish(shim).await, 7);
+        let logged = std::fs::read_to_string(log).unwrap();
+        assert_eq!(logged.lines().count(), 2);
+    });
+}
+
+/// S-131, S-132: the shim is nobody's child, outlives its client, and keeps the status of a container that ended meanwhile.
+#[test]
+fn s131_s132_outlives_its_client() {
+    run(async {
+        let fixture = Fixture::new("outlive").sh("read line </tmp/go; exit 42");
+        std::fs::create_dir_all(fixture.path("pair/upper/tmp")).unwrap();
+        let fifo = fixture.path("pair/upper/tmp/go");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        let shim = fixture.created().await;
+        let pid = shim.start_process(None).await.unwrap();
+        drop(shim);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", fixture.shim_pid().as_raw_nonzero())).unwrap();
+        assert!(!status.contains(&format!("PPid:\t{}\n", std::process::id())), "{status}");
+        std::fs::write(&fifo, "go\n").unwrap();
+        until("init's end", || !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
+        let shim = ShimClient::reconnect(&fixture.bundle()).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 42);
+        assert_eq!(shim.state(None).await.unwrap().exit.unwrap().code, 42);
+        assert_eq!(fixture.finish(shim).await, 42);
+    });
+}
+
+/// S-160, S-161, S-163: an exec goes the same way to the same shim, and joins the container's namespaces and cgroup.
+#[test]
+fn s160_s161_s163_exec() {
+    run(async {
+        let fixture = Fixture::new("exec").sh("sleep 1000");
+        let shim = fixture.created().await;
+        shim.start_process(None).await.unwrap();
+        let id: ExecId = "first".parse().unwrap();
+        let script = "for n in mnt pid ipc uts net cgroup; do \
+            a=$(readlink /proc/1/ns/$n); b=$(readlink /proc/self/ns/$n); [ $a = $b ] || echo $n $a $b; done; \
+            diff /proc/1/cgroup /proc/self/cgroup; echo joined; exit 3";
+        shim.exec(&id, process(&["/bin/sh", "-c", script]).to_string().as_bytes(), &exec_io()).await.unwrap();
+        let again = shim.exec(&id, process(&["/bin/true"]).to_string().as_bytes(), &exec_io()).await.unwrap_err();
+        assert_eq!(again.class(), ErrorClass::AlreadyExists);
+        // Between Exec and Start: no output can be missed.
+        let client = attach(&shim, Some(&id), false).await;
+        let pid = shim.start_process(Some(&id)).await.unwrap();
+        assert_ne!(pid, 0);
+        assert_eq!(shim.wait(Some(&id)).await.unwrap().code, 3);
+        assert_eq!(demultiplex(&read_all(client).await).map(|bytes| text(&bytes)), ["joined\n", ""]);
+        assert_eq!(shim.delete(Some(&id)).await.unwrap().code, 3);
+        assert_eq!(shim.wait(Some(&id)).await.unwrap_err().class(), ErrorClass::NotFound);
+        assert_eq!(shim.delete(None).await.unwrap_err().class(), ErrorClass::FailedPrecondition);
+        assert_eq!(shim.shutdown().await.unwrap_err().class(), ErrorClass::FailedPrecondition);
+        shim.kill(None, Signal::KILL, false).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 137);
+        fixture.finish(shim).await;
+    });
+}
+
+/// Exit codes 127 and 126 of the field can be told from failures of ours, for init and for execs.
+#[test]
+fn programs_that_cannot_be_executed() {
+    run(async {
+        for (program, class) in [("/bin/missing", ErrorClass::NotFound), ("/bin/plain", ErrorClass::PermissionDenied)] {
+            let mut fixture = Fixture::new("noexec");
+            fixture.spec["process"]["args"] = serde_json::json!([program]);
+            let shim = fixture.created().await;
+            let client = attach(&shim, None, false).await;
+            let error = shim.start_process(None).await.unwrap_err();
+            assert!(error.is_exec_failure(), "{error}");
+            assert!(error.to_string().starts_with("exec: ") && error.to_string().contains(program), "{error}");
+            assert_eq!(error.class(), class);
+            shim.wait(None).await.unwrap();
+            assert!(read_all(client).await.is_empty());
+            fixture.finish(shim).await;
+        }
+        let fixture = Fixture::new("noexec2").sh("sleep 1000");
+        let shim = fixture.created().await;
+        shim.start_process(None).await.unwrap();
+        let id: ExecId = "x".parse().unwrap();
+        shim.exec(&id, process(&["missing"]).to_string().as_bytes(), &exec_io()).await.unwrap();
+        let client = attach(&shim, Some(&id), false).await;
+        let error = shim.start_process(Some(&id)).await.unwrap_err();
+        assert!(error.is_exec_failure() && error.class() == ErrorClass::NotFound, "{error}");
+        assert!(read_all(client).await.is_empty());
+        assert_eq!(shim.wait(Some(&id)).await.unwrap().code, 127);
+        shim.delete(Some(&id)).await.unwrap();
+        shim.kill(None, Signal::KILL, true).await.unwrap();
+        shim.wait(None).await.unwrap();
+        fixture.finish(shim).await;
+    });
+}
+
+/// S-134: the process sees exactly the signal, real-time ones included.
+#[test]
+fn s134_signals() {
+    run(async {
+        let fixture = Fixture::new("signals")
+            .sh("trap 'echo usr1' USR1; trap 'echo rt' 40; trap 'echo term; exit 5' TERM; echo ready; while :; do sleep 0.01; done");
+        let shim = fixture.created().await;
+        let client = into_async(attach(&shim, None, false).await);
+        shim.start_process(None).await.unwrap();
+        read_until(&client, "ready").await;
+        for (signal, seen) in [(10, "usr1"), (40, "rt"), (10, "usr1")] {
+            shim.kill(None, Signal::new(signal).unwrap(), false).await.unwrap();
+            let got = read_until(&client, seen).await;
+            assert!(!got.contains("term"), "{got}");
+        }
+        shim.kill(None, Signal::TERM, false).await.unwrap();
+        read_until(&client, "term").await;
+        assert_eq!(shim.wait(None).await.unwrap().code, 5);
+        fixture.finish(shim).await;
+    });
+}
+
+/// S-133: through a real container, 64 MiB each way, logged at the same time.
+#[test]
+fn s133_a_container_gets_and_gives_every_byte() {
+    const MIB: usize = 64;
+    run(async {
+        let mut fixture = Fixture::new("bytes").sh("exec cat");
+        let log = fixture.log();
+        fixture.io.stdin = "attach://?once=1".to_owned();
+        fixture.io.stdout.push_str("?max-size=4000000&max-file=2");
+        fixture.io.stderr.clone_from(&fixture.io.stdout);
+        let shim = fixture.created().await;
+        let client = attach(&shim, None, true).await;
+        shim.start_process(None).await.unwrap();
+        let block: Vec<u8> = (0..1u32 << 18).flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
+        let mut writer = client.try_clone().unwrap();
+        let sent = block.clone();
+        let sender = std::thread::spawn(move || {
+            for _ in 0..MIB {
+                writer.write_all(&sent).unwrap();
+            }
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let receiver = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            std::io::Read::read_to_end(&mut &client, &mut all).unwrap();
+            all
+        });
+        assert_eq!(shim.wait(None).await.unwrap().code, 0);
+        sender.join().unwrap();
+        let [stdout, _] = demultiplex(&receiver.join().unwrap());
+        assert_eq!(stdout.len(), MIB << 20);
+        assert!(stdout.chunks(block.len()).all(|piece| piece == block));
+        fixture.finish(shim).await;
+        assert!(log.exists() && log.with_extension("log.1").exists());
+    });
+}
+
+/// A terminal: its size, its echo, input, and detaching without ending the container.
+#[test]
+fn terminal_resize_and_detach() {
+    run(async {
+        let fixture = Fixture::new("tty").sh("stty size; read a; stty size; echo got $a; read b; exit 9").terminal();
+        let shim = fixture.created().await;
+        shim.resize_pty(None, 24, 80).await.unwrap();
+        let options = AttachOptions {
+            stdin: true,
+            stdout: true,
+            detach_keys: vec![16, 17],
+            ..AttachOptions::default()
+        };
+        let client = into_async(attach_with(&shim, None, &options).await);
+        shim.start_process(None).await.unwrap();
+        read_until(&client, "24 80").await;
+        shim.resize_pty(None, 50, 132).await.unwrap();
+        client.try_write(b"hello\n").unwrap();
+        let seen = read_until(&client, "got hello").await;
+        assert!(seen.contains("50 132"), "{seen}");
+        client.try_write(b"\x10\x11").unwrap();
+        let rest = read_all(client.into_std().unwrap()).await;
+        assert!(rest.is_empty() || text(&rest).trim().is_empty(), "{rest:?}");
+        assert_eq!(shim.state(None).await.unwrap().state, TaskState::Running);
+        let next = into_async(attach_with(&shim, None, &options).await);
+        next.try_write(b"bye\n").unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 9);
+        fixture.finish(shim).await;
+    });
+}
+
+#[test]
+fn pause_and_resume() {
+    run(async {
+        let fixture = Fixture::new("pause").sh("while :; do echo tick; sleep 0.01; done");
+        let shim = fixture.created().await;
+        assert_eq!(shim.pause().await.unwrap_err().class(), ErrorClass::FailedPrecondition);
+        shim.start_process(None).await.unwrap();
+        shim.pause().await.unwrap();
+        assert_eq!(shim.state(None).await.unwrap().state, TaskState::Paused);
+        assert_eq!(shim.pause().await.unwrap_err().class(), ErrorClass::FailedPrecondition);
+        shim.resume().await.unwrap();
+        assert_eq!(shim.state(None).await.unwrap().state, TaskState::Running);
+        let client = into_async(attach(&shim, None, false).await);
+        read_until(&client, "tick").await;
+        shim.kill(None, Signal::KILL, false).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 137);
+        fixture.finish(shim).await;
+    });
+}
+
+/// Children of an init that shares the host's pid namespace do not outlive it.
+#[test]
+fn a_shared_pid_namespace_is_emptied_at_the_end() {
+    run(async {
+        let mut fixture = Fixture::new("hostpid").sh("sleep 1000 & sleep 1000 & echo ready; read x </dev/null; exit 4");
+        let namespaces = fixture.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|ns| ns["type"] != "pid");
+        let shim = fixture.created().await;
+        let client = attach(&shim, None, false).await;
+        shim.start_process(None).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 4);
+        assert_eq!(demultiplex(&read_all(client).await)[0], b"ready\n");
+        assert_eq!(shim.pids().await.unwrap(), Vec::<u32>::new());
+        fixture.finish(shim).await;
+    });
+}
+
+/// A shim that is killed leaves its container running; `delete` cleans up after it.
+#[test]
+fn delete_cleans_up_after_a_killed_shim() {
+    run(async {
+        let fixture = Fixture::new("dead").sh("sleep 1000");
+        let shim = fixture.created().await;
+        let pid = shim.start_process(None).await.unwrap();
+        let waiting = shim.clone();
+        let pidfd = rustix::process::pidfd_open(fixture.shim_pid(), PidfdFlags::empty()).unwrap();
+        rustix::process::pidfd_send_signal(&pidfd, RawSignal::KILL).unwrap();
+        assert_eq!(waiting.wait(None).await.unwrap_err().class(), ErrorClass::Unavailable);
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+        let exit = ShimClient::delete_dead(&fixture.options()).await.unwrap();
+        assert_eq!(exit.code, 137);
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        fixture.assert_ended(&pidfd);
+    });
+}
+
+/// As shims do: only Shutdown (or SIGKILL) ends it. What it starts does not inherit that.
+#[test]
+fn survives_signals_that_end_other_processes() {
+    run(async {
+        let fixture = Fixture::new("survive").sh("grep -E 'Sig(Ign|Cgt|Blk)' /proc/self/status");
+        let shim = fixture.created().await;
+        let pidfd = rustix::process::pidfd_open(fixture.shim_pid(), PidfdFlags::empty()).unwrap();
+        for signal in [RawSignal::TERM, RawSignal::INT, RawSignal::HUP, RawSignal::QUIT, RawSignal::PIPE] {
+            rustix::process::pidfd_send_signal(&pidfd, signal).unwrap();
+        }
+        let client = attach(&shim, None, false).await;
+        shim.start_process(None).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 0);
+        let [stdout, _] = demultiplex(&read_all(client).await);
+        let none = "0000000000000000";
+        assert_eq!(text(&stdout), format!("SigBlk:\t{none}\nSigIgn:\t{none}\nSigCgt:\t{none}\n"));
+        fixture.finish(shim).await;
+    });
+}
+
+/// CVE-2020-15257 and its kin: private sockets only, and a second shim for the same task is refused.
+#[test]
+fn sockets_are_private() {
+    run(async {
+        let fixture = Fixture::new("sockets");
+        let shim = fixture.created().await;
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&fixture.path("s")), 0o700);
+        assert_eq!(mode(&fixture.bundle().join("io.sock")), 0o600);
+        for entry in std::fs::read_dir(fixture.path("s")).unwrap() {
+            assert_eq!(mode(&entry.unwrap().path()), 0o600);
+        }
+        let abstract_names = std::fs::read_to_string("/proc/net/unix").unwrap();
+        assert!(!abstract_names.lines().any(|line| line.contains('@') && line.contains(&fixture.id)));
+        let second = ShimClient::start(&fixture.options()).await.unwrap_err();
+        assert!(second.to_string().contains("already listening"), "{second}");
+        shim.kill(None, Signal::KILL, false).await.unwrap();
+        shim.wait(None).await.unwrap();
+        fixture.finish(shim).await;
+    });
+}
+
+/// A create that fails is undone and says which step, object and errno; the shim can be ended.
+#[test]
+fn a_failed_create_leaves_nothing() {
+    run(async {
+        let mut fixture = Fixture::new("badcreate");
+        fixture.spec["mounts"].as_array_mut().unwrap().push(
+            serde_json::json!({"destination": "/mnt", "type": "bind", "source": "/does/not/exist", "options": ["bind"]}),
+        );
+        let shim = fixture.start_shim().await;
+        let error = fixture.try_create(&shim).await.unwrap_err();
+        assert!(error.to_string().contains("/does/not/exist"), "{error}");
+        assert!(!error.is_exec_failure());
+        assert_eq!(shim.state(None).await.unwrap_err().class(), ErrorClass::NotFound);
+        assert_eq!(fixture.cgroups(), Vec::<std::path::PathBuf>::new());
+        let pidfd = rustix::process::pidfd_open(fixture.shim_pid(), PidfdFlags::empty()).unwrap();
+        shim.shutdown().await.unwrap();
+        fixture.assert_ended(&pidfd);
+    });
+}
+
+/// S-150: the spans of all parties in the shim, when asked for.
+#[test]
+fn s150_trace() {
+    run(async {
+        let mut fixture = Fixture::new("trace");
+        fixture.spec["annotations"] = serde_json::json!({"dev.berth.trace": "true"});
+        let shim = fixture.created().await;
+        shim.start_process(None).await.unwrap();
+        shim.wait(None).await.unwrap();
+        let trace = std::fs::read(fixture.bundle().join("trace.json")).unwrap();
+        let spans: Vec<berth_types::Span> = serde_json::from_slice(&trace).unwrap();
+        let own: Vec<&str> = spans
+            .iter()
+            .filter(|span| span.party == berth_types::Party::Shim)
+            .map(|span| span.name.as_str())
+            .collect();
+        assert_eq!(own, ["task.create", "task.start"]);
+        assert!(spans.iter().any(|span| span.party == berth_types::Party::Runtime));
+        fixture.finish(shim).await;
+    });
+}
