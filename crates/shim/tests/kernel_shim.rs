@@ -9,7 +9,7 @@ use berth_shim_client::{AttachOptions, IoUris, ShimClient, TaskState};
 use berth_types::{Classify, ErrorClass, ExecId, Signal};
 use rustix::process::{PidfdFlags, Signal as RawSignal};
 use support::{
-    Fixture, attach, attach_with, demultiplex, into_async, process, read_all, read_until, run, text, until,
+    Fixture, attach, attach_with, demultiplex, into_async, process, read_all, read_until, run, text, until, write,
 };
 
 fn exec_io() -> IoUris {
@@ -47,17 +47,16 @@ fn s153_s154_create_start_wait_delete() {
 #[test]
 fn s131_s132_outlives_its_client() {
     run(async {
-        let fixture = Fixture::new("outlive").sh("read line </tmp/go; exit 42");
-        std::fs::create_dir_all(fixture.path("pair/upper/tmp")).unwrap();
-        let fifo = fixture.path("pair/upper/tmp/go");
-        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        let fixture = Fixture::new("outlive").sh("trap 'exit 42' USR1; echo ready; while :; do sleep 0.01; done");
         let shim = fixture.created().await;
+        let client = into_async(attach(&shim, None, false).await);
         let pid = shim.start_process(None).await.unwrap();
+        read_until(&client, "ready").await;
         drop(shim);
         let status = std::fs::read_to_string(format!("/proc/{}/status", fixture.shim_pid().as_raw_nonzero())).unwrap();
         assert!(!status.contains(&format!("PPid:\t{}\n", std::process::id())), "{status}");
-        std::fs::write(&fifo, "go\n").unwrap();
+        let init = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(init, RawSignal::USR1).unwrap();
         until("init's end", || !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
         let shim = ShimClient::reconnect(&fixture.bundle()).await.unwrap();
         assert_eq!(shim.wait(None).await.unwrap().code, 42);
@@ -196,25 +195,21 @@ fn terminal_resize_and_detach() {
         let fixture = Fixture::new("tty").sh("stty size; read a; stty size; echo got $a; read b; exit 9").terminal();
         let shim = fixture.created().await;
         shim.resize_pty(None, 24, 80).await.unwrap();
-        let options = AttachOptions {
-            stdin: true,
-            stdout: true,
-            detach_keys: vec![16, 17],
-            ..AttachOptions::default()
-        };
+        let options =
+            AttachOptions { stdin: true, stdout: true, detach_keys: vec![16, 17], ..AttachOptions::default() };
         let client = into_async(attach_with(&shim, None, &options).await);
         shim.start_process(None).await.unwrap();
         read_until(&client, "24 80").await;
         shim.resize_pty(None, 50, 132).await.unwrap();
-        client.try_write(b"hello\n").unwrap();
+        write(&client, b"hello\n").await;
         let seen = read_until(&client, "got hello").await;
         assert!(seen.contains("50 132"), "{seen}");
-        client.try_write(b"\x10\x11").unwrap();
+        write(&client, b"\x10\x11").await;
         let rest = read_all(client.into_std().unwrap()).await;
         assert!(rest.is_empty() || text(&rest).trim().is_empty(), "{rest:?}");
         assert_eq!(shim.state(None).await.unwrap().state, TaskState::Running);
         let next = into_async(attach_with(&shim, None, &options).await);
-        next.try_write(b"bye\n").unwrap();
+        write(&next, b"bye\n").await;
         assert_eq!(shim.wait(None).await.unwrap().code, 9);
         fixture.finish(shim).await;
     });
@@ -281,7 +276,9 @@ fn delete_cleans_up_after_a_killed_shim() {
 #[test]
 fn survives_signals_that_end_other_processes() {
     run(async {
-        let fixture = Fixture::new("survive").sh("grep -E 'Sig(Ign|Cgt|Blk)' /proc/self/status");
+        let mut fixture = Fixture::new("survive");
+        fixture.spec["process"]["args"] =
+            serde_json::json!(["/bin/grep", "-E", "Sig(Ign|Cgt|Blk)", "/proc/self/status"]);
         let shim = fixture.created().await;
         let pidfd = rustix::process::pidfd_open(fixture.shim_pid(), PidfdFlags::empty()).unwrap();
         for signal in [RawSignal::TERM, RawSignal::INT, RawSignal::HUP, RawSignal::QUIT, RawSignal::PIPE] {
@@ -350,11 +347,8 @@ fn s150_trace() {
         shim.wait(None).await.unwrap();
         let trace = std::fs::read(fixture.bundle().join("trace.json")).unwrap();
         let spans: Vec<berth_types::Span> = serde_json::from_slice(&trace).unwrap();
-        let own: Vec<&str> = spans
-            .iter()
-            .filter(|span| span.party == berth_types::Party::Shim)
-            .map(|span| span.name.as_str())
-            .collect();
+        let own: Vec<&str> =
+            spans.iter().filter(|span| span.party == berth_types::Party::Shim).map(|span| span.name.as_str()).collect();
         assert_eq!(own, ["task.create", "task.start"]);
         assert!(spans.iter().any(|span| span.party == berth_types::Party::Runtime));
         fixture.finish(shim).await;

@@ -181,12 +181,20 @@ pub fn raise_loopback() -> Result<(), Errno> {
 /// # Errors
 /// Never in practice; the kernel's.
 pub fn reset_signals() -> Result<(), Errno> {
-    for number in 1..=64 {
-        if number == libc::SIGKILL || number == libc::SIGSTOP || number == 32 || number == 33 {
-            continue;
+    // The kernel's own sigaction: SIG_DFL, no flags, no restorer, empty mask. By system call, because libc hides the two signals
+    // of its thread library, which a posix_spawn of glibc leaves ignored in what it starts.
+    let default = [0u64; 4];
+    let mask_bytes = size_of::<u64>();
+    for number in (1..=64).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
+        // SAFETY: the action lives across the call and is at least as large as the kernel's struct; the old one is not asked
+        // for; no handler of ours is lost that exec would keep.
+        let done = unsafe {
+            let no_old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), no_old, mask_bytes)
+        };
+        if done != 0 {
+            return Err(last_errno());
         }
-        // SAFETY: SIG_DFL is a valid action for every signal but those two; no handler of ours is lost that exec would keep.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initializes the set it is given.

@@ -14,6 +14,11 @@ pub struct SharedNumbers {
     count: usize,
 }
 
+// SAFETY: it owns its mapping as a `Box<[AtomicU64]>` owns its memory; munmap works from any thread.
+unsafe impl Send for SharedNumbers {}
+// SAFETY: shared references give only atomics, which may be used from any thread.
+unsafe impl Sync for SharedNumbers {}
+
 impl SharedNumbers {
     /// # Errors
     /// `ENOMEM`.

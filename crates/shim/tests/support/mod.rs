@@ -1,6 +1,5 @@
 //! A bundle with a busybox root, a shim started for it as the daemon does, and the picture of what is left behind.
 
-use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,25 +12,25 @@ use rustix::process::{Pid, PidfdFlags};
 use serde_json::{Value, json};
 
 /// Bounds a hang; it decides nothing.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One container with its shim. Dropping it proves that nothing is left.
-pub struct Fixture {
+pub(crate) struct Fixture {
     dir: tempfile::TempDir,
-    pub id: String,
-    pub spec: Value,
-    pub io: IoUris,
-    pub events_address: PathBuf,
+    pub(crate) id: String,
+    pub(crate) spec: Value,
+    pub(crate) io: IoUris,
+    pub(crate) events_address: PathBuf,
     /// `None`: as our daemon starts it (OOM events only).
-    pub binary: PathBuf,
+    pub(crate) binary: PathBuf,
 }
 
-pub fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Runs a test in a mount namespace of its own, with a deadline.
-pub fn run<F: Future<Output = ()>>(test: F) {
+pub(crate) fn run<F: Future<Output = ()>>(test: F) {
     use rustix::mount::MountPropagationFlags;
     berth_sys::namespace::unshare_namespaces(rustix::thread::UnshareFlags::NEWNS).unwrap();
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
@@ -41,7 +40,7 @@ pub fn run<F: Future<Output = ()>>(test: F) {
     assert_eq!(mounts(), before, "the host's mount table never changes");
 }
 
-pub fn peer(path: &str) -> PathBuf {
+pub(crate) fn peer(path: &str) -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers");
     let found = std::env::var_os("BERTH_PEERS").map_or(default, PathBuf::from).join("root").join(path);
     assert!(found.exists(), "{} is missing: run tests/fetch-peers.sh", found.display());
@@ -49,7 +48,7 @@ pub fn peer(path: &str) -> PathBuf {
 }
 
 impl Fixture {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let id = format!("shim-{name}-{}", std::process::id());
         let layer = dir.path().join("layer");
@@ -79,34 +78,34 @@ impl Fixture {
         }
     }
 
-    pub fn sh(mut self, script: &str) -> Self {
+    pub(crate) fn sh(mut self, script: &str) -> Self {
         self.spec["process"]["args"] = json!(["/bin/sh", "-c", script]);
         self
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn bundle(&self) -> PathBuf {
+    pub(crate) fn bundle(&self) -> PathBuf {
         self.path("tasks").join(&self.id)
     }
 
-    pub fn log(&mut self) -> PathBuf {
+    pub(crate) fn log(&mut self) -> PathBuf {
         let path = self.path("x-json.log");
         self.io.stdout = format!("json-file://{}", path.display());
         self.io.stderr = self.io.stdout.clone();
         path
     }
 
-    pub fn terminal(mut self) -> Self {
+    pub(crate) fn terminal(mut self) -> Self {
         self.io.terminal = true;
         self.io.stdin = "attach://?once=1".to_owned();
         self.spec["process"]["terminal"] = json!(true);
         self
     }
 
-    pub fn options(&self) -> ShimOptions {
+    pub(crate) fn options(&self) -> ShimOptions {
         ShimOptions {
             binary: self.binary.clone(),
             namespace: "default".to_owned(),
@@ -117,21 +116,21 @@ impl Fixture {
         }
     }
 
-    pub async fn start_shim(&self) -> ShimClient {
+    pub(crate) async fn start_shim(&self) -> ShimClient {
         ShimClient::start(&self.options()).await.unwrap()
     }
 
-    pub async fn create(&self, shim: &ShimClient) -> u32 {
+    pub(crate) async fn create(&self, shim: &ShimClient) -> u32 {
         self.try_create(shim).await.unwrap()
     }
 
-    pub async fn try_create(&self, shim: &ShimClient) -> Result<u32, berth_shim_client::ShimError> {
+    pub(crate) async fn try_create(&self, shim: &ShimClient) -> Result<u32, berth_shim_client::ShimError> {
         std::fs::write(self.bundle().join("config.json"), self.spec.to_string()).unwrap();
         shim.create(&self.id.parse().unwrap(), &self.bundle(), &self.rootfs(), &self.io).await
     }
 
     /// Shim and container, up to the point where init waits.
-    pub async fn created(&self) -> ShimClient {
+    pub(crate) async fn created(&self) -> ShimClient {
         let shim = self.start_shim().await;
         self.create(&shim).await;
         shim
@@ -148,13 +147,13 @@ impl Fixture {
         vec![RootfsMount { fstype: "overlay".to_owned(), source: "overlay".to_owned(), options }]
     }
 
-    pub fn shim_pid(&self) -> Pid {
+    pub(crate) fn shim_pid(&self) -> Pid {
         let text = std::fs::read_to_string(self.bundle().join("shim.pid")).unwrap();
         Pid::from_raw(text.parse().unwrap()).unwrap()
     }
 
     /// Delete and Shutdown, then the proof: process, sockets, cgroup and processes are gone.
-    pub async fn finish(&self, shim: ShimClient) -> u32 {
+    pub(crate) async fn finish(&self, shim: ShimClient) -> u32 {
         let pidfd = rustix::process::pidfd_open(self.shim_pid(), PidfdFlags::empty()).unwrap();
         let code = shim.delete(None).await.unwrap().code;
         shim.shutdown().await.unwrap();
@@ -163,7 +162,7 @@ impl Fixture {
         code
     }
 
-    pub fn assert_ended(&self, shim: &std::os::fd::OwnedFd) {
+    pub(crate) fn assert_ended(&self, shim: &std::os::fd::OwnedFd) {
         let timeout = Timespec { tv_sec: 30, tv_nsec: 0 };
         let ended = rustix::event::poll(&mut [PollFd::new(shim, PollFlags::IN)], Some(&timeout)).unwrap();
         assert_eq!(ended, 1, "the shim ends after Shutdown");
@@ -174,27 +173,28 @@ impl Fixture {
     }
 
     /// Directories of the container's cgroup, in every hierarchy.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mounts = mountinfo.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+        let mounts =
+            mountinfo.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
         mounts.map(|mount| Path::new(mount).join("berth-test").join(&self.id)).filter(|path| path.exists()).collect()
     }
 }
 
 /// Attaches a client; its end is returned.
-pub async fn attach(shim: &ShimClient, exec_id: Option<&ExecId>, stdin: bool) -> UnixStream {
+pub(crate) async fn attach(shim: &ShimClient, exec_id: Option<&ExecId>, stdin: bool) -> UnixStream {
     let options = AttachOptions { stdin, stdout: true, stderr: true, ..AttachOptions::default() };
     attach_with(shim, exec_id, &options).await
 }
 
-pub async fn attach_with(shim: &ShimClient, exec_id: Option<&ExecId>, options: &AttachOptions) -> UnixStream {
+pub(crate) async fn attach_with(shim: &ShimClient, exec_id: Option<&ExecId>, options: &AttachOptions) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     shim.attach(exec_id, theirs.into(), options).await.unwrap();
     ours
 }
 
 /// Reads to the end of the stream without blocking the test's own event loop.
-pub async fn read_all(stream: UnixStream) -> Vec<u8> {
+pub(crate) async fn read_all(stream: UnixStream) -> Vec<u8> {
     use tokio::io::AsyncReadExt;
     stream.set_nonblocking(true).unwrap();
     let mut all = Vec::new();
@@ -203,7 +203,7 @@ pub async fn read_all(stream: UnixStream) -> Vec<u8> {
 }
 
 /// Reads until the output holds `text`.
-pub async fn read_until(stream: &tokio::net::UnixStream, text: &str) -> String {
+pub(crate) async fn read_until(stream: &tokio::net::UnixStream, text: &str) -> String {
     let mut all = Vec::new();
     loop {
         stream.readable().await.unwrap();
@@ -219,13 +219,18 @@ pub async fn read_until(stream: &tokio::net::UnixStream, text: &str) -> String {
     }
 }
 
-pub fn into_async(stream: UnixStream) -> tokio::net::UnixStream {
+pub(crate) async fn write(stream: &tokio::net::UnixStream, bytes: &[u8]) {
+    stream.writable().await.unwrap();
+    assert_eq!(stream.try_write(bytes).unwrap(), bytes.len());
+}
+
+pub(crate) fn into_async(stream: UnixStream) -> tokio::net::UnixStream {
     stream.set_nonblocking(true).unwrap();
     tokio::net::UnixStream::from_std(stream).unwrap()
 }
 
 /// Splits Docker's multiplexed stream; panics when it is cut inside a frame.
-pub fn demultiplex(mut bytes: &[u8]) -> [Vec<u8>; 2] {
+pub(crate) fn demultiplex(mut bytes: &[u8]) -> [Vec<u8>; 2] {
     let mut streams = [Vec::new(), Vec::new()];
     while !bytes.is_empty() {
         let (header, rest) = bytes.split_at(8);
@@ -237,12 +242,12 @@ pub fn demultiplex(mut bytes: &[u8]) -> [Vec<u8>; 2] {
     streams
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Waits for a condition outside of our event loop.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < DEADLINE, "{what} did not come about");
@@ -251,7 +256,7 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The runtime-spec's `Process` for an exec.
-pub fn process(args: &[&str]) -> Value {
+pub(crate) fn process(args: &[&str]) -> Value {
     json!({
         "args": args,
         "cwd": "/",
