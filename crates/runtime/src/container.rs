@@ -153,7 +153,11 @@ impl Container {
     /// # Errors
     /// What could not be removed; the rest is removed all the same.
     pub fn delete(mut self) -> Result<(), RuntimeError> {
-        // An init that still waits must not be let go by the end of its channel.
+        // An init that still waits must not be let go by the end of its channel; a frozen one dies only when it is thawed (v1).
+        let _gone_already = self.kill(Signal::KILL);
+        if self.cgroup.frozen().unwrap_or(false) {
+            self.resume()?;
+        }
         kill_and_reap(&self.init.pidfd);
         self.waiting = None;
         let killed = self.kill_all(Signal::KILL);

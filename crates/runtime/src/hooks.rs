@@ -46,11 +46,7 @@ impl HookStage {
 
     pub(crate) fn of(self, hooks: &Hooks) -> &[Hook] {
         let list = match self {
-            Self::Prestart =>
-            {
-                #[expect(deprecated, reason = "the specification still demands it")]
-                hooks.prestart()
-            }
+            Self::Prestart => hooks.prestart(),
             Self::CreateRuntime => hooks.create_runtime(),
             Self::CreateContainer => hooks.create_container(),
             Self::StartContainer => hooks.start_container(),

@@ -13,6 +13,8 @@ use crate::error::RuntimeError;
 
 /// The kernel's limit since Linux 4.15 (user_namespaces(7)).
 const EXTENTS_MAX: usize = 340;
+/// The kernel takes a map in one write of less than a page.
+const TEXT_MAX: usize = 4095;
 
 /// Text of uid_map and gid_map.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -56,6 +58,9 @@ fn text(field: &'static str, mappings: &[LinuxIdMapping]) -> Result<String, Runt
         }
         writeln!(out, "{inside} {outside} {size}")
             .map_err(|_| RuntimeError::Spec { field, problem: "cannot be written down".to_owned() })?;
+    }
+    if out.len() > TEXT_MAX {
+        return Err(RuntimeError::Spec { field, problem: format!("its {} ranges are too many", mappings.len()) });
     }
     Ok(out)
 }

@@ -38,13 +38,15 @@ pub(crate) fn main(tests: &[Test]) -> ExitCode {
     let me = std::env::current_exe().unwrap();
     for (name, _) in tests.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f))) {
         let begun = Instant::now();
-        let before = Leaks::now();
-        let status = Command::new(&me).args(["--child", name]).status().unwrap();
-        let after = Leaks::now();
+        let mounts = mount_count();
+        let mut child = Command::new(&me).args(["--child", name]).spawn().unwrap();
+        let status = child.wait().unwrap();
+        let left = remove_cgroups(child.id());
+        let is_clean = left.is_empty() && mount_count() == mounts;
         let verdict = if !status.success() {
             "FAILED"
-        } else if after != before {
-            println!("left behind: {before:?} -> {after:?}");
+        } else if !is_clean {
+            println!("left behind: {left:?}");
             "FAILED (left something behind)"
         } else {
             "ok"
@@ -61,28 +63,23 @@ pub(crate) fn main(tests: &[Test]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What a container could leave on the host.
-#[derive(Debug, PartialEq, Eq)]
-struct Leaks {
-    mounts: usize,
-    cgroups: Vec<PathBuf>,
+fn mount_count() -> usize {
+    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
 }
 
-impl Leaks {
-    fn now() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-        Self { mounts, cgroups: own_cgroups() }
-    }
-}
-
-/// Cgroups of this test binary, in every hierarchy.
+/// Cgroups that this process made for its containers, in every hierarchy.
 pub(crate) fn own_cgroups() -> Vec<PathBuf> {
+    cgroups_of(std::process::id())
+}
+
+fn cgroups_of(pid: u32) -> Vec<PathBuf> {
+    let prefix = format!("rt-{pid}-");
     let mut found = Vec::new();
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
         let mount = line.split(' ').nth(4).unwrap();
         if line.contains(" - cgroup") {
             for entry in fs::read_dir(Path::new(mount).join("berth-test")).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with("rt-") {
+                if entry.file_name().to_string_lossy().starts_with(&prefix) {
                     found.push(entry.path());
                 }
             }
@@ -90,6 +87,20 @@ pub(crate) fn own_cgroups() -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// After a test that failed half-way: ends its containers and removes their groups. What there was.
+fn remove_cgroups(pid: u32) -> Vec<PathBuf> {
+    let left = cgroups_of(pid);
+    let layout = berth_cgroup::Layout::detect().unwrap();
+    for path in &left {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let Ok(group) = berth_cgroup::Cgroup::open(&layout, &format!("/berth-test/{name}")) else { continue };
+        let timeout = Duration::from_secs(10);
+        group.kill_all(berth_types::Signal::KILL, timeout).unwrap();
+        group.delete(timeout).unwrap();
+    }
+    left
 }
 
 fn private_mounts() {
@@ -130,9 +141,15 @@ impl Bundle {
         }
         fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n").unwrap();
         fs::write(rootfs.join("etc/group"), "root:x:0:\nweb:x:34:\nlog:x:50:web\n").unwrap();
-        let id = format!("rt-{}-{:x}", std::process::id(), nanoseconds());
+        let id = new_id();
         let spec = default_spec(&id);
         Self { dir, spec, overlay: false, id, tuning: Tuning::default() }
+    }
+
+    /// A new id, and with it a new cgroup, for the same root file system.
+    pub(crate) fn renew(&mut self) {
+        self.id = new_id();
+        self.spec["linux"]["cgroupsPath"] = json!(format!("/berth-test/{}", self.id));
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
@@ -305,6 +322,10 @@ pub(crate) fn wait(process: &Process) -> i32 {
 
 pub(crate) fn nanoseconds() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+}
+
+fn new_id() -> String {
+    format!("rt-{}-{:x}", std::process::id(), nanoseconds())
 }
 
 fn default_spec(id: &str) -> Value {
