@@ -14,9 +14,9 @@ use crate::extract::{DEPTH_MAX, OPAQUE, is_whiteout};
 use crate::tar_stream::{Entry, EntryKind, Mtime, TarError, TarWriter, Xattr};
 use crate::{ImageError, Result};
 
-const BUFFER_SIZE: usize = 128 << 10;
 /// What the kernel lets a list of attribute names, and one value, be.
 const XATTR_SIZE_MAX: usize = 64 << 10;
+const BUFFER_SIZE: usize = 2 * XATTR_SIZE_MAX;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// What the tree is.
@@ -55,7 +55,8 @@ impl<'w> TreePacker<'w> {
     pub(crate) fn directory_entry(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
         let stat = rustix::fs::fstat(directory).map_err(|errno| failed("stat", path, errno))?;
         let mut entry = entry(EntryKind::Directory, path, &stat);
-        entry.xattrs = xattrs(directory).map_err(|errno| failed("read the attributes of", path, errno))?;
+        entry.xattrs =
+            xattrs(directory, &mut self.buffer).map_err(|errno| failed("read the attributes of", path, errno))?;
         Ok(self.writer.start(&entry)?)
     }
 
@@ -156,7 +157,8 @@ impl<'w> TreePacker<'w> {
         let file = rustix::fs::open(readable, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| failed("open", path, errno))?;
         let mut entry = entry(EntryKind::File, path, &stat);
-        entry.xattrs = xattrs(file.as_fd()).map_err(|errno| failed("read the attributes of", path, errno))?;
+        entry.xattrs =
+            xattrs(file.as_fd(), &mut self.buffer).map_err(|errno| failed("read the attributes of", path, errno))?;
         self.writer.start(&entry)?;
         self.data(&file, entry.size, path)
     }
@@ -300,24 +302,21 @@ fn entry(kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
     }
 }
 
-/// Attributes that belong to the file, not to the overlay or the host.
-fn xattrs(fd: BorrowedFd<'_>) -> std::result::Result<Vec<Xattr>, Errno> {
-    let mut list = Vec::new();
-    match rustix::fs::flistxattr(fd, &mut list[..]) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Ok(_) => list.resize(XATTR_SIZE_MAX, 0),
+/// Attributes that belong to the file, not to the overlay or the host. The buffer is for names and values.
+fn xattrs(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> std::result::Result<Vec<Xattr>, Errno> {
+    let (list, value) = buffer.split_at_mut(XATTR_SIZE_MAX);
+    let length = match rustix::fs::flistxattr(fd, &mut *list) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => 0,
         Err(errno) => return Err(errno),
-    }
-    let length = rustix::fs::flistxattr(fd, &mut list[..])?;
+    };
     let mut xattrs = Vec::new();
     for name in list[..length].split(|byte| *byte == 0).filter(|name| is_content(name)) {
-        let mut value = vec![0; XATTR_SIZE_MAX];
-        match rustix::fs::fgetxattr(fd, OsStr::from_bytes(name), &mut value[..]) {
-            Ok(length) => value.truncate(length),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => continue,
+        match rustix::fs::fgetxattr(fd, OsStr::from_bytes(name), &mut *value) {
+            Ok(length) => xattrs.push(Xattr { name: name.to_vec(), value: value[..length].to_vec() }),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
         }
-        xattrs.push(Xattr { name: name.to_vec(), value });
     }
     xattrs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(xattrs)
