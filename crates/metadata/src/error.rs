@@ -72,6 +72,21 @@ impl Classify for MetadataError {
     }
 }
 
+impl MetadataError {
+    /// The disk had no room.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::File { source, .. } => is_full(source),
+            Self::Write { source, .. } => matches!(source.as_ref(), redb::Error::Io(error) if is_full(error)),
+            _ => false,
+        }
+    }
+}
+
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn class_of_io(error: &io::Error) -> ErrorClass {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorClass::ResourceExhausted,

@@ -4,9 +4,11 @@
 //! anything that belongs to throw-away containers.
 //!
 //! Invariants: a write that returned with [`Durability::Immediate`] survives `kill -9` and power loss; a write is all or nothing; a file that
-//! is damaged or from a newer version is an error that names the file, never a panic and never an empty database.
+//! is damaged or from a newer version is an error that names the file, never a panic and never an empty database; on a full disk deletions
+//! still work.
 
 mod error;
+mod reserve;
 mod schema;
 mod writer;
 

@@ -1,7 +1,7 @@
 //! The one writer: a thread that takes every waiting request into one transaction, so that concurrent immediate writes share a flush.
 //!
 //! Lock order: none is held while another is taken. After an I/O error (full disk) redb refuses further work; the database is then opened
-//! again, so that full function returns with the space.
+//! again, so that full function returns with the space. On a full disk requests that delete something are tried again with the reserve.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 
 use redb::Database;
 
+use crate::error::is_full;
+use crate::reserve::Reserve;
 use crate::schema::{self, definition};
 use crate::{Durability, MetadataError, Result, Table, Write};
 
-/// How long an eventual write may stay unflushed.
+/// How long an eventual write may stay unflushed, and how often a missing reserve is tried again.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+/// Longer than any read transaction.
+const READERS_END_WITHIN: Duration = Duration::from_secs(1);
 /// Requests waiting for the writer, and requests that share one transaction.
 const QUEUE_LEN: usize = 256;
 
@@ -25,11 +29,14 @@ pub(crate) struct Shared {
     file: PathBuf,
     /// `None` only when opening it again after an I/O error failed too.
     database: RwLock<Option<Arc<Database>>>,
+    reserve: Reserve,
 }
 
 impl Shared {
     pub(crate) fn new(file: &Path, database: Database) -> Self {
-        Self { file: file.to_owned(), database: RwLock::new(Some(Arc::new(database))) }
+        let reserve = Reserve::beside(file);
+        reserve.fill();
+        Self { file: file.to_owned(), database: RwLock::new(Some(Arc::new(database))), reserve }
     }
 
     pub(crate) fn database(&self) -> Result<Arc<Database>> {
@@ -47,13 +54,21 @@ impl Shared {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes and opens the file. A reader that still holds the old handle makes it `Busy`; the next request tries again.
+    /// Opens the file again. Readers that still hold the old handle are waited for: they are done in a moment.
     fn reopen(&self) -> Result<Arc<Database>> {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(database) = slot.as_ref() {
             return Ok(Arc::clone(database));
         }
-        let database = Arc::new(schema::open(&self.file)?);
+        let deadline = Instant::now() + READERS_END_WITHIN;
+        let database = loop {
+            match schema::open(&self.file) {
+                // Opening after a failure rewrites a little.
+                Err(error) if error.is_full() && self.reserve.release() => {}
+                Err(MetadataError::Busy { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+                opened => break Arc::new(opened?),
+            }
+        };
         *slot = Some(Arc::clone(&database));
         Ok(database)
     }
@@ -63,10 +78,18 @@ impl Shared {
     }
 }
 
+type Outcome = std::result::Result<(), Arc<redb::Error>>;
+
 struct Request {
     writes: Vec<Write>,
     durability: Durability,
-    reply: SyncSender<std::result::Result<(), Arc<redb::Error>>>,
+    reply: SyncSender<Outcome>,
+}
+
+impl Request {
+    fn deletes(&self) -> bool {
+        self.writes.iter().any(|write| matches!(write, Write::Delete { .. }))
+    }
 }
 
 /// Handle of the writer thread; dropped: what is queued is written, eventual writes are flushed, and the thread ends.
@@ -123,12 +146,16 @@ impl Drop for Writer {
 fn serve(shared: &Shared, requests: &Receiver<Request>) {
     let mut flush_at: Option<Instant> = None;
     loop {
-        let first = match flush_at {
+        let retry_at = || Instant::now() + FLUSH_WITHIN;
+        let wake_at = flush_at.or_else(|| (!shared.reserve.is_there()).then(retry_at));
+        let first = match wake_at {
             None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(at) => requests.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
+        shared.reserve.fill();
         let batch = match first {
             Ok(first) => gather(first, requests),
+            Err(RecvTimeoutError::Timeout) if flush_at.is_none() => continue,
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) if flush_at.is_none() => return,
             Err(RecvTimeoutError::Disconnected) => {
@@ -138,19 +165,42 @@ fn serve(shared: &Shared, requests: &Receiver<Request>) {
         };
         let is_eventual = !batch.is_empty() && batch.iter().all(|r| r.durability == Durability::Eventual);
         let durability = if is_eventual { Durability::Eventual } else { Durability::Immediate };
-        let outcome = commit(shared, &batch, durability).map_err(Arc::new);
-        if outcome.as_ref().is_err_and(|error| needs_reopening(error)) {
-            shared.forget();
-        }
-        flush_at = match (durability, &outcome) {
-            (Durability::Eventual, Ok(())) => flush_at.or_else(|| Some(Instant::now() + FLUSH_WITHIN)),
-            (Durability::Eventual, Err(_)) => flush_at,
+        let is_flushed = serve_batch(shared, batch, durability);
+        flush_at = match (durability, is_flushed) {
+            (Durability::Eventual, true) => flush_at.or_else(|| Some(Instant::now() + FLUSH_WITHIN)),
+            (Durability::Eventual, false) => flush_at,
             (Durability::Immediate, _) => None,
         };
-        for request in batch {
-            // Somebody who stopped waiting needs no answer.
-            drop(request.reply.send(outcome.clone()));
-        }
+    }
+}
+
+/// Commits the requests together and answers them; on a full disk those that delete get a second chance. Returns whether all went well.
+fn serve_batch(shared: &Shared, batch: Vec<Request>, durability: Durability) -> bool {
+    let outcome = commit_or_forget(shared, &batch, durability);
+    let is_full = matches!(&outcome, Err(error) if matches!(error.as_ref(), redb::Error::Io(e) if is_full(e)));
+    let (again, done): (Vec<Request>, Vec<Request>) = batch.into_iter().partition(|r| is_full && r.deletes());
+    answer(done, &outcome);
+    if again.is_empty() {
+        return outcome.is_ok();
+    }
+    shared.reserve.release();
+    let outcome = commit_or_forget(shared, &again, durability);
+    answer(again, &outcome);
+    false
+}
+
+fn commit_or_forget(shared: &Shared, batch: &[Request], durability: Durability) -> Outcome {
+    let outcome = commit(shared, batch, durability).map_err(Arc::new);
+    if outcome.as_ref().is_err_and(|error| needs_reopening(error)) {
+        shared.forget();
+    }
+    outcome
+}
+
+fn answer(requests: Vec<Request>, outcome: &Outcome) {
+    for request in requests {
+        // Somebody who stopped waiting needs no answer.
+        drop(request.reply.send(outcome.clone()));
     }
 }
 
