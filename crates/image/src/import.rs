@@ -81,7 +81,7 @@ impl ImageStore {
         let staged_config = self.content.stage(&to_json(&document)?)?;
         let id = staged_config.digest();
         let mut below: Vec<LayerRecord> = base.map(|b| b.layers.iter().map(record_of).collect()).unwrap_or_default();
-        let _pins = self.pin_base(base, &diff_ids)?;
+        let pins = self.pin_base(base, &diff_ids)?;
         let unpacked = if is_empty { Vec::new() } else { self.unpack_new(&layer, &diff_ids, progress)? };
         if !is_empty {
             below.push(LayerRecord { diff_id: layer.digest(), blob: layer.digest(), size_bytes: 0 });
@@ -93,6 +93,7 @@ impl ImageStore {
         let changing = self.lock();
         let kept = self.keep_new(id, record, blobs.into_iter().flatten(), unpacked, options);
         if kept.is_err() {
+            drop(pins); // what this image was to be made of
             // The reason is in `kept`; what cannot be removed now is swept at the next start.
             drop(self.collect_unreferenced(&changing));
         }

@@ -59,7 +59,7 @@ impl ImageStore {
         let ready = self.ready(&candidates, &plan, &mut spool)?;
         let unpacked = self.unpack(&plan, &spool, progress)?;
         let loaded = ready.iter().flat_map(names).collect();
-        self.commit_load(ready, unpacked, spool)?;
+        self.commit_load(ready, unpacked, spool, plan.pins)?;
         Ok(loaded)
     }
 
@@ -190,11 +190,18 @@ impl ImageStore {
     }
 
     /// The one step that makes the images visible.
-    fn commit_load(&self, ready: Vec<Ready>, unpacked: Vec<Unpacked>, mut spool: Spool) -> Result<()> {
+    fn commit_load(
+        &self,
+        ready: Vec<Ready>,
+        unpacked: Vec<Unpacked>,
+        mut spool: Spool,
+        pins: Vec<Pin<'_>>,
+    ) -> Result<()> {
         let changing = self.lock();
         let committed = self.keep_all(ready, unpacked, &mut spool);
         if committed.is_err() {
-            // The reason is in `committed`; what cannot be removed now is swept at the next start.
+            // What this load counted on it needs no more. The reason is in `committed`; what cannot be removed now is swept at the next start.
+            drop(pins);
             drop(self.collect_unreferenced(&changing));
         }
         committed

@@ -38,6 +38,7 @@ impl ImageStore {
         let mut tasks = Vec::new();
         for layer in image.layers.iter().filter(is_missing) {
             tracing::info!(chain_id = %layer.chain_id, "layer is missing, unpacking it again");
+            self.content.verify(&layer.blob)?;
             let (compression, _) = compression::detect(self.content.reader(&layer.blob)?, "a stored layer")?;
             tasks.push(Task {
                 packed: Packed::Kept(&self.content, layer.blob),

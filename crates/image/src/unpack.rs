@@ -39,7 +39,7 @@ pub(crate) struct Task<'t> {
 pub(crate) enum Packed<'p> {
     /// Written and hashed by this process just now.
     Staged(&'p Staged),
-    /// In the store, read and checked again before it is used.
+    /// In the store, verified before it is given.
     Kept(&'p ContentStore, Digest),
 }
 
@@ -61,10 +61,7 @@ impl Packed<'_> {
     fn reader(&self) -> Result<File> {
         match self {
             Self::Staged(staged) => Ok(staged.reader()?),
-            Self::Kept(content, digest) => {
-                content.verify(digest)?;
-                Ok(content.reader(digest)?)
-            }
+            Self::Kept(content, digest) => Ok(content.reader(digest)?),
         }
     }
 }
