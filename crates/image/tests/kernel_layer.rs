@@ -442,6 +442,25 @@ fn a_name_that_would_mean_a_whiteout_is_not_packed() {
     assert_eq!(error.class(), ErrorClass::InvalidArgument);
 }
 
+/// Depth is bounded, and what is within the bound works on an ordinary thread.
+#[test]
+fn deep_trees() {
+    let layer = Layer::new();
+    let deep = "d/".repeat(249);
+    layer.apply(&[(file(&format!("{deep}f"), 1), "x")]).unwrap();
+    let archive = packed(&layer.path(""), &[]);
+    assert_eq!(paths(&archive).len(), 250);
+    let plan = OverlayRootfs { upper: Some(layer.path("")), ..OverlayRootfs::default() };
+    assert_eq!(berth_image::changes(&plan).unwrap().len(), 250);
+    layer.apply(&[(of(EntryKind::Symlink, "d"), "")]).unwrap_err();
+    layer.apply(&[(file("d", 1), "y")]).unwrap();
+    assert_eq!(fs::read(layer.path("d")).unwrap(), b"y", "replaced with all below it");
+    let upper = tempfile::tempdir().unwrap();
+    fs::create_dir_all(upper.path().join("d/".repeat(300))).unwrap();
+    let error = pack(upper.path(), &[], &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("too many levels"), "{error}");
+}
+
 /// A directory that the archive only implies looks as it does below.
 #[test]
 fn implied_directories_keep_their_looks() {

@@ -11,8 +11,10 @@ use rustix::io::Errno;
 
 use crate::RootError;
 
-/// Directories held open at once. Whoever owned the tree chose its depth, so it must not decide about our descriptors.
+/// Directories held open at once. Whoever owned the tree chose its depth, so it must not decide about our descriptors and our stack.
 const DEPTH_MAX: usize = 256;
+/// The same where deeper ones can be moved away: deletion in the background runs with a small stack.
+const DEPTH_MAX_WITH_OVERFLOW: usize = 48;
 /// How often a directory is emptied again that somebody else fills meanwhile.
 const REFILLS_MAX: usize = 16;
 
@@ -52,7 +54,8 @@ fn remove(
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
-        if depth == DEPTH_MAX {
+        let depth_max = if overflow.is_some() { DEPTH_MAX_WITH_OVERFLOW } else { DEPTH_MAX };
+        if depth == depth_max {
             return move_away(parent, name, overflow.ok_or(Errno::LOOP)?);
         }
         match open_directory(parent, name) {
@@ -135,6 +138,6 @@ mod tests {
             remove_tree(parent.as_fd(), &name, Some(Overflow(parent.as_fd()))).unwrap();
             rounds += 1;
         }
-        assert_eq!(rounds, 2);
+        assert_eq!(rounds, 7);
     }
 }
