@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
 use berth_types::Signal;
@@ -33,7 +32,7 @@ impl Cgroup {
     pub fn pids(&self) -> Result<Vec<Pid>, CgroupError> {
         let mut pids = BTreeSet::new();
         for directory in self.directories() {
-            collect(&directory.path, &mut pids, 0)?;
+            collect(directory, &mut pids, 0)?;
         }
         Ok(pids.into_iter().filter_map(Pid::from_raw).collect())
     }
@@ -127,14 +126,9 @@ impl Cgroup {
     }
 }
 
-fn collect(path: &Path, pids: &mut BTreeSet<i32>, depth: usize) -> Result<(), CgroupError> {
+fn collect(directory: &Directory, pids: &mut BTreeSet<i32>, depth: usize) -> Result<(), CgroupError> {
     /// Nested deeper than this the tree is an attack on our stack.
     const DEPTH_MAX: usize = 256;
-    let directory = match Directory::open(path.to_owned()) {
-        Ok(directory) => directory,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(source) => return Err(CgroupError::Open { path: path.to_owned(), source }),
-    };
     let text = match directory.read_optional("cgroup.procs") {
         Ok(text) => text.unwrap_or_default(),
         // Removed between opening and reading.
@@ -146,6 +140,13 @@ fn collect(path: &Path, pids: &mut BTreeSet<i32>, depth: usize) -> Result<(), Cg
     if depth >= DEPTH_MAX {
         return Ok(());
     }
-    let children = child_names(path).map_err(|source| CgroupError::Open { path: path.to_owned(), source })?;
-    children.iter().try_for_each(|child| collect(&path.join(child), pids, depth + 1))
+    for child in child_names(directory)? {
+        let path = directory.path.join(child);
+        match Directory::open(path.clone()) {
+            Ok(child) => collect(&child, pids, depth + 1)?,
+            Err(Errno::NOENT) => {}
+            Err(source) => return Err(CgroupError::Open { path, source }),
+        }
+    }
+    Ok(())
 }

@@ -90,8 +90,7 @@ fn kills_v1(directory: &Directory, depth: usize) -> Result<u64, CgroupError> {
     const DEPTH_MAX: usize = 256;
     let mut kills = value_of(&directory.read(CONTROL)?, "oom_kill").unwrap_or(0);
     if depth < DEPTH_MAX {
-        let open = |source| CgroupError::Open { path: directory.path.clone(), source };
-        for name in child_names(&directory.path).map_err(open)? {
+        for name in child_names(directory)? {
             // A group that went away between listing and opening takes its count along.
             if let Ok(child) = Directory::open(directory.path.join(name)) {
                 kills += kills_v1(&child, depth + 1).unwrap_or(0);

@@ -278,6 +278,21 @@ fn s055_fork_bombs_leave_nobody() {
     }
 }
 
+/// A process that got no further than some of the hierarchies is found and killed as well.
+#[test]
+fn s055_half_attached_processes_die_too() {
+    let test = TestGroup::new("half");
+    let bare = Layout { hierarchies: test.layout.hierarchies[..1].to_vec(), unified: None, version: Version::V1 };
+    let first = Cgroup::open(&bare, &format!("{}/c", test.parent)).unwrap();
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    first.attach(pid).unwrap();
+    assert_eq!(test.group.pids().unwrap(), [pid]);
+    test.group.kill_all(Signal::KILL, WAIT).unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    assert_eq!(test.group.pids().unwrap(), []);
+}
+
 /// S-060: the fork above the limit is refused, and counted.
 #[test]
 fn s060_the_fork_above_the_limit_fails() {

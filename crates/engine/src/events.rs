@@ -52,7 +52,7 @@ async fn pump(mut subscription: Subscription, options: EventOptions, sender: mps
                     Ok(event) => event,
                     Err(overrun) => {
                         // The receiver may be gone; then nobody needs to know.
-                        let _: std::result::Result<_, _> = sender.send(overrun_event(overrun.after_sequence)).await;
+                        drop(sender.send(overrun_event(overrun.after_sequence)).await);
                         return;
                     }
                 }

@@ -144,7 +144,7 @@ impl Engine {
         if let Some(rootfs) = known {
             return Ok(rootfs);
         }
-        let image = self.inner.images.get(&image_id.to_string())?;
+        let image = self.inner.images.get_by_id(&image_id)?;
         let rootfs = self.inner.images.rootfs(container.id.as_str(), &image)?;
         container.lock().rootfs = Some(rootfs.clone());
         Ok(rootfs)

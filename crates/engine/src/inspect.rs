@@ -172,7 +172,7 @@ impl Engine {
     fn add_sizes(&self, container: &Container, view: &mut ContainerView) -> Result<()> {
         let rootfs = self.rootfs_of(container)?;
         let writable = self.inner.images.writable_size(&rootfs)?;
-        let image = self.inner.images.get(&view.image_id.to_string()).map(|image| image.size_bytes).unwrap_or(0);
+        let image = self.inner.images.get_by_id(&view.image_id).map(|image| image.size_bytes).unwrap_or(0);
         view.size_rw = Some(writable);
         view.size_rootfs = Some(image.saturating_add(writable));
         Ok(())

@@ -14,4 +14,5 @@ mod stop;
 mod update;
 mod wait;
 
+pub(crate) use create::no_such_image;
 pub(crate) use launch::{exec_exit_code, fd_path};

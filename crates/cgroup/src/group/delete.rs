@@ -27,7 +27,12 @@ fn delete_children(path: &Path, deadline: &mut Deadline, depth: usize) -> Result
     if depth > DEPTH_MAX {
         return Err(fail(Errno::LOOP));
     }
-    for name in child_names(path).map_err(fail)? {
+    let directory = match Directory::open(path.to_owned()) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(fail(errno)),
+    };
+    for name in child_names(&directory)? {
         let child = path.join(name);
         delete_children(&child, deadline, depth + 1)?;
         delete_directory(&child, deadline)?;
@@ -48,15 +53,22 @@ pub(super) fn delete_directory(path: &Path, deadline: &mut Deadline) -> Result<(
 }
 
 /// The groups directly below; none when the directory is gone.
-pub(crate) fn child_names(path: &Path) -> Result<Vec<String>, Errno> {
-    let directory = match Directory::open(path.to_owned()) {
-        Ok(directory) => directory,
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno),
-    };
+pub(crate) fn child_names(directory: &Directory) -> Result<Vec<String>, CgroupError> {
+    let fail = |source| CgroupError::Open { path: directory.path.clone(), source };
+    // Cgroup file systems count directories in the links, so a group without children costs one call.
+    const LINKS_OF_A_LEAF: u64 = 2;
+    let links = rustix::fs::fstat(&directory.fd).map_err(fail)?.st_nlink;
     let mut names = Vec::new();
-    for entry in Dir::read_from(&directory.fd)? {
-        let entry = entry?;
+    #[allow(clippy::useless_conversion, reason = "the count has 32 bits on some architectures")]
+    if u64::from(links) <= LINKS_OF_A_LEAF {
+        return Ok(names);
+    }
+    for entry in Dir::read_from(&directory.fd).map_err(fail)? {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(Errno::NOENT) => break,
+            Err(errno) => return Err(fail(errno)),
+        };
         let Ok(name) = entry.file_name().to_str() else {
             continue;
         };

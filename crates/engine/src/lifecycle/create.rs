@@ -10,7 +10,7 @@ use crate::api::CreateOutcome;
 use crate::config::{ContainerConfig, HostConfig};
 use crate::container::Container;
 use crate::engine::Engine;
-use crate::error::{Doing, EngineError, Result};
+use crate::error::{EngineError, Result};
 use crate::merge::merge;
 use crate::names;
 use crate::record::{RECORD_VERSION, Record, RunState};
@@ -36,7 +36,7 @@ impl Engine {
     fn create_now(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<CreateOutcome> {
         let id: ContainerId = names::new_id().parse()?;
         let reservation = self.reserve_name(name, &id)?;
-        let image = self.image_for(&config.image)?;
+        let image = self.image_named(&config.image)?;
         let config = merge(config, &image.config)?;
         let request = Request::parse(&config, &host, &self.inner.facts)?;
         prepare_bind_sources(&request)?;
@@ -114,22 +114,6 @@ impl Engine {
             }
         }
         self.inner.registry.reserve(id.short(), id)
-    }
-
-    /// The image to run; our embedded `hello` is loaded when somebody asks for it the first time.
-    pub(crate) fn image_for(&self, name: &str) -> Result<Image> {
-        if name.is_empty() {
-            return Err(EngineError::invalid("no image is named").with_hint("berth images lists what there is"));
-        }
-        match self.inner.images.get(name) {
-            Err(error) if berth_types::Classify::class(&error) == ErrorClass::NotFound => {
-                if self.load_embedded_hello(name)? {
-                    return Ok(self.inner.images.get(name)?);
-                }
-                Err(no_such_image(name))
-            }
-            other => other.doing(|| format!("cannot use image {name:?}")),
-        }
     }
 }
 

@@ -178,10 +178,10 @@ impl<'a> Launch<'a> {
     async fn roll_back(&mut self) {
         let id = &self.container.id;
         let log = |what: &str, error: &EngineError| tracing::warn!(container_id = %id, "roll-back of {what}: {error}");
-        if let Some(task) = self.task.take() {
-            if let Err(error) = self.engine.discard_task(&task).await {
-                log("the task", &error);
-            }
+        if let Some(task) = self.task.take()
+            && let Err(error) = self.engine.discard_task(&task).await
+        {
+            log("the task", &error);
         }
         if let Some(endpoint) = self.endpoint.take() {
             if let Err(error) = self.engine.detach_network(endpoint).await {

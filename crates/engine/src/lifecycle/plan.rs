@@ -34,7 +34,7 @@ impl Engine {
             names::check(name)?;
             drop(self.inner.registry.reserve(name, &id)?);
         }
-        let image = self.image_for(&config.image)?;
+        let image = self.image_named(&config.image)?;
         let config = merge(config, &image.config)?;
         let request = Request::parse(&config, &host, &self.inner.facts)?;
         let record = Record {
@@ -154,8 +154,7 @@ impl Engine {
             devices: &objects.devices,
             block_devices: &objects.block_devices,
         });
-        let steps = berth_runtime::plan(&spec, &berth_runtime::Rootfs::Overlay(rootfs))
-            .map_err(|error| EngineError::internal(error.to_string()))?;
+        let steps = berth_runtime::plan(&spec, &berth_runtime::Rootfs::Overlay(rootfs))?;
         let with_reason = |step: berth_runtime::PlannedStep| PlanStep {
             party: Party::Runtime,
             reason: reason_for(&reasons, &step.object).unwrap_or(step.reason),

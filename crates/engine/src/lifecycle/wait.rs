@@ -40,7 +40,7 @@ impl Engine {
         if is_due {
             let report = inner.exit_report();
             // The receiver is in our hand.
-            let _: std::result::Result<_, _> = answer.send(report);
+            drop(answer.send(report));
             return Ok(receiver);
         }
         // Waits of clients that hung up make room.

@@ -68,23 +68,23 @@ pub(crate) fn parse(config: &ContainerConfig, host: &HostConfig, warnings: &mut 
 pub(crate) fn views(mounts: &[MountPlan]) -> Vec<MountView> {
     mounts
         .iter()
-        .filter_map(|mount| match &mount.kind {
-            MountKind::Bind { source, propagation, .. } => Some(MountView {
+        .map(|mount| match &mount.kind {
+            MountKind::Bind { source, propagation, .. } => MountView {
                 kind: "bind".to_owned(),
                 source: source.display().to_string(),
                 destination: mount.target.display().to_string(),
                 mode: if mount.read_only == ReadOnly::No { String::new() } else { "ro".to_owned() },
                 writable: mount.read_only == ReadOnly::No,
                 propagation: propagation.clone().unwrap_or_else(|| "rprivate".to_owned()),
-            }),
-            MountKind::Tmpfs { .. } => Some(MountView {
+            },
+            MountKind::Tmpfs { .. } => MountView {
                 kind: "tmpfs".to_owned(),
                 source: String::new(),
                 destination: mount.target.display().to_string(),
                 mode: String::new(),
                 writable: mount.read_only == ReadOnly::No,
                 propagation: String::new(),
-            }),
+            },
         })
         .collect()
 }

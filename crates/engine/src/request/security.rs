@@ -228,7 +228,7 @@ fn capabilities(host: &HostConfig, facts: &HostFacts, warnings: &mut Vec<String>
     for (number, name) in CAPABILITIES.into_iter().enumerate() {
         let is_base = host.privileged || adds_all || (!drops_all && DEFAULT.contains(&name));
         let is_wanted = if adds_all || host.privileged {
-            is_base && !(drop.contains(&name) && !host.privileged)
+            host.privileged || (is_base && !drop.contains(&name))
         } else {
             add.contains(&name) || (is_base && !drop.contains(&name))
         };
