@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_core::TaskError;
 use berth_shim_client::{AttachOptions, IoUris};
@@ -29,9 +30,14 @@ const EXECS_MAX: usize = 128;
 /// Processes that run or wait to be started, per container.
 const LIVE_MAX: usize = 4096;
 
+/// Longest wait of `inspect` for an exit that is on its way.
+const SETTLE_WAIT: Duration = Duration::from_secs(3);
+
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     inner: Mutex<Inner>,
+    /// Some exec has another state.
+    changed: tokio::sync::Notify,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +97,25 @@ impl Execs {
     fn change(&self, exec_id: &ExecId, change: impl FnOnce(&mut Exec)) {
         if let Some(exec) = self.inner.lock().by_id.get_mut(exec_id.as_str()) {
             change(exec);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The state once it is settled: a client whose stream has just ended asks for the exit code before we have heard of the exit.
+    async fn settled(&self, exec_id: &str) -> Result<Exec> {
+        let deadline = tokio::time::Instant::now() + SETTLE_WAIT;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let exec = self.get(exec_id)?;
+            let is_settled = match exec.state {
+                ExecState::Created | ExecState::Ended(_) => true,
+                ExecState::Starting => false,
+                ExecState::Running => is_alive(exec.pid),
+            };
+            if is_settled || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Ok(exec);
+            }
         }
     }
 
@@ -249,7 +274,7 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn exec_inspect(&self, exec_id: &str) -> Result<ExecView> {
-        let exec = self.inner.execs.get(exec_id)?;
+        let exec = self.inner.execs.settled(exec_id).await?;
         Ok(ExecView {
             id: exec.id.to_string(),
             container_id: exec.container_id,
@@ -271,6 +296,12 @@ impl Engine {
         container.running()?.task.resize(Some(&exec.id), rows, columns).await?;
         Ok(())
     }
+}
+
+/// Neither gone nor a zombie that its shim is about to reap.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X') | None))
 }
 
 fn check(config: &ExecConfig) -> Result<()> {

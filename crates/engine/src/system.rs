@@ -179,7 +179,13 @@ impl Engine {
             }
             if let Some(layout) = &engine.inner.facts.cgroups {
                 let parent = format!("/{}", engine.inner.options.cgroup_parent.trim_matches('/'));
-                berth_cgroup::Cgroup::open(layout, &parent)?.delete(std::time::Duration::from_secs(2))?;
+                let group = berth_cgroup::Cgroup::open(layout, &parent);
+                let deleted = group.and_then(|group| group.delete(std::time::Duration::from_secs(2)));
+                match deleted {
+                    // No container ever needed it.
+                    Err(error) if berth_types::Classify::class(&error) == berth_types::ErrorClass::NotFound => {}
+                    other => other?,
+                }
             }
             Ok(())
         })

@@ -7,7 +7,7 @@ use berth_types::{Party, Timestamp};
 use crate::api::{PlanStep, PlanView, Status};
 use crate::config::{ContainerConfig, HostConfig};
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::host_objects::{self, HostObjects};
 use crate::merge::merge;
 use crate::names;
