@@ -21,7 +21,7 @@ fn the_stock_client_does_its_verbs() {
             "run",
             "-d",
             "--name",
-            "c",
+            "c1",
             "-p",
             "127.0.0.1::80",
             "-m",
@@ -39,32 +39,32 @@ fn the_stock_client_does_its_verbs() {
     assert_eq!(id.len(), 64);
     let row = berth.docker(&["ps", "--format", "{{.Names}} {{.Image}} {{.State}} {{.Labels}}"]);
     assert_eq!(row.ok(), "c busybox running k=v");
-    assert_eq!(berth.docker(&["exec", "-e", "X=y", "c", "sh", "-c", "echo $A $X"]).ok(), "b y");
+    assert_eq!(berth.docker(&["exec", "-e", "X=y", "c1", "sh", "-c", "echo $A $X"]).ok(), "b y");
     assert_eq!(
-        berth.docker(&["inspect", "-f", "{{.State.Running}} {{.HostConfig.Memory}}", "c"]).ok(),
+        berth.docker(&["inspect", "-f", "{{.State.Running}} {{.HostConfig.Memory}}", "c1"]).ok(),
         "true 67108864"
     );
-    assert!(berth.docker(&["port", "c"]).ok().starts_with("80/tcp -> 127.0.0.1:"));
-    assert!(berth.docker(&["top", "c"]).ok().contains("sleep 1000"));
-    assert!(berth.docker(&["stats", "--no-stream", "c"]).ok().contains("64MiB"));
-    berth.docker(&["exec", "c", "touch", "/new"]).ok();
-    assert_eq!(berth.docker(&["diff", "c"]).ok(), "A /new");
-    berth.docker(&["pause", "c"]).ok();
-    berth.docker(&["unpause", "c"]).ok();
-    berth.docker(&["update", "--cpus", "1", "c"]).ok();
-    berth.docker(&["rename", "c", "d"]).ok();
-    berth.docker(&["commit", "d", "made:v1"]).ok();
+    assert!(berth.docker(&["port", "c1"]).ok().starts_with("80/tcp -> 127.0.0.1:"));
+    assert!(berth.docker(&["top", "c1"]).ok().contains("sleep 1000"));
+    assert!(berth.docker(&["stats", "--no-stream", "c1"]).ok().contains("64MiB"));
+    berth.docker(&["exec", "c1", "touch", "/new"]).ok();
+    assert_eq!(berth.docker(&["diff", "c1"]).ok(), "A /new");
+    berth.docker(&["pause", "c1"]).ok();
+    berth.docker(&["unpause", "c1"]).ok();
+    berth.docker(&["update", "--cpus", "1", "c1"]).ok();
+    berth.docker(&["rename", "c1", "d1"]).ok();
+    berth.docker(&["commit", "d1", "made:v1"]).ok();
     assert!(berth.docker(&["history", "made:v1"]).ok().lines().count() >= 2);
-    berth.docker(&["cp", archive.to_str().unwrap(), "d:/archive"]).ok();
+    berth.docker(&["cp", archive.to_str().unwrap(), "d1:/archive"]).ok();
     let back = berth.directory.join("back.tar");
-    berth.docker(&["cp", "d:/archive", back.to_str().unwrap()]).ok();
+    berth.docker(&["cp", "d1:/archive", back.to_str().unwrap()]).ok();
     assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&archive).unwrap());
-    berth.docker(&["restart", "-t", "0", "d"]).ok();
-    berth.docker(&["stop", "-t", "0", "d"]).ok();
-    assert_eq!(berth.docker(&["wait", "d"]).ok(), "137");
-    berth.docker(&["start", "d"]).ok();
-    berth.docker(&["kill", "d"]).ok();
-    berth.docker(&["rm", "-f", "d"]).ok();
+    berth.docker(&["restart", "-t", "0", "d1"]).ok();
+    berth.docker(&["stop", "-t", "0", "d1"]).ok();
+    assert_eq!(berth.docker(&["wait", "d1"]).ok(), "137");
+    berth.docker(&["start", "d1"]).ok();
+    berth.docker(&["kill", "d1"]).ok();
+    berth.docker(&["rm", "-f", "d1"]).ok();
     assert!(berth.docker(&["system", "df"]).ok().contains("Images"));
     berth.docker(&["tag", "busybox", "x:y"]).ok();
     berth.docker(&["rmi", "x:y", "made:v1"]).ok();
@@ -91,9 +91,9 @@ fn the_stock_client_attaches_and_pipes() {
     client.stdin.take().unwrap().write_all(b"through\n").unwrap();
     let output = client.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "through\n");
-    berth.docker(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "echo logged; sleep 1000"]).ok();
+    berth.docker(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", "echo logged; sleep 1000"]).ok();
     assert_eq!(
-        berth_testkit::wait_until("it logged", || Some(berth.docker(&["logs", "c"]).stdout).filter(|t| !t.is_empty())),
+        berth_testkit::wait_until("it logged", || Some(berth.docker(&["logs", "c1"]).stdout).filter(|t| !t.is_empty())),
         "logged\n"
     );
 }

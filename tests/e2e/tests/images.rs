@@ -27,23 +27,23 @@ fn lowers(berth: &Instance, container: &str) -> Vec<PathBuf> {
 fn s080_layers_are_one_view() {
     let berth = Instance::start();
     berth.load(&three_layers().docker_archive()).ok();
-    for name in ["a", "b"] {
+    for name in ["a1", "b1"] {
         berth.berth(&["run", "-d", "--name", name, "three", "sleep", "1000"]).ok();
     }
     assert_eq!(
-        berth.berth(&["exec", "a", "sh", "-c", "cat /d/two /d/three /shared; ls /bin/busybox"]).ok(),
+        berth.berth(&["exec", "a1", "sh", "-c", "cat /d/two /d/three /shared; ls /bin/busybox"]).ok(),
         "23third/bin/busybox"
     );
-    let layers = lowers(&berth, "a");
+    let layers = lowers(&berth, "a1");
     assert_eq!(layers.len(), 3);
     let holders = |path: &str| -> Vec<usize> {
         layers.iter().enumerate().filter(|(_, l)| l.join(path).exists()).map(|(n, _)| n).collect()
     };
     assert_eq!((holders("d/three"), holders("d/two"), holders("bin/busybox")), (vec![0], vec![1], vec![2]));
     assert_eq!(holders("shared"), [0, 1]);
-    assert_eq!(lowers(&berth, "b"), layers, "lowers are shared");
-    assert_ne!(upper(&berth, "a"), upper(&berth, "b"), "uppers are not");
-    assert_eq!(berth.berth(&["diff", "a"]).ok(), "", "a new container has changed nothing");
+    assert_eq!(lowers(&berth, "b1"), layers, "lowers are shared");
+    assert_ne!(upper(&berth, "a1"), upper(&berth, "b1"), "uppers are not");
+    assert_eq!(berth.berth(&["diff", "a1"]).ok(), "", "a new container has changed nothing");
 }
 
 /// S-082: an image that shares its base stores only the rest.
@@ -69,13 +69,13 @@ fn s082_layers_are_shared() {
 fn s092_copy_up() {
     let berth = Instance::start();
     berth.load(&three_layers().docker_archive()).ok();
-    berth.berth(&["run", "-d", "--name", "c", "three", "sleep", "1000"]).ok();
-    let (upper, lower) = (upper(&berth, "c"), lowers(&berth, "c")[0].clone());
-    berth.berth(&["exec", "c", "sh", "-c", "cat /shared; stat /shared"]).ok();
+    berth.berth(&["run", "-d", "--name", "c1", "three", "sleep", "1000"]).ok();
+    let (upper, lower) = (upper(&berth, "c1"), lowers(&berth, "c1")[0].clone());
+    berth.berth(&["exec", "c1", "sh", "-c", "cat /shared; stat /shared"]).ok();
     assert!(!upper.join("shared").exists(), "reading copies nothing");
-    berth.berth(&["exec", "c", "sh", "-c", "echo more >> /shared"]).ok();
+    berth.berth(&["exec", "c1", "sh", "-c", "echo more >> /shared"]).ok();
     let copy = fs::metadata(upper.join("shared")).unwrap().ino();
-    berth.berth(&["exec", "c", "sh", "-c", "echo again >> /shared"]).ok();
+    berth.berth(&["exec", "c1", "sh", "-c", "echo again >> /shared"]).ok();
     assert_eq!(fs::metadata(upper.join("shared")).unwrap().ino(), copy, "the second write goes to the same copy");
     assert_eq!(fs::read_to_string(lower.join("shared")).unwrap(), "third");
     assert_eq!(fs::read_to_string(upper.join("shared")).unwrap(), "thirdmore\nagain\n");
@@ -91,24 +91,24 @@ fn s092_copy_up() {
 fn s100_whiteouts() {
     let berth = Instance::start();
     berth.load(&three_layers().docker_archive()).ok();
-    berth.berth(&["run", "-d", "--name", "c", "three", "sleep", "1000"]).ok();
-    berth.berth(&["exec", "c", "sh", "-c", "rm /shared; rm -r /d; mkdir /d; touch /d/new"]).ok();
-    let (upper, layers) = (upper(&berth, "c"), lowers(&berth, "c"));
+    berth.berth(&["run", "-d", "--name", "c1", "three", "sleep", "1000"]).ok();
+    berth.berth(&["exec", "c1", "sh", "-c", "rm /shared; rm -r /d; mkdir /d; touch /d/new"]).ok();
+    let (upper, layers) = (upper(&berth, "c1"), lowers(&berth, "c1"));
     let whiteout = fs::symlink_metadata(upper.join("shared")).unwrap();
     assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0);
     let mut value = [0u8; 8];
-    let length = rustix::fs::getxattr(upper.join("d"), "trusted.overlay.opaque", &mut value).unwrap();
+    let length = rustix::fs::getxattr(upper.join("d1"), "trusted.overlay.opaque", &mut value).unwrap();
     assert_eq!(&value[..length], b"y");
     assert!(layers[0].join("shared").exists() && layers[1].join("d/two").exists(), "the layers still have them");
-    assert_eq!(berth.berth(&["exec", "c", "ls", "/d"]).ok(), "new");
-    assert_ne!(berth.berth(&["exec", "c", "stat", "/shared"]).code, 0);
-    let diff = berth.berth(&["diff", "c"]);
+    assert_eq!(berth.berth(&["exec", "c1", "ls", "/d"]).ok(), "new");
+    assert_ne!(berth.berth(&["exec", "c1", "stat", "/shared"]).code, 0);
+    let diff = berth.berth(&["diff", "c1"]);
     let lines: Vec<&str> = diff.ok().lines().collect();
     for line in ["D /shared", "D /d/three", "D /d/two", "A /d/new", "C /d"] {
         assert!(lines.contains(&line), "{line} in {lines:?}");
     }
     // Export and import of the marks: the committed image has the same view.
-    berth.berth(&["commit", "c", "marked"]).ok();
+    berth.berth(&["commit", "c1", "marked"]).ok();
     assert_eq!(berth.berth(&["run", "--rm", "marked", "sh", "-c", "ls /d; ls /shared 2>/dev/null"]).stdout, "new\n");
 }
 
@@ -116,18 +116,18 @@ fn s100_whiteouts() {
 #[test]
 fn s104_exec_writes_are_seen() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &[]);
-    berth.berth(&["exec", "c", "sh", "-c", "echo hi > /new"]).ok();
-    assert_eq!(berth.berth(&["diff", "c"]).ok(), "A /new");
-    assert_eq!(fs::read_to_string(upper(&berth, "c").join("new")).unwrap(), "hi\n");
-    let merged = PathBuf::from(berth.inspect("c", "{{.GraphDriver.Data.MergedDir}}"));
+    berth.sleeper("c1", &[]);
+    berth.berth(&["exec", "c1", "sh", "-c", "echo hi > /new"]).ok();
+    assert_eq!(berth.berth(&["diff", "c1"]).ok(), "A /new");
+    assert_eq!(fs::read_to_string(upper(&berth, "c1").join("new")).unwrap(), "hi\n");
+    let merged = PathBuf::from(berth.inspect("c1", "{{.GraphDriver.Data.MergedDir}}"));
     assert_eq!(fs::read_to_string(merged.join("new")).unwrap(), "hi\n");
     assert!(merged.join("bin/busybox").exists());
     let mut host: Vec<String> =
         fs::read_dir(&merged).unwrap().flatten().map(|e| e.file_name().into_string().unwrap()).collect();
     host.sort();
     let mut inside: Vec<String> =
-        berth.berth(&["exec", "c", "ls", "-A", "/"]).ok().lines().map(str::to_owned).collect();
+        berth.berth(&["exec", "c1", "ls", "-A", "/"]).ok().lines().map(str::to_owned).collect();
     inside.sort();
     assert_eq!(host, inside);
 }
@@ -136,8 +136,8 @@ fn s104_exec_writes_are_seen() {
 #[test]
 fn s084_commit() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &[]);
-    berth.berth(&["exec", "c", "sh", "-c", "echo made > /made; rm /etc/group"]).ok();
+    berth.sleeper("c1", &[]);
+    berth.berth(&["exec", "c1", "sh", "-c", "echo made > /made; rm /etc/group"]).ok();
     berth
         .berth(&[
             "commit",
@@ -149,7 +149,7 @@ fn s084_commit() {
             "CMD [\"cat\", \"/made\"]",
             "--change",
             "ENV A=b",
-            "c",
+            "c1",
             "img2:v1",
         ])
         .ok();
@@ -167,7 +167,7 @@ fn s084_commit() {
     assert_eq!(new[..base.len()], base[..]);
     assert_eq!(berth.berth(&["image", "inspect", "--format", "{{.Author}} {{.Comment}}", "img2:v1"]).ok(), "me why");
     assert!(berth.berth(&["history", "img2:v1"]).ok().contains("why"));
-    assert_eq!(berth.inspect("c", "{{.State.Status}}"), "running", "unpaused again");
+    assert_eq!(berth.inspect("c1", "{{.State.Status}}"), "running", "unpaused again");
 }
 
 /// save and load: the same ids, several images, layers once; the stock client reads it too.
@@ -201,10 +201,10 @@ fn save_and_load_round_trip() {
 #[test]
 fn export_and_import() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &[]);
-    berth.berth(&["exec", "c", "sh", "-c", "echo x > /x; rm /etc/group"]).ok();
+    berth.sleeper("c1", &[]);
+    berth.berth(&["exec", "c1", "sh", "-c", "echo x > /x; rm /etc/group"]).ok();
     let file = berth.directory.join("root.tar");
-    berth.berth(&["export", "-o", file.to_str().unwrap(), "c"]).ok();
+    berth.berth(&["export", "-o", file.to_str().unwrap(), "c1"]).ok();
     berth.berth(&["import", "-c", "CMD [\"/bin/cat\", \"/x\"]", file.to_str().unwrap(), "flat:v1"]).ok();
     assert_eq!(berth.berth(&["run", "--rm", "flat:v1"]).ok(), "x");
     assert_eq!(
@@ -246,11 +246,11 @@ fn tags_and_removal() {
     assert_eq!(berth.berth(&["images", "-q"]).ok().lines().collect::<std::collections::BTreeSet<_>>().len(), 1);
     let untagged = berth.berth(&["rmi", "other:v1"]);
     assert_eq!(untagged.ok(), "Untagged: other:v1");
-    berth.sleeper("c", &[]);
+    berth.sleeper("c1", &[]);
     let used = berth.berth(&["rmi", "busybox"]);
     assert_eq!(used.code, 1);
     assert!(used.stderr.contains("container"), "{used:?}");
-    berth.berth(&["rm", "-f", "c"]).ok();
+    berth.berth(&["rm", "-f", "c1"]).ok();
     assert!(berth.berth(&["rmi", "busybox"]).ok().contains("Deleted: sha256:"));
     assert_eq!(berth.berth(&["rmi", "busybox"]).code, 1);
 }

@@ -36,11 +36,11 @@ fn s133_bytes_are_exact() {
 #[test]
 fn streams_stay_apart() {
     let berth = Instance::with_busybox();
-    let both = berth.berth(&["run", "--name", "c", "busybox", "sh", "-c", "echo out; echo err >&2"]);
+    let both = berth.berth(&["run", "--name", "c1", "busybox", "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((both.stdout.as_str(), both.stderr.as_str()), ("out\n", "err\n"));
-    let logs = berth.berth(&["logs", "c"]);
+    let logs = berth.berth(&["logs", "c1"]);
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\n", "err\n"));
-    let stamped = berth.berth(&["logs", "-t", "c"]);
+    let stamped = berth.berth(&["logs", "-t", "c1"]);
     assert!(stamped.stdout.starts_with("20") && stamped.stdout.ends_with("Z out\n"), "{stamped:?}");
 }
 
@@ -53,19 +53,19 @@ fn logs_options() {
             "run",
             "-d",
             "--name",
-            "c",
+            "c1",
             "busybox",
             "sh",
             "-c",
             "for i in 1 2 3 4 5; do echo $i; done; while [ ! -e /go ]; do sleep 0.02; done; echo last",
         ])
         .ok();
-    wait_until("five lines", || (berth.berth(&["logs", "c"]).stdout.lines().count() == 5).then_some(()));
-    assert_eq!(berth.berth(&["logs", "-n", "2", "c"]).ok(), "4\n5");
-    assert_eq!(berth.berth(&["logs", "--since", "1h", "c"]).ok().lines().count(), 5);
-    assert_eq!(berth.berth(&["logs", "--until", "1h", "c"]).ok(), "");
-    let follower = berth.berth_command(&["logs", "-f", "-n", "1", "c"]).stdout(Stdio::piped()).spawn().unwrap();
-    berth.berth(&["exec", "c", "touch", "/go"]).ok();
+    wait_until("five lines", || (berth.berth(&["logs", "c1"]).stdout.lines().count() == 5).then_some(()));
+    assert_eq!(berth.berth(&["logs", "-n", "2", "c1"]).ok(), "4\n5");
+    assert_eq!(berth.berth(&["logs", "--since", "1h", "c1"]).ok().lines().count(), 5);
+    assert_eq!(berth.berth(&["logs", "--until", "1h", "c1"]).ok(), "");
+    let follower = berth.berth_command(&["logs", "-f", "-n", "1", "c1"]).stdout(Stdio::piped()).spawn().unwrap();
+    berth.berth(&["exec", "c1", "touch", "/go"]).ok();
     let output = follower.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "5\nlast\n");
 }
@@ -78,7 +78,7 @@ fn logs_rotate() {
         .berth(&[
             "run",
             "--name",
-            "c",
+            "c1",
             "--log-opt",
             "max-size=20k",
             "--log-opt",
@@ -89,7 +89,7 @@ fn logs_rotate() {
             "3000",
         ])
         .ok();
-    let path = berth.inspect("c", "{{.LogPath}}");
+    let path = berth.inspect("c1", "{{.LogPath}}");
     let directory = std::path::Path::new(&path).parent().unwrap();
     let files: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
@@ -98,7 +98,7 @@ fn logs_rotate() {
         .collect();
     assert_eq!(files.len(), 3);
     assert!(files.iter().all(|f| f.metadata().unwrap().len() < 24_000));
-    let logs = berth.berth(&["logs", "c"]);
+    let logs = berth.berth(&["logs", "c1"]);
     let numbers: Vec<u32> = logs.ok().lines().map(|l| l.parse().unwrap()).collect();
     assert_eq!(numbers.last(), Some(&3000));
     assert!(numbers.windows(2).all(|p| p[1] == p[0] + 1), "no gap");
@@ -108,16 +108,16 @@ fn logs_rotate() {
 #[test]
 fn attach_to_a_running_container() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "-d", "-i", "--name", "c", "busybox", "cat"]).ok();
+    berth.berth(&["run", "-d", "-i", "--name", "c1", "busybox", "cat"]).ok();
     let mut watcher = berth
-        .berth_command(&["attach", "--no-stdin", "c"])
+        .berth_command(&["attach", "--no-stdin", "c1"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut seen = watcher.stdout.take().unwrap();
     let mut speaker =
-        berth.berth_command(&["attach", "c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        berth.berth_command(&["attach", "c1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut words = speaker.stdin.take().unwrap();
     let mut answer = speaker.stdout.take().unwrap();
     words.write_all(b"hello\n").unwrap();
@@ -129,7 +129,7 @@ fn attach_to_a_running_container() {
     // The watcher may have come between the two lines.
     seen.read_exact(&mut bytes).unwrap();
     assert!([b"hello\n", b"again\n"].contains(&&bytes));
-    berth.berth(&["kill", "c"]).ok();
+    berth.berth(&["kill", "c1"]).ok();
     speaker.wait().unwrap();
     watcher.wait().unwrap();
 }
@@ -139,7 +139,7 @@ fn attach_to_a_running_container() {
 fn an_attached_stream_survives_the_daemon() {
     let mut berth = Instance::with_busybox();
     let mut client = berth
-        .berth_command(&["run", "-i", "--name", "c", "busybox", "cat"])
+        .berth_command(&["run", "-i", "--name", "c1", "busybox", "cat"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -172,14 +172,14 @@ fn terminals() {
             "-d",
             "-t",
             "--name",
-            "c",
+            "c1",
             "busybox",
             "sh",
             "-c",
             "tty; test -t 0 && test -t 1 && echo terminal; sleep 1000",
         ])
         .ok();
-    wait_until("it wrote", || berth.berth(&["logs", "c"]).stdout.contains("terminal").then_some(()));
-    assert!(berth.berth(&["logs", "c"]).stdout.starts_with("/dev/pts/0\r\n"));
-    assert_eq!(berth.berth(&["exec", "c", "sh", "-c", "test -t 1 || echo none"]).ok(), "none");
+    wait_until("it wrote", || berth.berth(&["logs", "c1"]).stdout.contains("terminal").then_some(()));
+    assert!(berth.berth(&["logs", "c1"]).stdout.starts_with("/dev/pts/0\r\n"));
+    assert_eq!(berth.berth(&["exec", "c1", "sh", "-c", "test -t 1 || echo none"]).ok(), "none");
 }

@@ -9,31 +9,31 @@ use berth_testkit::{Instance, wait_until};
 fn s110_states() {
     let berth = Instance::with_busybox();
     berth
-        .berth(&["create", "--name", "c", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done"])
+        .berth(&["create", "--name", "c1", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done"])
         .ok();
-    let state = || berth.inspect("c", "{{.State.Status}}");
+    let state = || berth.inspect("c1", "{{.State.Status}}");
     assert_eq!(state(), "created");
     for verb in ["pause", "unpause", "kill"] {
-        let refused = berth.berth(&[verb, "c"]);
+        let refused = berth.berth(&[verb, "c1"]);
         assert_eq!(refused.code, 1, "{verb} of a created container: {refused:?}");
         assert!(refused.stderr.contains("not running") || refused.stderr.contains("not paused"), "{refused:?}");
     }
-    berth.berth(&["start", "c"]).ok();
+    berth.berth(&["start", "c1"]).ok();
     assert_eq!(state(), "running");
-    let refused = berth.berth(&["rm", "c"]);
+    let refused = berth.berth(&["rm", "c1"]);
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("running"), "{refused:?}");
-    berth.berth(&["pause", "c"]).ok();
+    berth.berth(&["pause", "c1"]).ok();
     assert_eq!(state(), "paused");
-    berth.berth(&["unpause", "c"]).ok();
-    berth.berth(&["stop", "c"]).ok();
-    assert_eq!(berth.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "exited 7");
-    berth.berth(&["start", "c"]).ok();
-    berth.berth(&["restart", "-t", "0", "c"]).ok();
+    berth.berth(&["unpause", "c1"]).ok();
+    berth.berth(&["stop", "c1"]).ok();
+    assert_eq!(berth.inspect("c1", "{{.State.Status}} {{.State.ExitCode}}"), "exited 7");
+    berth.berth(&["start", "c1"]).ok();
+    berth.berth(&["restart", "-t", "0", "c1"]).ok();
     assert_eq!(state(), "running");
-    berth.berth(&["rename", "c", "d"]).ok();
-    assert_eq!(berth.berth(&["inspect", "c"]).code, 1);
-    berth.berth(&["rm", "-f", "d"]).ok();
+    berth.berth(&["rename", "c1", "d1"]).ok();
+    assert_eq!(berth.berth(&["inspect", "c1"]).code, 1);
+    berth.berth(&["rm", "-f", "d1"]).ok();
     assert_eq!(berth.berth(&["ps", "-aq"]).ok(), "");
 }
 
@@ -52,9 +52,9 @@ fn exit_codes() {
         assert_eq!(ended.code, code, "{words:?}: {ended:?}");
     }
     assert_eq!(berth.berth(&["run", "--rm", "no-such-image"]).code, 125);
-    berth.sleeper("c", &[]);
+    berth.sleeper("c1", &[]);
     for (words, code) in [(&["sh", "-c", "exit 4"][..], 4), (&["no-such-program"], 127), (&["/etc/passwd"], 126)] {
-        let ended = berth.berth(&[&["exec", "c"], words].concat());
+        let ended = berth.berth(&[&["exec", "c1"], words].concat());
         assert_eq!(ended.code, code, "exec {words:?}: {ended:?}");
     }
     assert_eq!(
@@ -69,22 +69,22 @@ fn exit_codes() {
 fn s134_signals() {
     let berth = Instance::with_busybox();
     let script = "trap 'echo USR1' USR1; trap 'echo RT' 37; trap 'echo TERM' TERM; trap 'echo QUIT; exit 5' QUIT; echo ready; while :; do sleep 0.05; done";
-    berth.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", script]).ok();
+    berth.berth(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", script]).ok();
     let logged =
-        |word: &str| wait_until(word, || berth.berth(&["logs", "c"]).stdout.lines().any(|l| l == word).then_some(()));
+        |word: &str| wait_until(word, || berth.berth(&["logs", "c1"]).stdout.lines().any(|l| l == word).then_some(()));
     logged("ready");
     for (signal, word) in [("USR1", "USR1"), ("RTMIN+3", "RT"), ("15", "TERM")] {
-        berth.berth(&["kill", "-s", signal, "c"]).ok();
+        berth.berth(&["kill", "-s", signal, "c1"]).ok();
         logged(word);
     }
-    berth.berth(&["stop", "-s", "QUIT", "-t", "10", "c"]).ok();
-    assert_eq!(berth.inspect("c", "{{.State.ExitCode}}"), "5");
+    berth.berth(&["stop", "-s", "QUIT", "-t", "10", "c1"]).ok();
+    assert_eq!(berth.inspect("c1", "{{.State.ExitCode}}"), "5");
     berth
         .berth(&["run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"])
         .ok();
     berth.berth(&["stop", "-t", "0", "deaf"]).ok();
     assert_eq!(berth.inspect("deaf", "{{.State.ExitCode}}"), "137");
-    let unknown = berth.berth(&["kill", "-s", "NONSENSE", "c"]);
+    let unknown = berth.berth(&["kill", "-s", "NONSENSE", "c1"]);
     assert!(unknown.stderr.contains("NONSENSE"), "{unknown:?}");
 }
 
@@ -92,8 +92,8 @@ fn s134_signals() {
 #[test]
 fn s120_events() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "--name", "c", "busybox", "true"]).ok();
-    berth.berth(&["rm", "c"]).ok();
+    berth.berth(&["run", "--name", "c1", "busybox", "true"]).ok();
+    berth.berth(&["rm", "c1"]).ok();
     let events = berth.berth(&["events", "--since", "1h", "--until", "0s", "--filter", "type=container", "--json"]);
     let lines: Vec<serde_json::Value> = events.ok().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let actions: Vec<&str> = lines.iter().map(|e| e["Action"].as_str().unwrap()).collect();
@@ -112,16 +112,16 @@ fn s120_events() {
 #[test]
 fn restart_policies() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "-d", "--name", "f", "--restart", "on-failure:2", "busybox", "false"]).ok();
+    berth.berth(&["run", "-d", "--name", "f1", "--restart", "on-failure:2", "busybox", "false"]).ok();
     wait_until("it gave up after two tries", || {
-        (berth.inspect("f", "{{.State.Status}} {{.RestartCount}}") == "exited 2").then_some(())
+        (berth.inspect("f1", "{{.State.Status}} {{.RestartCount}}") == "exited 2").then_some(())
     });
-    berth.berth(&["run", "-d", "--name", "a", "--restart", "always", "busybox", "sh", "-c", "sleep 0.1"]).ok();
+    berth.berth(&["run", "-d", "--name", "a1", "--restart", "always", "busybox", "sh", "-c", "sleep 0.1"]).ok();
     wait_until("it was restarted", || {
-        (berth.inspect("a", "{{.RestartCount}}").parse::<u32>().unwrap() >= 2).then_some(())
+        (berth.inspect("a1", "{{.RestartCount}}").parse::<u32>().unwrap() >= 2).then_some(())
     });
-    berth.berth(&["stop", "-t", "0", "a"]).ok();
-    assert_eq!(berth.inspect("a", "{{.State.Status}}"), "exited");
+    berth.berth(&["stop", "-t", "0", "a1"]).ok();
+    assert_eq!(berth.inspect("a1", "{{.State.Status}}"), "exited");
     let conflict = berth.berth(&["run", "-d", "--rm", "--restart", "always", "busybox", "true"]);
     assert_eq!(conflict.code, 125);
     assert!(conflict.stderr.contains("--rm"), "{conflict:?}");
@@ -185,7 +185,7 @@ fn kill_the_daemon_again_and_again() {
     let mut berth = Instance::with_busybox();
     let mut acknowledged = Vec::new();
     for round in 0..8 {
-        let name = format!("c{round}");
+        let name = format!("c{round}0");
         let mut client = berth
             .berth_command(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"])
             .stdout(std::process::Stdio::piped())

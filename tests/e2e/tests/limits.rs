@@ -29,7 +29,7 @@ fn file(berth: &Instance, container: &str, controller: &str, name: &str) -> Stri
 fn s041_files_say_what_was_asked() {
     let berth = Instance::with_busybox();
     berth.sleeper(
-        "c",
+        "c1",
         &[
             "-m",
             "64m",
@@ -47,9 +47,9 @@ fn s041_files_say_what_was_asked() {
             "20",
         ],
     );
-    let pid = berth.pid("c").to_string();
+    let pid = berth.pid("c1").to_string();
     for controller in ["memory", "cpu", "pids", "devices", "freezer", "blkio", "cpuset"] {
-        assert!(file(&berth, "c", controller, "cgroup.procs").lines().any(|line| line == pid), "{controller}");
+        assert!(file(&berth, "c1", controller, "cgroup.procs").lines().any(|line| line == pid), "{controller}");
     }
     for (controller, name, value) in [
         ("memory", "memory.limit_in_bytes", "67108864"),
@@ -61,7 +61,7 @@ fn s041_files_say_what_was_asked() {
         ("cpuset", "cpuset.mems", "0"),
         ("pids", "pids.max", "20"),
     ] {
-        assert_eq!(file(&berth, "c", controller, name), value, "{name}");
+        assert_eq!(file(&berth, "c1", controller, name), value, "{name}");
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("Cpus_allowed_list:\t0\n"));
@@ -71,7 +71,7 @@ fn s041_files_say_what_was_asked() {
 #[test]
 fn s050_shares() {
     let berth = Instance::with_busybox();
-    for (name, shares) in [("a", "1024"), ("b", "256")] {
+    for (name, shares) in [("a1", "1024"), ("b1", "256")] {
         berth
             .berth(&[
                 "run",
@@ -90,9 +90,9 @@ fn s050_shares() {
             .ok();
     }
     let used = |name: &str| file(&berth, name, "cpuacct", "cpuacct.usage").parse::<u64>().unwrap();
-    let (a0, b0) = (used("a"), used("b"));
+    let (a0, b0) = (used("a1"), used("b1"));
     let (a, b) = wait_until("both used some CPU time", || {
-        let (a, b) = (used("a") - a0, used("b") - b0);
+        let (a, b) = (used("a1") - a0, used("b1") - b0);
         (a + b > 1_500_000_000).then_some((a, b))
     });
     let ratio = a as f64 / b as f64;
@@ -103,13 +103,13 @@ fn s050_shares() {
 #[test]
 fn s051_quota() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "-d", "--name", "c", "--cpus", "0.5", "busybox", "sh", "-c", "while :; do :; done"]).ok();
-    let used = || file(&berth, "c", "cpuacct", "cpuacct.usage").parse::<u64>().unwrap();
+    berth.berth(&["run", "-d", "--name", "c1", "--cpus", "0.5", "busybox", "sh", "-c", "while :; do :; done"]).ok();
+    let used = || file(&berth, "c1", "cpuacct", "cpuacct.usage").parse::<u64>().unwrap();
     let (start, used_before) = (Instant::now(), used());
     wait_until("a second has passed", || (start.elapsed() > Duration::from_secs(1)).then_some(()));
     let share = (used() - used_before) as f64 / start.elapsed().as_nanos() as f64;
     assert!(share <= 0.65, "used {share:.2} of a processor");
-    let stat = file(&berth, "c", "cpu", "cpu.stat");
+    let stat = file(&berth, "c1", "cpu", "cpu.stat");
     let throttled: u64 = stat.lines().find_map(|l| l.strip_prefix("nr_throttled ")).unwrap().parse().unwrap();
     assert!(throttled > 0, "{stat}");
 }
@@ -121,7 +121,7 @@ fn s052_out_of_memory() {
     let killed = berth.berth(&[
         "run",
         "--name",
-        "c",
+        "c1",
         "-m",
         "32m",
         "--memory-swap",
@@ -132,7 +132,7 @@ fn s052_out_of_memory() {
         "exec tail -c 200m /dev/zero",
     ]);
     assert_eq!(killed.code, 137, "{killed:?}");
-    assert_eq!(berth.inspect("c", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+    assert_eq!(berth.inspect("c1", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
     let events = berth.berth(&[
         "events",
         "--since",
@@ -140,7 +140,7 @@ fn s052_out_of_memory() {
         "--until",
         "0s",
         "--filter",
-        "container=c",
+        "container=c1",
         "--format",
         "{{.Action}}",
     ]);
@@ -207,19 +207,19 @@ fn s055_no_fork_escapes() {
 #[test]
 fn s056_pause() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "while :; do :; done"]).ok();
-    berth.berth(&["pause", "c"]).ok();
-    assert_eq!(file(&berth, "c", "freezer", "freezer.state"), "FROZEN");
-    assert_eq!(berth.inspect("c", "{{.State.Status}}"), "paused");
-    let used = || file(&berth, "c", "cpuacct", "cpuacct.usage");
+    berth.berth(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", "while :; do :; done"]).ok();
+    berth.berth(&["pause", "c1"]).ok();
+    assert_eq!(file(&berth, "c1", "freezer", "freezer.state"), "FROZEN");
+    assert_eq!(berth.inspect("c1", "{{.State.Status}}"), "paused");
+    let used = || file(&berth, "c1", "cpuacct", "cpuacct.usage");
     let before = used();
-    let refused = berth.berth(&["exec", "c", "true"]);
+    let refused = berth.berth(&["exec", "c1", "true"]);
     assert_ne!(refused.code, 0);
     assert!(refused.stderr.contains("paused"), "{refused:?}");
     assert_eq!(used(), before);
-    berth.berth(&["unpause", "c"]).ok();
+    berth.berth(&["unpause", "c1"]).ok();
     wait_until("it runs again", || (used() != before).then_some(()));
-    assert_eq!(berth.berth(&["unpause", "c"]).code, 1, "unpausing twice is an error");
+    assert_eq!(berth.berth(&["unpause", "c1"]).code, 1, "unpausing twice is an error");
 }
 
 /// S-057, S-058, S-059: throttles are in the kernel's files; on v1 the caveat about buffered writes is told.
@@ -238,7 +238,7 @@ fn s057_throttles() {
         "run",
         "-d",
         "--name",
-        "c",
+        "c1",
         "--device-write-iops",
         &format!("{device}:100"),
         "--device-read-bps",
@@ -248,8 +248,8 @@ fn s057_throttles() {
         "1000",
     ]);
     created.ok();
-    assert_eq!(file(&berth, "c", "blkio", "blkio.throttle.write_iops_device"), format!("{number} 100"));
-    assert_eq!(file(&berth, "c", "blkio", "blkio.throttle.read_bps_device"), format!("{number} 1048576"));
+    assert_eq!(file(&berth, "c1", "blkio", "blkio.throttle.write_iops_device"), format!("{number} 100"));
+    assert_eq!(file(&berth, "c1", "blkio", "blkio.throttle.read_bps_device"), format!("{number} 1048576"));
     assert!(created.stderr.contains("direct"), "the v1 caveat is told: {created:?}");
 }
 
@@ -266,10 +266,10 @@ fn s060_pids() {
 #[test]
 fn update_changes_limits_live() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &["-m", "64m"]);
-    berth.berth(&["update", "-m", "128m", "--memory-swap", "256m", "--cpus", "1.5", "--pids-limit", "33", "c"]).ok();
-    assert_eq!(file(&berth, "c", "memory", "memory.limit_in_bytes"), "134217728");
-    assert_eq!(file(&berth, "c", "cpu", "cpu.cfs_quota_us"), "150000");
-    assert_eq!(file(&berth, "c", "pids", "pids.max"), "33");
-    assert_eq!(berth.inspect("c", "{{.HostConfig.Memory}}"), "134217728");
+    berth.sleeper("c1", &["-m", "64m"]);
+    berth.berth(&["update", "-m", "128m", "--memory-swap", "256m", "--cpus", "1.5", "--pids-limit", "33", "c1"]).ok();
+    assert_eq!(file(&berth, "c1", "memory", "memory.limit_in_bytes"), "134217728");
+    assert_eq!(file(&berth, "c1", "cpu", "cpu.cfs_quota_us"), "150000");
+    assert_eq!(file(&berth, "c1", "pids", "pids.max"), "33");
+    assert_eq!(berth.inspect("c1", "{{.HostConfig.Memory}}"), "134217728");
 }

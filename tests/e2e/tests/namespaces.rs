@@ -13,8 +13,8 @@ fn ns(pid: &str, kind: &str) -> String {
 #[test]
 fn s010_namespaces_are_new() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &["--userns", "auto", "--cgroupns", "private"]);
-    let pid = berth.pid("c").to_string();
+    berth.sleeper("c1", &["--userns", "auto", "--cgroupns", "private"]);
+    let pid = berth.pid("c1").to_string();
     for kind in ["mnt", "uts", "pid", "net", "user", "ipc", "cgroup"] {
         assert_ne!(ns(&pid, kind), ns("self", kind), "{kind}");
     }
@@ -27,18 +27,18 @@ fn s011_each_can_be_switched() {
     for (option, kind) in
         [("--uts", "uts"), ("--pid", "pid"), ("--network", "net"), ("--ipc", "ipc"), ("--cgroupns", "cgroup")]
     {
-        berth.sleeper("c", &[option, "host"]);
-        let pid = berth.pid("c").to_string();
+        berth.sleeper("c1", &[option, "host"]);
+        let pid = berth.pid("c1").to_string();
         assert_eq!(ns(&pid, kind), ns("self", kind), "{option} host");
         assert_ne!(ns(&pid, "mnt"), ns("self", "mnt"), "the mount namespace is always private");
-        berth.berth(&["rm", "-f", "c"]).ok();
+        berth.berth(&["rm", "-f", "c1"]).ok();
     }
-    berth.sleeper("a", &["--ipc", "shareable"]);
-    let first = berth.pid("a").to_string();
+    berth.sleeper("a1", &["--ipc", "shareable"]);
+    let first = berth.pid("a1").to_string();
     for (option, kind) in [("--pid", "pid"), ("--network", "net"), ("--ipc", "ipc")] {
-        berth.sleeper("b", &[option, "container:a"]);
-        assert_eq!(ns(&berth.pid("b").to_string(), kind), ns(&first, kind), "{option} container:a");
-        berth.berth(&["rm", "-f", "b"]).ok();
+        berth.sleeper("b1", &[option, "container:a1"]);
+        assert_eq!(ns(&berth.pid("b1").to_string(), kind), ns(&first, kind), "{option} container:a1");
+        berth.berth(&["rm", "-f", "b1"]).ok();
     }
 }
 
@@ -47,9 +47,9 @@ fn s011_each_can_be_switched() {
 fn s012_mount_namespace() {
     let berth = Instance::with_busybox();
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    berth.sleeper("c", &[]);
+    berth.sleeper("c1", &[]);
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before, "the host's mount table is as it was");
-    let mounts = berth.berth(&["exec", "c", "cat", "/proc/mounts"]);
+    let mounts = berth.berth(&["exec", "c1", "cat", "/proc/mounts"]);
     let root = mounts.ok().lines().find(|l| l.split(' ').nth(1) == Some("/")).unwrap().to_owned();
     for option in ["overlay / overlay", "lowerdir", "upperdir=", "workdir="] {
         assert!(root.contains(option), "{option} in {root}");
@@ -79,10 +79,10 @@ fn s014_bind_mounts() {
     let berth = Instance::with_busybox();
     let shared = berth.directory.join("shared");
     fs::create_dir(&shared).unwrap();
-    fs::write(shared.join("f"), "from the host").unwrap();
+    fs::write(shared.join("f1"), "from the host").unwrap();
     let volume = format!("{}:/x", shared.display());
     let seen = berth.busybox(&["-v", &volume], &["sh", "-c", "cat /x/f; stat -c %i /x/f; echo back > /x/g"]);
-    let inode = fs::metadata(shared.join("f")).unwrap().ino();
+    let inode = fs::metadata(shared.join("f1")).unwrap().ino();
     assert_eq!(seen.ok(), format!("from the host{inode}"));
     assert_eq!(fs::read_to_string(shared.join("g")).unwrap(), "back\n");
     let refused = berth.busybox(&["-v", &format!("{volume}:ro")], &["sh", "-c", "echo no > /x/h"]);
@@ -96,8 +96,10 @@ fn s014_bind_mounts() {
 fn s015_uts() {
     let berth = Instance::with_busybox();
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let inside = berth
-        .busybox(&["--hostname", "h", "--domainname", "d"], &["sh", "-c", "hostname; cat /proc/sys/kernel/domainname"]);
+    let inside = berth.busybox(
+        &["--hostname", "h", "--domainname", "d1"],
+        &["sh", "-c", "hostname; cat /proc/sys/kernel/domainname"],
+    );
     assert_eq!(inside.ok(), "h\nd");
     let changed = berth.busybox(&["--cap-add", "SYS_ADMIN"], &["sh", "-c", "hostname other; hostname"]);
     assert_eq!(changed.ok(), "other");
@@ -109,20 +111,20 @@ fn s015_uts() {
 fn s017_pid() {
     let berth = Instance::with_busybox();
     assert_eq!(berth.busybox(&[], &["sh", "-c", "echo $$"]).ok(), "1");
-    berth.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "sleep 1000 & sleep 1000 & wait"]).ok();
-    let pid = berth.pid("c");
+    berth.berth(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", "sleep 1000 & sleep 1000 & wait"]).ok();
+    let pid = berth.pid("c1");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let numbers: Vec<&str> =
         status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap().split_whitespace().collect();
     assert_eq!(numbers.last(), Some(&"1"));
     assert!(numbers.len() >= 2, "{numbers:?}");
-    let seen = berth.berth(&["exec", "c", "ps", "-o", "comm"]);
+    let seen = berth.berth(&["exec", "c1", "ps", "-o", "comm"]);
     let mut names: Vec<&str> = seen.ok().lines().skip(1).collect();
     names.sort_unstable();
     assert_eq!(names, ["ps", "sh", "sleep", "sleep"]);
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    berth.berth(&["kill", "c"]).ok();
-    berth.berth(&["wait", "c"]).ok();
+    berth.berth(&["kill", "c1"]).ok();
+    berth.berth(&["wait", "c1"]).ok();
     for child in children.split_whitespace() {
         assert!(
             !fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "sleep"),
@@ -139,9 +141,9 @@ fn s021_user_namespace() {
     assert_eq!(ns(&berth.pid("plain").to_string(), "user"), ns("self", "user"), "off by default");
     let shared = berth.directory.join("shared");
     fs::create_dir(&shared).unwrap();
-    berth.sleeper("c", &["--userns", "auto"]);
-    let pid = berth.pid("c");
-    assert_eq!(berth.berth(&["exec", "c", "id", "-u"]).ok(), "0");
+    berth.sleeper("c1", &["--userns", "auto"]);
+    let pid = berth.pid("c1");
+    assert_eq!(berth.berth(&["exec", "c1", "id", "-u"]).ok(), "0");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     for line in ["Uid:", "Gid:"] {
         let id: u32 = status
@@ -157,25 +159,25 @@ fn s021_user_namespace() {
     }
     let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
     let first: u32 = map.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert_eq!(berth.berth(&["exec", "c", "stat", "-c", "%u:%g", "/bin/busybox"]).ok(), "0:0");
-    berth.berth(&["exec", "c", "touch", "/made"]).ok();
-    let upper = berth.inspect("c", "{{.GraphDriver.Data.UpperDir}}");
+    assert_eq!(berth.berth(&["exec", "c1", "stat", "-c", "%u:%g", "/bin/busybox"]).ok(), "0:0");
+    berth.berth(&["exec", "c1", "touch", "/made"]).ok();
+    let upper = berth.inspect("c1", "{{.GraphDriver.Data.UpperDir}}");
     let owner = fs::metadata(format!("{upper}/made")).unwrap().uid();
     assert!(owner == first || owner == 0, "made by {owner}, the map starts at {first}");
-    assert_eq!(berth.berth(&["exec", "c", "stat", "-c", "%u", "/made"]).ok(), "0");
+    assert_eq!(berth.berth(&["exec", "c1", "stat", "-c", "%u", "/made"]).ok(), "0");
 }
 
 /// S-024: semaphores, shared memory and queues are the container's own.
 #[test]
 fn s024_ipc() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &[]);
+    berth.sleeper("c1", &[]);
     let text = |container: &str| berth.berth(&["exec", container, "cat", "/proc/sysvipc/sem"]).ok().lines().count();
     let host = fs::read_to_string("/proc/sysvipc/sem").unwrap();
-    assert_eq!(text("c"), 1, "only the heading");
+    assert_eq!(text("c1"), 1, "only the heading");
     assert_eq!(fs::read_to_string("/proc/sysvipc/sem").unwrap(), host);
-    assert!(berth.berth(&["exec", "c", "cat", "/proc/mounts"]).ok().contains("/dev/mqueue mqueue"));
-    assert_ne!(ns(&berth.pid("c").to_string(), "ipc"), ns("self", "ipc"));
+    assert!(berth.berth(&["exec", "c1", "cat", "/proc/mounts"]).ok().contains("/dev/mqueue mqueue"));
+    assert_ne!(ns(&berth.pid("c1").to_string(), "ipc"), ns("self", "ipc"));
 }
 
 /// S-025, S-026, S-027: with a cgroup namespace the container sees `/`, without one the host's path.
@@ -197,11 +199,11 @@ fn s025_cgroup_namespace() {
 #[test]
 fn s163_exec_joins() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &["--pids-limit", "50", "-e", "FROM=config", "-w", "/tmp"]);
-    let pid = berth.pid("c").to_string();
-    berth.berth(&["exec", "-d", "c", "sleep", "777"]).ok();
+    berth.sleeper("c1", &["--pids-limit", "50", "-e", "FROM=config", "-w", "/tmp"]);
+    let pid = berth.pid("c1").to_string();
+    berth.berth(&["exec", "-d", "c1", "sleep", "777"]).ok();
     let other = berth_testkit::wait_until("the exec is in the container's cgroup", || {
-        let top = berth.berth(&["top", "c"]).stdout;
+        let top = berth.berth(&["top", "c1"]).stdout;
         let line = top.lines().find(|l| l.contains("sleep 777"))?.to_owned();
         line.split_whitespace().nth(1).map(str::to_owned)
     });
@@ -220,9 +222,9 @@ fn s163_exec_joins() {
             .collect()
     };
     assert_eq!(status(&other), status(&pid));
-    assert_eq!(berth.berth(&["exec", "c", "sh", "-c", "echo $FROM; pwd"]).ok(), "config\n/tmp");
+    assert_eq!(berth.berth(&["exec", "c1", "sh", "-c", "echo $FROM; pwd"]).ok(), "config\n/tmp");
     assert_eq!(
-        berth.berth(&["exec", "-e", "FROM=exec", "-w", "/", "c", "sh", "-c", "echo $FROM; pwd"]).ok(),
+        berth.berth(&["exec", "-e", "FROM=exec", "-w", "/", "c1", "sh", "-c", "echo $FROM; pwd"]).ok(),
         "exec\n/"
     );
 }

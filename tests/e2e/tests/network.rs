@@ -27,12 +27,12 @@ fn s019_bridge_and_none() {
     let mut both = links("bridge");
     both.sort();
     assert_eq!(both, ["eth0", "lo"]);
-    berth.sleeper("c", &[]);
-    let address = berth.inspect("c", "{{.NetworkSettings.IPAddress}}");
-    assert!(berth.berth(&["exec", "c", "ip", "addr", "show", "eth0"]).ok().contains(&address));
-    let gateway = berth.inspect("c", "{{.NetworkSettings.Gateway}}");
-    assert!(berth.berth(&["exec", "c", "ip", "route"]).ok().contains(&format!("default via {gateway}")));
-    assert!(berth.berth(&["exec", "c", "cat", "/etc/hosts"]).ok().contains(&address));
+    berth.sleeper("c1", &[]);
+    let address = berth.inspect("c1", "{{.NetworkSettings.IPAddress}}");
+    assert!(berth.berth(&["exec", "c1", "ip", "addr", "show", "eth0"]).ok().contains(&address));
+    let gateway = berth.inspect("c1", "{{.NetworkSettings.Gateway}}");
+    assert!(berth.berth(&["exec", "c1", "ip", "route"]).ok().contains(&format!("default via {gateway}")));
+    assert!(berth.berth(&["exec", "c1", "cat", "/etc/hosts"]).ok().contains(&address));
 }
 
 /// S-020: host mode shares the host's namespace and warns about published ports.
@@ -43,7 +43,7 @@ fn s020_host() {
         "run",
         "-d",
         "--name",
-        "c",
+        "c1",
         "--network",
         "host",
         "-p",
@@ -59,7 +59,7 @@ fn s020_host() {
     ]);
     started.ok();
     assert!(started.stderr.contains("published") || started.stderr.contains("host network"), "{started:?}");
-    let pid = berth.pid("c");
+    let pid = berth.pid("c1");
     assert_eq!(fs::read_link(format!("/proc/{pid}/ns/net")).unwrap(), fs::read_link("/proc/self/ns/net").unwrap());
     wait_until("the listener is reachable without publishing", || {
         read_from("127.0.0.1:45872").filter(|t| t == "hello\n")
@@ -76,7 +76,7 @@ fn published_ports() {
             "run",
             "-d",
             "--name",
-            "c",
+            "c1",
             "-p",
             "127.0.0.1:45873:80",
             "-p",
@@ -90,7 +90,7 @@ fn published_ports() {
         ])
         .ok();
     wait_until("the published port answers", || read_from("127.0.0.1:45873").filter(|t| t == "tcp\n"));
-    let ports = berth.berth(&["port", "c"]);
+    let ports = berth.berth(&["port", "c1"]);
     for line in ["80/tcp -> 127.0.0.1:45873", "90/tcp -> 0.0.0.0:45880", "92/tcp -> 0.0.0.0:45882"] {
         assert!(ports.ok().contains(line), "{line} in {ports:?}");
     }
@@ -105,14 +105,14 @@ fn published_ports() {
         .parse::<u16>()
         .unwrap();
     assert!(ephemeral >= 1024);
-    berth.berth(&["rm", "-f", "c"]).ok();
+    berth.berth(&["rm", "-f", "c1"]).ok();
     assert!(TcpStream::connect("127.0.0.1:45873").is_err());
     berth
         .berth(&[
             "run",
             "-d",
             "--name",
-            "u",
+            "u1",
             "-p",
             "45874:53/udp",
             "busybox",
@@ -125,7 +125,7 @@ fn published_ports() {
             "cat",
         ])
         .ok();
-    let address = format!("{}:45874", berth.inspect("u", "{{.NetworkSettings.Gateway}}"));
+    let address = format!("{}:45874", berth.inspect("u1", "{{.NetworkSettings.Gateway}}"));
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     wait_until("udp comes back", || {

@@ -11,8 +11,8 @@ fn s001_light_virtualisation() {
     let berth = Instance::with_busybox();
     let inside = berth.busybox(&[], &["uname", "-r"]);
     assert_eq!(inside.ok(), fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
-    berth.sleeper("c", &[]);
-    let pid = berth.pid("c");
+    berth.sleeper("c1", &[]);
+    let pid = berth.pid("c1");
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim(), "sleep");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let parent = status.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap().trim().to_owned();
@@ -51,27 +51,27 @@ fn s002_image_lies_on_disk() {
 #[test]
 fn s003_create_then_start() {
     let berth = Instance::with_busybox();
-    berth.berth(&["create", "--name", "c", "busybox", "sleep", "1000"]).ok();
-    assert_eq!(berth.inspect("c", "{{.State.Status}} {{.State.Pid}}"), "created 0");
-    assert!(berth.docker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]).ok().contains("c created"));
-    berth.berth(&["start", "c"]).ok();
-    let pid = berth.pid("c");
+    berth.berth(&["create", "--name", "c1", "busybox", "sleep", "1000"]).ok();
+    assert_eq!(berth.inspect("c1", "{{.State.Status}} {{.State.Pid}}"), "created 0");
+    assert!(berth.docker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]).ok().contains("c1 created"));
+    berth.berth(&["start", "c1"]).ok();
+    let pid = berth.pid("c1");
     assert!(fs::read_dir(format!("/proc/{pid}/root/bin")).unwrap().flatten().any(|e| e.file_name() == "busybox"));
-    assert_eq!(berth.inspect("c", "{{.State.Status}}"), "running");
+    assert_eq!(berth.inspect("c1", "{{.State.Status}}"), "running");
 }
 
 /// S-005: inspect shows the kernel's namespaces and cgroups, and they are true.
 #[test]
 fn s005_isolated_and_limited() {
     let berth = Instance::with_busybox();
-    berth.sleeper("c", &["-m", "64m"]);
-    let pid = berth.pid("c");
+    berth.sleeper("c1", &["-m", "64m"]);
+    let pid = berth.pid("c1");
     for ns in ["mnt", "uts", "pid", "net", "ipc", "user", "cgroup", "time"] {
         let link = fs::read_link(format!("/proc/{pid}/ns/{ns}")).unwrap();
         let inode: String = link.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
-        assert_eq!(berth.inspect("c", &format!("{{{{.Berth.Namespaces.{ns}}}}}")), inode, "{ns}");
+        assert_eq!(berth.inspect("c1", &format!("{{{{.Berth.Namespaces.{ns}}}}}")), inode, "{ns}");
     }
-    let cgroups = berth.inspect("c", "{{json .Berth.Cgroups}}");
+    let cgroups = berth.inspect("c1", "{{json .Berth.Cgroups}}");
     let proc = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let memory = proc.lines().find_map(|l| l.split_once(":memory:").map(|(_, path)| path));
     if let Some(path) = memory {
@@ -102,7 +102,7 @@ fn s006_busybox_from_archives() {
 #[test]
 fn s150_trace_shows_the_parties_in_order() {
     let berth = Instance::with_busybox();
-    berth.berth(&["run", "--name", "c", "--trace=json", "busybox", "true"]).ok();
+    berth.berth(&["run", "--name", "c1", "--trace=json", "busybox", "true"]).ok();
     let spans = berth.berth(&["run", "--rm", "--trace=json", "busybox", "true"]);
     let text = format!("{}{}", spans.stdout, spans.stderr);
     let order = ["metadata.create", "shim.start", "task.create", "task.start"];
