@@ -143,6 +143,14 @@ impl Container {
         self.cgroup.apply(&settings).map_err(cgroup_error("limit"))
     }
 
+    /// What the container uses now.
+    ///
+    /// # Errors
+    /// The cgroup's.
+    pub fn stats(&self) -> Result<berth_cgroup::Stats, RuntimeError> {
+        self.cgroup.stats().map_err(cgroup_error("measure"))
+    }
+
     /// Handle of the container's cgroup: stats, OOM notification fd, freezer state.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup

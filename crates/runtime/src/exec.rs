@@ -29,6 +29,20 @@ impl Container {
     /// # Errors
     /// `FailedPrecondition` when the container is paused or stopped; what the process reported.
     pub fn exec(&self, process: &ProcessSpec, stdio: Stdio, spans: &mut Vec<Span>) -> Result<Process, RuntimeError> {
+        self.exec_preserving(process, stdio, 0, spans)
+    }
+
+    /// The same, with descriptors 3..3+n of the caller kept open in the process.
+    ///
+    /// # Errors
+    /// As [`Container::exec`].
+    pub fn exec_preserving(
+        &self,
+        process: &ProcessSpec,
+        stdio: Stdio,
+        preserve_fds: u32,
+        spans: &mut Vec<Span>,
+    ) -> Result<Process, RuntimeError> {
         match self.status() {
             Status::Stopped => {
                 return Err(RuntimeError::State { state: "stopped", wanted: "a process can join only a running one" });
@@ -41,7 +55,7 @@ impl Container {
         let plan = plan_exec(process, &self.namespaces, self.filter.is_some(), &self.state.annotations)?;
         let kernel = |source| RuntimeError::Kernel { what: "make a page for the times of the process", source };
         let times = Times::new(plan.steps.len()).map_err(kernel)?;
-        let joined = self.join(&plan, &times, stdio);
+        let joined = self.join(&plan, &times, stdio, preserve_fds);
         let (process, channel) = match joined {
             Ok(joined) => joined,
             Err(error) => {
@@ -65,7 +79,13 @@ impl Container {
     }
 
     /// Clones the process and serves it until it waits for its go.
-    fn join(&self, plan: &Plan, times: &Times, stdio: Stdio) -> Result<(Process, Channel), RuntimeError> {
+    fn join(
+        &self,
+        plan: &Plan,
+        times: &Times,
+        stdio: Stdio,
+        preserve_fds: u32,
+    ) -> Result<(Process, Channel), RuntimeError> {
         let kernel = |source| RuntimeError::Kernel { what: "clone a process into the container", source };
         let cgroup = |source| RuntimeError::Cgroup { what: "enter", source: Box::new(source) };
         let (ours, theirs) = Channel::pair().map_err(kernel)?;
@@ -80,7 +100,7 @@ impl Container {
             filter: self.filter.clone(),
             hooks: None,
             state: self.state.clone(),
-            preserve_fds: 0,
+            preserve_fds,
             namespaces: Vec::new(),
             join: Some((init, self.namespaces.exec_flags())),
             cgroup_fds: self.cgroup.attach_fds().map_err(cgroup)?,

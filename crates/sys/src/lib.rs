@@ -17,4 +17,5 @@ pub mod seccomp;
 pub mod shared;
 pub mod shim_process;
 pub mod signal_fd;
+pub mod signals;
 pub mod tty;
