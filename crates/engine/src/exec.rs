@@ -226,7 +226,9 @@ impl Engine {
             .map_err(|e| EngineError::internal(format!("cannot encode the process: {e}")))?;
         let has_client = client.is_some();
         run.task.exec(&exec.id, &process, &io_uris(&exec.config, has_client)).await?;
+        let mut spare = None;
         if let Some((stream, early_input)) = client {
+            spare = stream.try_clone().ok();
             let options = AttachOptions {
                 stdin: exec.config.attach_stdin,
                 stdout: exec.config.attach_stdout,
@@ -245,11 +247,15 @@ impl Engine {
                 Ok(())
             }
             Err(error) => {
-                // The shim forgets it; that it is gone already is fine.
+                let error = exec_failed(&error);
+                if let Some(stream) = spare {
+                    tell(&stream, exec.config.tty, &error.message);
+                }
+                // The shim forgets it, which ends the client's stream; that it is gone already is fine.
                 if let Err(error) = run.task.exec_delete(&exec.id).await {
                     tracing::debug!(container_id = %container.id, exec_id = %exec.id, "{}", berth_types::report(&error));
                 }
-                Err(exec_failed(&error))
+                Err(error)
             }
         }
     }
@@ -295,6 +301,18 @@ impl Engine {
         let container = self.find(exec.container_id.as_str())?;
         container.running()?.task.resize(Some(&exec.id), rows, columns).await?;
         Ok(())
+    }
+}
+
+/// The reason a process could not be started, as its last words on the client's stream. A client that does not read gets none.
+fn tell(stream: &OwnedFd, is_raw: bool, text: &str) {
+    let text = format!("{text}\r\n");
+    let length = u32::try_from(text.len()).unwrap_or(0).to_be_bytes();
+    let mut frame = if is_raw { Vec::new() } else { [&[2, 0, 0, 0], &length[..]].concat() };
+    frame.extend_from_slice(text.as_bytes());
+    let sent = rustix::net::send(stream, &frame, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL);
+    if let Err(error) = sent {
+        tracing::debug!("a client is not told why its process did not start: {error}");
     }
 }
 
