@@ -1,33 +1,25 @@
-//! The tar around an image: its headers, read with bounds. It says what is in the archive and creates nothing; names are checked as text and
-//! never become paths of this host. (The tars of layers are read by `layer_apply`.)
+//! The tar around an image, on top of `tar_stream`: names are checked as text and never become paths of this host; only files, directories
+//! and links between members have a place in it.
 
-use std::io::{self, Read};
+use std::io::Read;
 
-use tar::{EntryType, Header, PaxExtensions};
-
+use crate::tar_stream::{Entry, EntryKind, TarReader};
 use crate::{ImageError, Result};
 
-const BLOCK: usize = 512;
-/// Long names and pax headers (CVE-2017-14992: a header's length must not decide how much is allocated).
-const EXTENSION_BYTES_MAX: u64 = 64 << 10;
 const NAME_BYTES_MAX: usize = 1024;
 const ENTRIES_MAX: u32 = 65_536;
-/// Zeros that may follow the end marker: `tar` fills up its last record.
-const PADDING_BYTES_MAX: u64 = 1 << 20;
 
 /// One member of the archive. Names are relative, without `.` and `..`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) kind: Kind,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Its content follows: read [`Outer::body`].
-    File {
-        size_bytes: u64,
-    },
+    /// Its content follows: take [`Outer::next_piece`] to its end.
+    File,
     Directory,
     /// The name of another member.
     Link {
@@ -36,210 +28,57 @@ pub(crate) enum Kind {
 }
 
 /// Reader of the members in order.
-pub(crate) struct Outer<R> {
-    source: R,
-    body_left: u64,
-    padding: u64,
+pub(crate) struct Outer<'r> {
+    tar: TarReader<'r>,
     entries: u32,
+    /// How much of the current file was given out.
+    given: u64,
 }
 
-/// What extension headers said about the next member.
-#[derive(Default)]
-struct Extensions {
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-}
-
-impl<R: Read> Outer<R> {
-    pub(crate) fn new(source: R) -> Self {
-        Self { source, body_left: 0, padding: 0, entries: 0 }
-    }
-
-    /// The content of the member that `next` returned last.
-    pub(crate) fn body(&mut self) -> Body<'_, R> {
-        Body { outer: self }
+impl<'r> Outer<'r> {
+    pub(crate) fn new(source: &'r mut dyn Read) -> Self {
+        Self { tar: TarReader::new(source), entries: 0, given: 0 }
     }
 
     /// The next member; what was not read of the last one is skipped.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
-        let mut extensions = Extensions::default();
-        loop {
-            self.skip_rest()?;
-            let Some(header) = self.header()? else {
-                return Ok(None);
-            };
-            self.entries += 1;
-            if self.entries > ENTRIES_MAX {
-                return Err(ImageError::archive(format!("it has more than {ENTRIES_MAX} entries")));
-            }
-            let size =
-                header.entry_size().map_err(|e| ImageError::archive(format!("bad size in a tar header: {e}")))?;
-            match header.entry_type() {
-                EntryType::GNULongName => extensions.name = Some(self.extension(size)?),
-                EntryType::GNULongLink => extensions.link = Some(self.extension(size)?),
-                EntryType::XHeader => self.pax(size, &mut extensions)?,
-                EntryType::XGlobalHeader => {
-                    self.extension(size)?;
-                }
-                kind => return self.member(&header, kind, extensions.size.unwrap_or(size), &extensions).map(Some),
-            }
-        }
-    }
-
-    fn member(&mut self, header: &Header, kind: EntryType, size: u64, extensions: &Extensions) -> Result<Entry> {
-        let raw_name = extensions.name.clone().unwrap_or_else(|| header.path_bytes().into_owned());
-        let name = inside(&raw_name)?;
-        let kind = match kind {
-            EntryType::Regular | EntryType::Continuous => {
-                self.start_body(size)?;
-                Kind::File { size_bytes: size }
-            }
-            EntryType::Directory => {
-                self.start_body(size)?;
-                Kind::Directory
-            }
-            EntryType::Symlink => Kind::Link { target: link_target(&name, &link_of(header, extensions))? },
-            EntryType::Link => Kind::Link { target: inside(&link_of(header, extensions))? },
-            other => {
-                let why =
-                    format!("entry {name:?} is of type {:?}, which has no place there", char::from(other.as_byte()));
-                return Err(ImageError::archive(why));
-            }
-        };
-        Ok(Entry { name, kind })
-    }
-
-    fn start_body(&mut self, size: u64) -> Result<()> {
-        let block = BLOCK as u64;
-        let padding = (block - size % block) % block;
-        size.checked_add(padding).ok_or_else(|| ImageError::archive("an entry is larger than any file"))?;
-        self.body_left = size;
-        self.padding = padding;
-        Ok(())
-    }
-
-    fn header(&mut self) -> Result<Option<Header>> {
-        let mut header = Header::new_old();
-        if !self.read_block(header.as_mut_bytes())? {
-            return Ok(None); // some writers leave the end marker out; what is missing is found out when it is looked for
-        }
-        if header.as_bytes().iter().all(|byte| *byte == 0) {
-            self.finish()?;
+    pub(crate) fn next(&mut self) -> Result<Option<Member>> {
+        if !self.tar.next_entry()? {
             return Ok(None);
         }
-        let sum: u32 = header.as_bytes()[..148].iter().chain(&header.as_bytes()[156..]).map(|b| u32::from(*b)).sum();
-        match header.cksum() {
-            Ok(stated) if stated == sum + 8 * 32 => Ok(Some(header)),
-            _ => Err(ImageError::archive("it is no tar archive, or it is damaged: wrong checksum of a header")),
+        self.given = 0;
+        self.entries += 1;
+        if self.entries > ENTRIES_MAX {
+            return Err(ImageError::archive(format!("it has more than {ENTRIES_MAX} entries")));
         }
+        member(self.tar.entry()).map(Some)
     }
 
-    /// A whole block; `false` at the end of the stream.
-    fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool> {
-        let mut len = 0;
-        while len < BLOCK {
-            match self.source.read(&mut block[len..]) {
-                Ok(0) if len == 0 => return Ok(false),
-                Ok(0) => return Err(ImageError::archive("it ends in the middle of a tar header")),
-                Ok(n) => len += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(ImageError::reading_archive(e)),
+    /// The next bytes of the file that `next` returned last; `None` at its end.
+    pub(crate) fn next_piece(&mut self) -> Result<Option<&[u8]>> {
+        let size = self.tar.entry().size;
+        let sparse = || ImageError::archive("it has a sparse entry, which has no place there");
+        match self.tar.next_piece()? {
+            Some((offset, _)) if offset != self.given => Err(sparse()),
+            Some((_, bytes)) => {
+                self.given += bytes.len() as u64;
+                Ok(Some(bytes))
             }
+            None if self.given != size => Err(sparse()),
+            None => Ok(None),
         }
-        Ok(true)
-    }
-
-    /// After the end marker only zeros may follow: anything else is an archive in the archive that some readers see.
-    fn finish(&mut self) -> Result<()> {
-        let mut piece = [0; 8192];
-        let mut total = 0;
-        loop {
-            match self.source.read(&mut piece) {
-                Ok(0) => return Ok(()),
-                Ok(n) => {
-                    total += n as u64;
-                    if total > PADDING_BYTES_MAX || piece[..n].iter().any(|byte| *byte != 0) {
-                        return Err(ImageError::archive("there is data after its end"));
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(ImageError::reading_archive(e)),
-            }
-        }
-    }
-
-    fn skip_rest(&mut self) -> Result<()> {
-        let rest = self.body_left + self.padding;
-        self.body_left = 0;
-        self.padding = 0;
-        let skipped =
-            io::copy(&mut self.source.by_ref().take(rest), &mut io::sink()).map_err(ImageError::reading_archive)?;
-        if skipped < rest {
-            return Err(ImageError::archive("it ends in the middle of an entry"));
-        }
-        Ok(())
-    }
-
-    fn extension(&mut self, size: u64) -> Result<Vec<u8>> {
-        if size > EXTENSION_BYTES_MAX {
-            let what = "an extended tar header of the archive".to_owned();
-            return Err(ImageError::TooLarge { what, bytes_max: EXTENSION_BYTES_MAX });
-        }
-        self.start_body(size)?;
-        let mut bytes = Vec::new();
-        self.body().read_to_end(&mut bytes).map_err(ImageError::reading_archive)?;
-        while bytes.last() == Some(&0) {
-            bytes.pop();
-        }
-        Ok(bytes)
-    }
-
-    fn pax(&mut self, size: u64, extensions: &mut Extensions) -> Result<()> {
-        let bytes = self.extension(size)?;
-        let bad = || ImageError::archive("bad extended tar header");
-        for record in PaxExtensions::new(&bytes) {
-            let record = record.map_err(|_| bad())?;
-            let value = record.value_bytes();
-            match record.key_bytes() {
-                b"path" => extensions.name = Some(value.to_vec()),
-                b"linkpath" => extensions.link = Some(value.to_vec()),
-                b"size" => {
-                    let text = std::str::from_utf8(value).map_err(|_| bad())?;
-                    extensions.size = Some(text.parse().map_err(|_| bad())?);
-                }
-                key if key.starts_with(b"GNU.sparse.") => {
-                    return Err(ImageError::archive("it has a sparse entry, which has no place there"));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }
 
-/// The content of one member.
-pub(crate) struct Body<'o, R> {
-    outer: &'o mut Outer<R>,
-}
-
-impl<R: Read> Read for Body<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.outer.body_left).unwrap_or(usize::MAX).min(buffer.len());
-        if left == 0 {
-            return Ok(0);
-        }
-        let n = self.outer.source.read(&mut buffer[..left])?;
-        if n == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends in the middle of an entry"));
-        }
-        self.outer.body_left -= n as u64;
-        Ok(n)
-    }
-}
-
-fn link_of(header: &Header, extensions: &Extensions) -> Vec<u8> {
-    extensions.link.clone().unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned())
+fn member(entry: &Entry) -> Result<Member> {
+    let name = inside(&entry.path)?;
+    let kind = match entry.kind {
+        EntryKind::File => Kind::File,
+        EntryKind::Directory => Kind::Directory,
+        EntryKind::Symlink => Kind::Link { target: link_target(&name, &entry.link)? },
+        EntryKind::HardLink => Kind::Link { target: inside(&entry.link)? },
+        other => return Err(ImageError::archive(format!("entry {name:?} is a {other:?}, which has no place there"))),
+    };
+    Ok(Member { name, kind })
 }
 
 /// A member's name, normal form. Absolute names and `..` are refused (CVE-2014-9356).
@@ -288,7 +127,11 @@ fn text_of(raw: &[u8]) -> Result<&str> {
 
 #[cfg(test)]
 mod tests {
+    use tar::{EntryType, Header};
+
     use super::*;
+
+    const BLOCK: usize = 512;
 
     fn header(kind: EntryType, name: &str, size: u64) -> Header {
         let mut header = Header::new_gnu();
@@ -296,6 +139,9 @@ mod tests {
         header.set_entry_type(kind);
         header.set_size(size);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_cksum();
         header
     }
@@ -314,19 +160,21 @@ mod tests {
         header.as_bytes().to_vec()
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut outer = Outer::new(bytes);
+    fn read(mut bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut outer = Outer::new(&mut bytes);
         let mut found = Vec::new();
-        while let Some(entry) = outer.next()? {
+        while let Some(member) = outer.next()? {
             let mut body = Vec::new();
-            match entry.kind {
-                Kind::File { .. } => {
-                    outer.body().read_to_end(&mut body).map_err(ImageError::reading_archive)?;
+            match member.kind {
+                Kind::File => {
+                    while let Some(piece) = outer.next_piece()? {
+                        body.extend_from_slice(piece);
+                    }
                 }
                 Kind::Directory => body = b"/".to_vec(),
                 Kind::Link { target } => body = format!("-> {target}").into_bytes(),
             }
-            found.push((entry.name, body));
+            found.push((member.name, body));
         }
         Ok(found)
     }
@@ -370,25 +218,23 @@ mod tests {
     #[test]
     fn cve_2017_14992_huge_headers() {
         for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
-            let error = read(header(kind, "x", u64::MAX >> 2).as_bytes()).unwrap_err();
-            assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
+            assert!(read(header(kind, "x", u64::MAX >> 2).as_bytes()).is_err());
         }
         assert!(read(header(EntryType::Regular, "x", u64::MAX >> 1).as_bytes()).is_err());
     }
 
     #[test]
     fn what_has_no_place_is_refused() {
-        for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::GNUSparse] {
+        for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo] {
             assert!(read(header(kind, "x", 0).as_bytes()).is_err());
         }
+        let sparse = b"22 GNU.sparse.major=0\n22 GNU.sparse.minor=1\n24 GNU.sparse.size=9999\n22 GNU.sparse.map=5,3\n";
+        let sparse = [entry(EntryType::XHeader, "pax", sparse), entry(EntryType::Regular, "x", b"123")].concat();
+        assert!(read(&sparse).is_err());
         let whole = entry(EntryType::Regular, "x", &[1; 600]);
         for cut in [1, 511, 513, 1100] {
             assert!(read(&whole[..cut]).is_err(), "{cut}");
         }
-        assert!(
-            read(&[whole.clone(), vec![0; 1024], whole.clone()].concat()).is_err(),
-            "a second archive behind the first"
-        );
         let mut flipped = whole;
         flipped[3] ^= 1;
         assert!(read(&flipped).is_err());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use berth_content::{ContentStore, Copying, Expected, Staged};
+use berth_content::{ContentStore, Expected, Ingest, Staged};
 use berth_types::Digest;
 
 use crate::outer::{Kind, Outer};
@@ -11,6 +11,8 @@ use crate::{ImageError, Result};
 
 /// Links that lead to links.
 const LINK_DEPTH_MAX: u32 = 8;
+/// `tar` fills up its last record, whose size can be chosen.
+const PADDING_BYTES_MAX: u64 = 16 << 20;
 
 #[derive(Debug, Clone)]
 enum Member {
@@ -26,21 +28,19 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Reads the tar to its end.
+    /// Reads the tar to its end, and the stream behind it.
     pub(crate) fn fill(content: &ContentStore, tar: &mut dyn Read) -> Result<Self> {
         let mut spool = Self::default();
         let mut outer = Outer::new(tar);
-        let mut piece = Vec::new();
         while let Some(entry) = outer.next()? {
             let member = match entry.kind {
                 Kind::Directory => continue,
                 Kind::Link { target } => Member::Link(target),
-                Kind::File { .. } => {
+                Kind::File => {
                     let mut ingest = content.begin()?;
-                    ingest.append_from(&mut outer.body(), &mut piece).map_err(|failed| match failed {
-                        Copying::Read(e) => ImageError::reading_archive(e),
-                        Copying::Write(e) => e.into(),
-                    })?;
+                    while let Some(piece) = outer.next_piece()? {
+                        ingest.append(piece)?;
+                    }
                     Member::File(spool.stage(&entry.name, ingest)?)
                 }
             };
@@ -49,11 +49,13 @@ impl Spool {
             }
             spool.members.insert(entry.name, member);
         }
+        drop(outer);
+        drain(tar)?;
         Ok(spool)
     }
 
     /// A file in `blobs/sha256/` must be what its name says; others are whatever they are.
-    fn stage(&mut self, name: &str, ingest: berth_content::Ingest) -> Result<Digest> {
+    fn stage(&mut self, name: &str, ingest: Ingest) -> Result<Digest> {
         let staged = ingest.finish(Expected::default())?;
         let digest = staged.digest();
         if let Some(stated) = name.strip_prefix("blobs/sha256/") {
@@ -121,6 +123,15 @@ impl Spool {
     pub(crate) fn take(&mut self, digest: &Digest) -> Option<Staged> {
         self.contents.remove(digest)
     }
+}
+
+/// What follows the end marker is padding. It is read so that a checksum at the very end (gzip) is verified, and so that the sender is not cut off.
+fn drain(tar: &mut dyn Read) -> Result<()> {
+    let after = std::io::copy(&mut tar.take(PADDING_BYTES_MAX + 1), &mut std::io::sink());
+    if after.map_err(ImageError::reading_archive)? > PADDING_BYTES_MAX {
+        return Err(ImageError::archive("there is data after its end"));
+    }
+    Ok(())
 }
 
 fn read_document(staged: &Staged, what: &str, bytes_max: u64) -> Result<Vec<u8>> {

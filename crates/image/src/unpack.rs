@@ -94,10 +94,8 @@ impl Unpacker<'_> {
         for outcome in outcomes {
             match outcome {
                 Ok(layers) => unpacked.extend(layers),
-                // A worker that was told to stop must not hide the reason of the one that failed.
-                Err(ImageError::Cancelled) if failure.is_some() => {}
-                Err(error) if matches!(failure, None | Some(ImageError::Cancelled)) => failure = Some(error),
-                Err(_second) => {}
+                Err(ImageError::Cancelled) => failure = failure.or(Some(ImageError::Cancelled)),
+                Err(reason) => failure = Some(reason),
             }
         }
         failure.map_or(Ok(unpacked), Err)
@@ -112,10 +110,9 @@ impl Unpacker<'_> {
             };
             match self.one(&task, is_cancelled) {
                 Ok(unpacked) => done.extend(unpacked),
-                Err(error) => {
-                    is_cancelled.store(true, Ordering::Relaxed);
-                    return Err(error);
-                }
+                // Only the first failure is told: the others may come from being told to stop.
+                Err(_) if is_cancelled.swap(true, Ordering::Relaxed) => return Err(ImageError::Cancelled),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -65,9 +65,9 @@ fn truncated_archives() {
 #[test]
 fn no_image_archive() {
     refused(b"", "neither a manifest.json nor an index.json");
-    refused(b"hello", "in the middle of a tar header");
-    refused(&[b'x'; 2048], "no tar archive");
-    refused(&gzip(b"hello"), "in the middle of a tar header");
+    refused(b"hello", "ends in the middle of entry 1");
+    refused(&[b'x'; 2048], "invalid at entry 1: wrong header checksum");
+    refused(&gzip(b"hello"), "ends in the middle of entry 1");
     refused(&outer(&[("etc/passwd".to_owned(), b"x".to_vec())]), "neither a manifest.json nor an index.json");
     refused(b"BZh91AY&SY", "compressed with bzip2");
 }
@@ -410,7 +410,8 @@ fn a_source_that_fails() {
     let archive = docker().archive();
     for at in [0, 3, 700, archive.len() / 2] {
         let error = fixture.store.load(&mut Fails(archive[..at].to_vec(), 0), &|_, _, _, _| {}).unwrap_err();
-        assert_eq!(error.to_string(), "cannot read the image archive");
+        let text = report(&error);
+        assert!(text.ends_with("connection reset"), "{text}");
         assert_eq!(fixture.holdings(), before);
     }
 }
