@@ -7,10 +7,12 @@ pub mod binary;
 pub mod bundle;
 pub mod events;
 pub mod lifecycle;
+pub mod oom;
 pub mod task;
 
 pub use binary::SealedBinary;
 pub use bundle::Bundle;
 pub use events::{Event, EventLog};
 pub use lifecycle::{Operation, Phase, TransitionError};
+pub use oom::OomListener;
 pub use task::{Task, TaskError, TaskManager};

@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) rootfs: Option<OverlayRootfs>,
     pub(crate) run: Option<Arc<Run>>,
     pub(crate) waiters: Vec<Waiter>,
+    /// Memory kills of this run that have been told.
+    pub(crate) oom_kills_told: u64,
     /// Clients that attached before the start.
     pub(crate) pending_attaches: Vec<(OwnedFd, AttachOptions)>,
     pub(crate) spans: Vec<Span>,
@@ -100,6 +102,7 @@ impl Container {
             rootfs,
             run: None,
             waiters: Vec::new(),
+            oom_kills_told: 0,
             pending_attaches: Vec::new(),
             spans: Vec::new(),
             is_removed: false,

@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) faults: Faults,
     /// Long image and archive work at the same time; the rest waits.
     pub(crate) heavy_work: Arc<tokio::sync::Semaphore>,
+    /// Keeps the shims' way of telling of memory kills open.
+    pub(crate) oom_listener: std::sync::OnceLock<berth_core::OomListener>,
     /// Held as long as we live: one daemon per data root.
     pub(crate) _root_lock: File,
 }

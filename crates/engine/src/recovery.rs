@@ -50,6 +50,7 @@ impl Engine {
     pub async fn start(options: EngineOptions) -> Result<Arc<Self>> {
         let started = tokio::task::spawn_blocking(move || open(options)).await;
         let (engine, records) = started.map_err(|_| EngineError::internal("a worker thread ended early"))??;
+        engine.listen_for_oom().await;
         let containers = engine.restore_records(records);
         let mut found = Vec::new();
         for container in &containers {
@@ -255,6 +256,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         execs: Default::default(),
         traces: Default::default(),
         faults: Default::default(),
+        oom_listener: std::sync::OnceLock::new(),
         heavy_work: Arc::new(tokio::sync::Semaphore::new(HEAVY_WORK_MAX)),
         _root_lock: root_lock,
     };

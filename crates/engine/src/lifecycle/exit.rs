@@ -21,6 +21,39 @@ const KILLED: u32 = 137;
 const DISCARD_WAIT: Duration = Duration::from_secs(10);
 
 impl Engine {
+    /// Takes reports of memory kills in containers that live on. Without them only the exit tells.
+    pub(crate) async fn listen_for_oom(&self) {
+        let (listener, mut reports) = match berth_core::OomListener::start(&self.inner.paths.events_socket()).await {
+            Ok(started) => started,
+            Err(error) => {
+                tracing::warn!("memory kills are told at the exit only: {}", berth_types::report(&error));
+                return;
+            }
+        };
+        if self.inner.oom_listener.set(listener).is_err() {
+            return;
+        }
+        let engine = self.clone();
+        tokio::spawn(async move {
+            while let Some(id) = reports.recv().await {
+                engine.oom_reported(&id);
+            }
+        });
+    }
+
+    fn oom_reported(&self, id: &berth_types::ContainerId) {
+        let Ok(container) = self.find(id.as_str()) else { return };
+        let record = {
+            let mut inner = container.lock();
+            if !inner.record.state.is_running() {
+                return;
+            }
+            inner.oom_kills_told += 1;
+            inner.record.clone()
+        };
+        self.emit_container(&record, "oom", &[]);
+    }
+
     /// Watches a run until its end, in a job of its own.
     pub(crate) fn supervise(&self, container: Arc<Container>, run: Arc<Run>) {
         let engine = self.clone();
@@ -53,8 +86,8 @@ impl Engine {
         lost: Option<String>,
     ) {
         let was_lost = lost.is_some();
-        let oom_killed = self.was_oom_killed(&container.record());
-        let (record, delay) = self.record_exit(container, status, oom_killed, lost);
+        let oom_kills = self.oom_kills(&container.record());
+        let (record, delay) = self.record_exit(container, status, oom_kills, lost);
         run.advance(RunProgress::Ended);
         self.tear_down(container, run, was_lost).await;
         run.advance(RunProgress::TornDown);
@@ -76,7 +109,7 @@ impl Engine {
         &self,
         container: &Container,
         status: ExitStatus,
-        oom_killed: bool,
+        oom_kills: u64,
         lost: Option<String>,
     ) -> (Record, Option<Duration>) {
         let (record, delay, ran_for) = {
@@ -88,7 +121,7 @@ impl Engine {
             state.pid = 0;
             state.exit_code = i32::try_from(status.code).unwrap_or(255);
             state.finished_at = Some(status.exited_at);
-            state.oom_killed = oom_killed;
+            state.oom_killed = oom_kills > 0;
             state.error = lost.unwrap_or_default();
             let ended = Ended {
                 exit_code: state.exit_code,
@@ -101,7 +134,8 @@ impl Engine {
             inner.restart_delay = delay.unwrap_or_default();
             (inner.record.clone(), delay, ran_for)
         };
-        if oom_killed {
+        // A kill that is told at the exit comes before it, and once: later reports find a container that does not run.
+        if oom_kills > container.lock().oom_kills_told {
             self.emit_container(&record, "oom", &[]);
         }
         let attributes =
@@ -113,10 +147,11 @@ impl Engine {
         (record, delay)
     }
 
-    fn was_oom_killed(&self, record: &Record) -> bool {
-        let Some(layout) = &self.inner.facts.cgroups else { return false };
+    /// The control group's own count; it is there until the task is deleted.
+    fn oom_kills(&self, record: &Record) -> u64 {
+        let Some(layout) = &self.inner.facts.cgroups else { return 0 };
         let group = berth_cgroup::Cgroup::open(layout, &self.cgroup_path(record));
-        group.and_then(|group| group.oom_kills()).is_ok_and(|kills| kills > 0)
+        group.and_then(|group| group.oom_kills()).unwrap_or(0)
     }
 
     async fn tear_down(&self, container: &Container, run: &Run, was_lost: bool) {

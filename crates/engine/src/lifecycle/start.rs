@@ -80,6 +80,7 @@ impl Engine {
             state.error.clear();
             state.started_at = Some(Timestamp::now());
             state.finished_at = None;
+            inner.oom_kills_told = 0;
             inner.run = Some(Arc::clone(&run));
             inner.record.clone()
         };
