@@ -9,7 +9,8 @@ use berth_shim_client::{AttachOptions, IoUris, ShimClient, TaskState};
 use berth_types::{Classify, ErrorClass, ExecId, Signal};
 use rustix::process::{PidfdFlags, Signal as RawSignal};
 use support::{
-    Fixture, attach, attach_with, demultiplex, into_async, process, read_all, read_until, run, text, until, write,
+    EventServer, Fixture, attach, attach_with, demultiplex, into_async, process, read_all, read_until, run, text,
+    until, write,
 };
 
 fn exec_io() -> IoUris {
@@ -164,7 +165,9 @@ fn s133_a_container_gets_and_gives_every_byte() {
         let shim = fixture.created().await;
         let client = attach(&shim, None, true).await;
         shim.start_process(None).await.unwrap();
-        let block: Vec<u8> = (0..1u32 << 18).flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
+        // Lines of text, as logs are; arbitrary bytes are proven beside the I/O modules.
+        let block: Vec<u8> =
+            (0..1u32 << 16).flat_map(|n| format!("{:015x}\n", n.wrapping_mul(2_654_435_761)).into_bytes()).collect();
         let mut writer = client.try_clone().unwrap();
         let sent = block.clone();
         let sender = std::thread::spawn(move || {
@@ -351,6 +354,51 @@ fn s150_trace() {
             spans.iter().filter(|span| span.party == berth_types::Party::Shim).map(|span| span.name.as_str()).collect();
         assert_eq!(own, ["task.create", "task.start"]);
         assert!(spans.iter().any(|span| span.party == berth_types::Party::Runtime));
+        fixture.finish(shim).await;
+    });
+}
+
+/// Shim v2: create < start < exit < delete and exec-added < exec-started < exit, each once, to the engine's event service.
+#[test]
+fn events_come_in_order() {
+    run(async {
+        let mut fixture = Fixture::new("events").sh("sleep 1000");
+        // Under another name it is started as other engines' shims are: with the bootstrap message, and all events.
+        let renamed = fixture.path("shim");
+        std::os::unix::fs::symlink(&fixture.binary, &renamed).unwrap();
+        fixture.binary = renamed;
+        let mut events = EventServer::start(&fixture.events_address).await;
+        let shim = fixture.created().await;
+        shim.start_process(None).await.unwrap();
+        let id: ExecId = "x".parse().unwrap();
+        shim.exec(&id, process(&["/bin/true"]).to_string().as_bytes(), &exec_io()).await.unwrap();
+        shim.start_process(Some(&id)).await.unwrap();
+        shim.wait(Some(&id)).await.unwrap();
+        shim.delete(Some(&id)).await.unwrap();
+        shim.pause().await.unwrap();
+        shim.resume().await.unwrap();
+        shim.kill(None, Signal::KILL, false).await.unwrap();
+        shim.wait(None).await.unwrap();
+        fixture.finish(shim).await;
+        let expected =
+            ["create", "start", "exec-added", "exec-started", "exit", "delete", "paused", "resumed", "exit", "delete"];
+        for topic in expected {
+            assert_eq!(events.next().await, ("default".to_owned(), format!("/tasks/{topic}")));
+        }
+    });
+}
+
+/// S-058: a kill for lack of memory is reported, to our own daemon too, which gets no other event.
+#[test]
+fn out_of_memory_is_reported() {
+    run(async {
+        let mut fixture = Fixture::new("oom").sh("x=a; while :; do x=$x$x; done");
+        fixture.spec["linux"]["resources"] = serde_json::json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+        let mut events = EventServer::start(&fixture.events_address).await;
+        let shim = fixture.created().await;
+        shim.start_process(None).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 137);
+        assert_eq!(events.next().await, ("default".to_owned(), "/tasks/oom".to_owned()));
         fixture.finish(shim).await;
     });
 }

@@ -42,35 +42,46 @@ fn append_escaped(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 fn append_valid(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    let mut done = 0;
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let skip = match byte {
-            // U+2028 and U+2029 are E2 80 A8 and E2 80 A9; no other character begins with E2 80 A8/A9.
-            0xe2 => match bytes.get(at..at + 3) {
-                Some([0xe2, 0x80, last @ (0xa8 | 0xa9)]) => {
-                    out.extend_from_slice(bytes.get(done..at).unwrap_or_default());
-                    out.extend_from_slice(b"\\u202");
-                    out.push(last - 0xa8 + b'8');
-                    3
-                }
-                _ => 0,
-            },
-            b'"' | b'\\' | b'<' | b'>' | b'&' | 0..0x20 => {
-                out.extend_from_slice(bytes.get(done..at).unwrap_or_default());
-                append_special(out, byte);
+    let mut rest = text.as_bytes();
+    // The bytes that may need an escape are rare: everything before the next one goes over in one piece.
+    while let Some(at) = rest.iter().position(|&byte| MAY_ESCAPE[usize::from(byte)]) {
+        let (plain, special) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        // U+2028 and U+2029 are E2 80 A8 and E2 80 A9; every other character that begins with E2 is plain.
+        let taken = match special {
+            [0xe2, 0x80, last @ (0xa8 | 0xa9), ..] => {
+                out.extend_from_slice(&[b'\\', b'u', b'2', b'0', b'2', last - 0xa8 + b'8']);
+                3
+            }
+            [lead @ 0xe2, ..] => {
+                out.push(*lead);
                 1
             }
-            _ => 0,
+            [byte, ..] => {
+                append_special(out, *byte);
+                1
+            }
+            [] => return,
         };
-        at += skip.max(1);
-        if skip > 0 {
-            done = at;
-        }
+        rest = special.get(taken..).unwrap_or_default();
     }
-    out.extend_from_slice(bytes.get(done..).unwrap_or_default());
+    out.extend_from_slice(rest);
 }
+
+const MAY_ESCAPE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte, 0..0x20 | 0xe2)
+            || byte == b'"' as usize
+            || byte == b'\\' as usize
+            || byte == b'<' as usize
+            || byte == b'>' as usize
+            || byte == b'&' as usize;
+        byte += 1;
+    }
+    table
+};
 
 fn append_special(out: &mut Vec<u8>, byte: u8) {
     match byte {

@@ -97,6 +97,9 @@ impl Shim {
         };
         let mut spans: Vec<Span> = Vec::new();
         let container = Container::create(&spec, options, &mut spans).map_err(|source| runtime("create", source))?;
+        for warning in &container.warnings {
+            log::warn(warning);
+        }
         let init = Process::new(String::new(), request.addresses.clone(), Arc::clone(io), None);
         let pidfd = container.init.pidfd.try_clone();
         let pid = container.init.pid;

@@ -294,3 +294,41 @@ fn spec(id: &str) -> Value {
         },
     })
 }
+
+/// Takes events as an engine does.
+pub(crate) struct EventServer {
+    _server: berth_proto::ttrpc::r#async::Server,
+    events: tokio::sync::mpsc::UnboundedReceiver<(String, String)>,
+}
+
+struct Recorder(tokio::sync::mpsc::UnboundedSender<(String, String)>);
+
+#[async_trait::async_trait]
+impl berth_proto::events::Events for Recorder {
+    async fn forward(
+        &self,
+        _: &berth_proto::ttrpc::r#async::TtrpcContext,
+        request: berth_proto::events::ForwardRequest,
+    ) -> berth_proto::ttrpc::Result<berth_proto::task::Empty> {
+        let envelope = request.envelope.into_option().unwrap();
+        assert!(envelope.event.type_url.starts_with("containerd.events.Task"), "{}", envelope.event.type_url);
+        self.0.send((envelope.namespace, envelope.topic)).unwrap();
+        Ok(berth_proto::task::Empty::default())
+    }
+}
+
+impl EventServer {
+    pub(crate) async fn start(address: &Path) -> Self {
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+        let mut server = berth_proto::ttrpc::r#async::Server::new()
+            .bind(&format!("unix://{}", address.display()))
+            .unwrap()
+            .register_service(berth_proto::events::create_events(std::sync::Arc::new(Recorder(sender))));
+        server.start().await.unwrap();
+        Self { _server: server, events }
+    }
+
+    pub(crate) async fn next(&mut self) -> (String, String) {
+        self.events.recv().await.unwrap()
+    }
+}
