@@ -56,7 +56,7 @@ pub(crate) fn listen_in(dir: &Path, name: &str) -> io::Result<StdListener> {
     let fd = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", fd.as_raw_fd()));
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => bind_private(&path),
     }
 }

@@ -163,6 +163,8 @@ pub fn set_umask(mask: u32) {
 /// The kernel's.
 pub fn raise_loopback() -> Result<(), Errno> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    // By number: the type of the constant is not that of the argument in every C library.
+    const SET_INTERFACE_FLAGS: libc::Ioctl = 0x8914;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: an all-zero ifreq is a valid value of that plain C struct.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -172,7 +174,7 @@ pub fn raise_loopback() -> Result<(), Errno> {
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(|_| Errno::INVAL)?;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which lives across the call.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SET_INTERFACE_FLAGS, &raw const request) };
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 

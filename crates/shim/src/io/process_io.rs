@@ -88,6 +88,8 @@ struct State {
     copiers: Vec<JoinHandle<()>>,
     /// Writing end of a FIFO we read from: as long as we hold it, the FIFO has no end. CloseIO drops it.
     input_keeper: Option<OwnedFd>,
+    /// CloseIO came, perhaps before there was a keeper.
+    is_input_closed: bool,
 }
 
 impl ProcessIo {
@@ -183,7 +185,7 @@ impl ProcessIo {
             self.copy(&master, Stream::Stdout);
             self.stdin.connect((self.request.stdin != Input::Null).then(|| Arc::clone(&master)));
             self.lock().terminal = Some(master);
-            return self.follow_fifo();
+            return Ok(());
         }
         for (stream, fd) in [(Stream::Stdout, ours.stdout), (Stream::Stderr, ours.stderr)] {
             if let Some(fd) = fd {
@@ -196,7 +198,7 @@ impl ProcessIo {
             register(fd, Interest::WRITABLE).map(Arc::new)
         });
         self.stdin.connect(stdin.transpose().map_err(failed)?);
-        self.follow_fifo()
+        Ok(())
     }
 
     fn copy(&self, source: &Arc<AsyncFd<OwnedFd>>, stream: Stream) {
@@ -204,8 +206,9 @@ impl ProcessIo {
         self.lock().copiers.push(tokio::spawn(job));
     }
 
-    /// Input from another engine's FIFO, which ends when all its writers (we are one until CloseIO) have closed it.
-    fn follow_fifo(&self) -> Result<(), IoError> {
+    /// The process is about to run: input from another engine's FIFO is read from now on, until all its writers (we are one
+    /// until CloseIO) have closed it. Not earlier: a client whose input ends before its Create is answered asks for no CloseIO.
+    pub(crate) fn follow_fifo(&self) -> Result<(), IoError> {
         let Input::Fifo(path) = &self.request.stdin else { return Ok(()) };
         let failed = |source| IoError::Open { what: "FIFO", path: path.clone(), source };
         let open = |direction| {
@@ -213,7 +216,12 @@ impl ProcessIo {
                 .map_err(|errno| failed(errno.into()))
         };
         let reader = open(OFlags::RDONLY)?;
-        self.lock().input_keeper = Some(open(OFlags::WRONLY)?);
+        let keeper = open(OFlags::WRONLY)?;
+        let mut state = self.lock();
+        if !state.is_input_closed {
+            state.input_keeper = Some(keeper);
+        }
+        drop(state);
         let reader = register(reader, Interest::READABLE).map_err(failed)?;
         let manner = Manner { stdout: false, stderr: false, framed: false, patient: true };
         let outlet = Outlet::new(reader, manner, &self.open);
@@ -274,11 +282,13 @@ impl ProcessIo {
     }
 
     pub(crate) fn close_stdin(&self) {
-        match self.lock().input_keeper.take() {
-            // The FIFO's other writers may still have something to say; its end closes the input.
-            Some(keeper) => drop(keeper),
-            None if self.request.terminal => {}
-            None => self.stdin.close(),
+        let mut state = self.lock();
+        state.is_input_closed = true;
+        // A FIFO's other writers may still have something to say; its end closes the input. A terminal has no end.
+        state.input_keeper = None;
+        drop(state);
+        if matches!(self.request.stdin, Input::Attach { .. }) && !self.request.terminal {
+            self.stdin.close();
         }
     }
 

@@ -57,6 +57,7 @@ impl Task {
             Status::Created => {}
             other => return Err(TaskError::State { operation: "start", state: other.name() }),
         }
+        self.init.io.follow_fifo()?;
         let started = self.container.start(&mut self.trace.spans);
         self.trace.finish("task.start", id, begun, &self.bundle);
         started.map_err(|source| exec_or("start", source))?;
@@ -77,7 +78,7 @@ impl Task {
         let pidfd = Arc::new(live.pidfd);
         process.set_live(live.pid, Arc::clone(&pidfd), Status::Running);
         // A process whose streams cannot be set up would run unseen.
-        if let Err(error) = process.io.connect(streams, live.console) {
+        if let Err(error) = process.io.connect(streams, live.console).and_then(|()| process.io.follow_fifo()) {
             process.signal("", berth_types::Signal::KILL.number())?;
             return Err(error.into());
         }

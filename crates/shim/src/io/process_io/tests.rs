@@ -26,6 +26,7 @@ fn spawn(io: &ProcessIo, script: &str) -> Child {
     let child =
         Command::new("/bin/sh").args(["-c", script]).stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap();
     io.connect(ours, None).unwrap();
+    io.follow_fifo().unwrap();
     child
 }
 
