@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use berth_cgroup::{Cgroup, Layout};
 use berth_oci::runtime::Spec;
-use berth_rootfs::mounts::{clone_tree, set_attributes};
+use berth_rootfs::mounts::{clone_tree, new_filesystem, set_attributes};
+use berth_rootfs::options::MountOptions;
 use berth_sys::clone::{Child, CloneArgs, clone_child, namespace_bits};
 use berth_sys::mount_attr::{MountAttr, mount_setattr};
 use berth_types::{ErrorClass, Span};
@@ -22,6 +23,7 @@ use crate::error::RuntimeError;
 use crate::hooks;
 use crate::id_map::{IdMaps, mapping_namespace, write_proc};
 use crate::init::{self, CgroupView, InitContext, Scratch};
+use crate::lend::Lent;
 use crate::namespaces::Namespace;
 use crate::options::{CreateOptions, Fault};
 use crate::plan::{Action, MountPlan, MountSource, Plan, PlanInput, Stage, Step, plan_create};
@@ -254,6 +256,12 @@ impl Creation<'_> {
         let pid_ns = self.namespaces.iter().position(|(kind, _)| *kind == Namespace::Pid);
         let pid_ns = pid_ns.map(|index| self.namespaces.swap_remove(index).1);
         let stdio = std::mem::replace(&mut self.options.stdio, crate::Stdio::Terminal { rows: 0, columns: 0 });
+        let has_new_user_ns = self.plan.namespaces.is_new(Namespace::User);
+        let lent = if has_new_user_ns { Lent::enter(&mut self.namespaces).map_err(kernel)? } else { Lent::default() };
+        // Only who has a right to the network namespace may mount a view of it: the caller, while it stands there.
+        let sysfs = (has_new_user_ns && self.plan.namespaces.is_joined(Namespace::Network))
+            .then(|| new_filesystem("sysfs", None, &MountOptions::default()).ok())
+            .flatten();
         let context = InitContext {
             plan: &self.plan,
             times: &self.times,
@@ -271,16 +279,19 @@ impl Creation<'_> {
             cgroup_view: view,
             rootfs: self.rootfs.take(),
             sources: std::mem::take(&mut self.sources),
-            scratch: Scratch::default(),
+            scratch: Scratch::with_sysfs(sysfs),
         };
         let args = CloneArgs {
             namespaces: namespace_bits(self.plan.namespaces.clone_flags()),
             cgroup: group.and_then(Cgroup::cgroup_dir_fd),
             sibling: false,
         };
-        let child = clone_into_pid_ns(&args, pid_ns.as_ref(), context).map_err(kernel)?;
+        let child = clone_into_pid_ns(&args, pid_ns.as_ref(), context);
+        let back = lent.leave();
+        let child = child.map_err(kernel)?;
         self.state.pid = child.pid;
         self.child = Some(child);
+        back.map_err(|errno| failed(step, "cannot go back to the caller's own namespaces", errno))?;
         self.channel = Some(ours);
         Ok(())
     }

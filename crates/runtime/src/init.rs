@@ -101,8 +101,16 @@ pub(crate) struct Scratch {
     proc_mount: Option<OwnedFd>,
     devpts: Option<OwnedFd>,
     console: Option<OwnedFd>,
+    /// A view of the container's network that the caller mounted, for want of the right to.
+    sysfs: Option<OwnedFd>,
     masks: Masks,
     identity: Option<Identity>,
+}
+
+impl Scratch {
+    pub(crate) fn with_sysfs(sysfs: Option<OwnedFd>) -> Self {
+        Self { sysfs, ..Self::default() }
+    }
 }
 
 /// The child's whole life before exec; what it returns is its exit code.

@@ -19,6 +19,7 @@ mod exec;
 mod hooks;
 mod id_map;
 mod init;
+mod lend;
 mod namespaces;
 mod options;
 mod plan;

@@ -80,6 +80,8 @@ impl UserPlan {
             None => (text, None),
         };
         let with_memberships = group.is_none();
+        // A group that was named is the primary one and belongs to the set as well (CVE-2022-36109).
+        additional.extend(group.clone());
         Ok(Self { user: NameOrId::parse(user, field)?, group, additional, with_memberships })
     }
 }

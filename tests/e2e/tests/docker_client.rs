@@ -38,7 +38,7 @@ fn the_stock_client_does_its_verbs() {
         .to_owned();
     assert_eq!(id.len(), 64);
     let row = berth.docker(&["ps", "--format", "{{.Names}} {{.Image}} {{.State}} {{.Labels}}"]);
-    assert_eq!(row.ok(), "c busybox running k=v");
+    assert_eq!(row.ok(), "c1 busybox running k=v");
     assert_eq!(berth.docker(&["exec", "-e", "X=y", "c1", "sh", "-c", "echo $A $X"]).ok(), "b y");
     assert_eq!(
         berth.docker(&["inspect", "-f", "{{.State.Running}} {{.HostConfig.Memory}}", "c1"]).ok(),

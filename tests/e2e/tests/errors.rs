@@ -32,7 +32,7 @@ fn refusals_of_run() {
         (&["-m", "1"], &["memory"]),
         (&["-m", "64m", "--memory-swap", "32m"], &["swap"]),
         (&["-m", "lots"], &["lots"]),
-        (&["--cpus", "999"], &["999", "CPU"]),
+        (&["--cpus", "999"], &["CPUs available"]),
         (&["--cpuset-cpus", "99"], &["99"]),
         (&["--cap-add", "NONSENSE"], &["NONSENSE"]),
         (&["--device", "/dev/no-such"], &["/dev/no-such"]),

@@ -15,13 +15,13 @@ fn s110_states() {
     assert_eq!(state(), "created");
     for verb in ["pause", "unpause", "kill"] {
         let refused = berth.berth(&[verb, "c1"]);
-        assert_eq!(refused.code, 1, "{verb} of a created container: {refused:?}");
+        assert_eq!(refused.code, 125, "{verb} of a created container: {refused:?}");
         assert!(refused.stderr.contains("not running") || refused.stderr.contains("not paused"), "{refused:?}");
     }
     berth.berth(&["start", "c1"]).ok();
     assert_eq!(state(), "running");
     let refused = berth.berth(&["rm", "c1"]);
-    assert_eq!(refused.code, 1);
+    assert_eq!(refused.code, 125);
     assert!(refused.stderr.contains("running"), "{refused:?}");
     berth.berth(&["pause", "c1"]).ok();
     assert_eq!(state(), "paused");
@@ -32,7 +32,7 @@ fn s110_states() {
     berth.berth(&["restart", "-t", "0", "c1"]).ok();
     assert_eq!(state(), "running");
     berth.berth(&["rename", "c1", "d1"]).ok();
-    assert_eq!(berth.berth(&["inspect", "c1"]).code, 1);
+    assert_eq!(berth.berth(&["inspect", "c1"]).code, 125);
     berth.berth(&["rm", "-f", "d1"]).ok();
     assert_eq!(berth.berth(&["ps", "-aq"]).ok(), "");
 }
@@ -46,7 +46,7 @@ fn exit_codes() {
         (&["true"], 0),
         (&["/etc/passwd"], 126),
         (&["no-such-program"], 127),
-        (&["sh", "-c", "kill -9 $$"], 137),
+        (&["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
     ] {
         let ended = berth.busybox(&[], words);
         assert_eq!(ended.code, code, "{words:?}: {ended:?}");

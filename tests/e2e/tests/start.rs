@@ -17,7 +17,7 @@ fn s001_light_virtualisation() {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let parent = status.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap().trim().to_owned();
     let parent = fs::read_to_string(format!("/proc/{parent}/comm")).unwrap();
-    assert!(parent.starts_with("containerd-shim"), "the parent is the shim, not {parent}");
+    assert!(parent.starts_with("berth-shim"), "the parent is the shim, not {parent}");
 }
 
 /// S-002: the image lies on the disk: blobs by digest, and a size that `du` agrees with.

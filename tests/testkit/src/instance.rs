@@ -224,7 +224,12 @@ impl Drop for Instance {
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let status = child.wait().unwrap();
-        let left = self.left_behind();
+        // Shims end by themselves once their task is deleted; that may be a moment after the client was answered.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut left = self.left_behind();
+        while !left.is_empty() && std::time::Instant::now() < deadline {
+            left = self.left_behind();
+        }
         let log = self.log();
         remove_tree(&self.directory);
         if !std::thread::panicking() {

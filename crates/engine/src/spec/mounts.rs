@@ -56,13 +56,13 @@ fn kernel_mounts(input: &SpecInput<'_>) -> Vec<Mount> {
         mount("/sys", "sysfs", Path::new("sysfs"), sysfs),
         mount("/sys/fs/cgroup", "cgroup", Path::new("cgroup"), cgroup),
     ];
+    // Queues are those of the IPC namespace the container is in, the host's own included.
+    list.push(mount("/dev/mqueue", "mqueue", Path::new("mqueue"), &plain));
     if modes.ipc == NsMode::Host {
         let bind = ["rbind", "nosuid", "noexec", "nodev"];
-        list.push(mount("/dev/mqueue", "bind", Path::new("/dev/mqueue"), &bind));
         list.push(mount("/dev/shm", "bind", Path::new("/dev/shm"), &bind));
         return list;
     }
-    list.push(mount("/dev/mqueue", "mqueue", Path::new("mqueue"), &plain));
     if modes.has_shm {
         let options = ["nosuid", "noexec", "nodev", "mode=1777", &shm_size];
         list.push(mount("/dev/shm", "tmpfs", Path::new("shm"), &options));

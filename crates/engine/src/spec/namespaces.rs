@@ -50,17 +50,8 @@ pub(super) fn id_mappings(input: &SpecInput<'_>) -> Option<Vec<LinuxIdMapping>> 
     (!input.id_maps.is_empty()).then(|| input.id_maps.iter().filter_map(one).collect())
 }
 
-/// As Docker: in a network namespace of its own a container may bind low ports and use ping sockets without capabilities.
+/// What was asked for. That low ports and ping need no capability in a network of the container's own, as in Docker, is
+/// set where that network is made: in a user namespace the container itself has no right to.
 pub(super) fn sysctls(input: &SpecInput<'_>) -> HashMap<String, String> {
-    let mut sysctls = HashMap::new();
-    let modes = &input.request.namespaces;
-    if modes.has_own_network() {
-        sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        // The kernel wants mapped groups here; in a user namespace the range would not fit.
-        if modes.user == UserNsMode::Host {
-            sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
-        }
-    }
-    sysctls.extend(input.record.host.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())));
-    sysctls
+    input.record.host.sysctls.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }

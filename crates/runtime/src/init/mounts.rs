@@ -66,9 +66,13 @@ impl InitContext<'_> {
         };
         let mount = match new_filesystem(fstype, source, &filesystem_options(plan, fstype, target.as_fd())?) {
             Ok(mount) => mount,
-            // A user namespace without its own network namespace may not mount sysfs; the host's is bound, as it is.
+            // A user namespace without its own network namespace may not mount sysfs; the caller's
+            // mount of it is used, else the host's is bound, as it is.
             Err(error) if fstype == "sysfs" && error.errno() == Errno::PERM && !self.plan.id_maps.is_empty() => {
-                let mount = clone_tree(Path::new("/sys"), true)?;
+                let mount = match self.scratch.sysfs.take() {
+                    Some(mount) => mount,
+                    None => clone_tree(Path::new("/sys"), true)?,
+                };
                 set_attributes(mount.as_fd(), &plan.options)?;
                 mount
             }
