@@ -124,16 +124,13 @@ fn find(words: &[&str]) -> Outcome<Request> {
             None | Some(&("--help" | "-h")) => Ok(Request::Help(Some(group))),
             Some(second) => match commands::lookup(&format!("{group} {second}")) {
                 Some(verb) => Ok(Request::Verb(verb, 2)),
-                None => Err(unknown(&format!("{group} {second}"), &format!("berth {group} --help"))),
+                None => Err(missing(&format!("{group} {second}"), &format!("berth {group} --help"))),
             },
         };
     }
     match commands::lookup(first) {
         Some(verb) => Ok(Request::Verb(verb, 1)),
-        None => match commands::not_yet(first) {
-            Some(missing) => Err(Failure::not_yet(format!("berth {first}: {missing}"))),
-            None => Err(unknown(first, "berth --help")),
-        },
+        None => Err(missing(first, "berth --help")),
     }
 }
 
@@ -145,7 +142,11 @@ fn help_of(words: &[&str]) -> Outcome<Request> {
     }
 }
 
-fn unknown(words: &str, help: &str) -> Failure {
+/// A verb of Docker's that is not there yet, or no verb at all.
+fn missing(words: &str, help: &str) -> Failure {
+    if let Some(reason) = commands::not_yet(words) {
+        return Failure::not_yet(format!("berth {words}: {reason}"));
+    }
     let close = commands::closest(words).map(|name| format!("did you mean \"berth {name}\"? ")).unwrap_or_default();
     Failure::new(format!("unknown command: berth {words}")).hint(format!("{close}see {help}"))
 }
@@ -160,7 +161,7 @@ pub(crate) fn command_of(verb: &Verb, words: &str) -> Command {
         .bin_name(format!("berth {words}"))
         .disable_help_flag(true)
         .disable_version_flag(true);
-    command.args_override_self(true).arg(help)
+    command.args_override_self(true).next_help_heading(None::<&str>).arg(help)
 }
 
 fn parse(verb: &Verb, words: &[&str], rest: &[OsString]) -> Result<clap::ArgMatches, clap::Error> {
@@ -207,7 +208,9 @@ fn explained(verb: &Verb, words: &[&str], error: &clap::Error, out: &mut Output)
     // clap adds usage and tips behind the first paragraph; the hint says where to find them.
     let first: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
     let mut message = first.join(" ");
-    if let Some(tip) = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
+    if let Some(tip) =
+        text.lines().find_map(|line| line.trim().strip_prefix("tip: ").filter(|tip| tip.contains("similar")))
+    {
         message = format!("{message} ({tip})");
     }
     Err(Failure { exit_code: ENGINE_FAILURE, ..Failure::new(message) }.hint(format!("see berth {words} --help")))

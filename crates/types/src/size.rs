@@ -59,6 +59,11 @@ impl fmt::Display for ByteCount {
 }
 
 impl ByteCount {
+    /// Decimal units with up to four digits (`1.984MB`), as Docker prints disk usage.
+    pub fn precise(self) -> String {
+        scaled(self.0, 1000, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 4)
+    }
+
     /// Binary units (`61.04MiB`), as Docker prints memory.
     pub fn binary(self) -> String {
         scaled(self.0, 1024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)
@@ -115,5 +120,6 @@ mod tests {
             assert_eq!(ByteCount(bytes).to_string(), text);
         }
         assert_eq!(ByteCount(64 << 20).binary(), "64MiB");
+        assert_eq!(ByteCount(1_983_999).precise(), "1.984MB");
     }
 }

@@ -207,10 +207,8 @@ impl Response {
     }
 
     pub(super) fn into_hijacked(self) -> Hijacked {
-        let is_multiplexed =
-            self.header("content-type").map(|kind| kind == "application/vnd.docker.multiplexed-stream");
         let (early, stream) = self.connection.into_parts();
-        Hijacked::new(early, stream, is_multiplexed)
+        Hijacked::new(early, stream)
     }
 
     /// A second handle of the socket, to wait for it or to shut it down from another thread.

@@ -8,13 +8,11 @@ use std::os::unix::net::UnixStream;
 pub(crate) struct Hijacked {
     early: io::Cursor<Vec<u8>>,
     stream: UnixStream,
-    /// What the daemon said about framing; `None` when it did not.
-    pub(crate) is_multiplexed: Option<bool>,
 }
 
 impl Hijacked {
-    pub(super) fn new(early: Vec<u8>, stream: UnixStream, is_multiplexed: Option<bool>) -> Self {
-        Self { early: io::Cursor::new(early), stream, is_multiplexed }
+    pub(super) fn new(early: Vec<u8>, stream: UnixStream) -> Self {
+        Self { early: io::Cursor::new(early), stream }
     }
 
     /// A second handle, for the direction towards the process.

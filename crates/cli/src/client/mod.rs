@@ -45,13 +45,15 @@ pub(crate) enum Payload<'a> {
 pub(crate) struct Client {
     address: Address,
     version: String,
+    /// The daemon has answered a request of this version.
+    is_version_known: bool,
     is_debug: bool,
     idle: Option<Connection>,
 }
 
 impl Client {
     pub(crate) fn new(address: Address) -> Self {
-        Self { address, version: API_VERSION.to_owned(), is_debug: false, idle: None }
+        Self { address, version: API_VERSION.to_owned(), is_version_known: false, is_debug: false, idle: None }
     }
 
     /// Names each request on stderr.
@@ -97,6 +99,9 @@ impl Client {
 
     /// Like [`Self::call`], but the bytes as they came.
     pub(crate) fn call_bytes(&mut self, method: &str, path: &str, payload: Payload<'_>) -> Outcome<Vec<u8>> {
+        if matches!(payload, Payload::Stream(..)) {
+            self.learn_version()?;
+        }
         let connection = match self.idle.take() {
             Some(connection) => connection,
             None => self.connect()?,
@@ -114,8 +119,19 @@ impl Client {
 
     /// Sends on a connection of its own and returns the answer as a stream, its status checked.
     pub(crate) fn stream(&mut self, method: &str, path: &str, payload: Payload<'_>) -> Outcome<Response> {
+        if matches!(payload, Payload::Stream(..)) {
+            self.learn_version()?;
+        }
         let connection = self.connect()?;
         self.send(connection, method, path, payload)
+    }
+
+    /// Asks once before what cannot be sent twice: an older daemon refuses a newer version.
+    fn learn_version(&mut self) -> Outcome<()> {
+        if self.is_version_known {
+            return Ok(());
+        }
+        self.call_bytes("GET", "/_ping", Payload::Nothing).map(drop)
     }
 
     /// Only sends, so that several requests can be under way at once; the answer comes from [`Self::finish`].
@@ -135,6 +151,7 @@ impl Client {
 
     /// Headers of a `HEAD` answer; the status is checked.
     pub(crate) fn head(&mut self, path: &str) -> Outcome<Response> {
+        self.learn_version()?;
         let mut connection = self.connect()?;
         let target = self.target("HEAD", path);
         connection.write_head("HEAD", &target, None, false).map_err(|error| self.lost("HEAD", path, &error))?;
@@ -170,6 +187,9 @@ impl Client {
         mut payload: Payload<'_>,
     ) -> Outcome<Response> {
         let response = self.exchange(connection, method, path, &mut payload)?;
+        if response.status != 400 {
+            self.is_version_known = true;
+        }
         if response.status < 400 {
             return Ok(response);
         }
@@ -178,6 +198,7 @@ impl Client {
             return Err(refusal(response));
         };
         self.version = version;
+        self.is_version_known = true;
         let connection = self.connect()?;
         let response = self.exchange(connection, method, path, &mut payload)?;
         if response.status >= 400 { Err(refusal(response)) } else { Ok(response) }

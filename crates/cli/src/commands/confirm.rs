@@ -11,6 +11,9 @@ pub(crate) fn confirm(cx: &mut Context, warning: &str) -> Outcome<()> {
     crate::output::Output::error_bytes(format!("{warning}\nAre you sure you want to continue? [y/N] ").as_bytes());
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
+    if !rustix::termios::isatty(rustix::stdio::stdin()) {
+        crate::output::Output::error_bytes(b"\n");
+    }
     if matches!(answer.trim(), "y" | "Y") {
         return Ok(());
     }

@@ -22,7 +22,7 @@ pub(crate) struct ContainerOptions {
     #[command(flatten)]
     pub(crate) object: ObjectOptions,
     /// The image, then the command and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], help_heading = "Arguments")]
     pub(crate) words: Vec<String>,
 }
 

@@ -57,11 +57,11 @@ impl Pump {
                 .spawn(move || forward_stdin(writer, keys, &was_typed))
                 .map_err(|error| Failure::new("cannot start the stdin thread").because(&error))?;
         }
-        let is_multiplexed = stream.is_multiplexed.unwrap_or(!self.tty) && !self.tty;
-        if is_multiplexed {
-            demultiplex(&mut stream, out)?;
-        } else {
+        // By the process, not by the content type: daemons before API 1.42 call both kinds raw.
+        if self.tty {
             copy_raw(&mut stream, out)?;
+        } else {
+            demultiplex(&mut stream, out)?;
         }
         Ok(if was_typed.load(Ordering::Acquire) { StreamEnd::MaybeDetached } else { StreamEnd::Closed })
     }

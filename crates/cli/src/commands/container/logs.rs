@@ -68,8 +68,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let mut stream = cx.client.stream("GET", &path, Payload::Nothing)?;
     let is_multiplexed = match stream.header("content-type") {
         Some("application/vnd.docker.multiplexed-stream") => true,
-        Some("application/vnd.docker.raw-stream") => false,
-        // A daemon that does not say: a terminal's log is one raw stream.
+        // A terminal's log is one raw stream; daemons before API 1.42 call both kinds so.
         _ => {
             !cx.client.get(&container_path(&arguments.container, "/json")?)?["Config"]["Tty"].as_bool().unwrap_or(false)
         }

@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
         confirm(cx, "WARNING! This will remove all stopped containers.")?;
     }
     let reclaimed = prune(cx, &filters)?;
-    cx.out.line(format!("Total reclaimed space: {}", ByteCount(reclaimed)))?;
+    cx.out.line(format!("Total reclaimed space: {}", ByteCount(reclaimed).precise()))?;
     Ok(0)
 }
 

@@ -142,7 +142,7 @@ fn row(image: &Value, (repository, tag, digest): Name, now: Timestamp, no_trunc:
     row.set("CreatedSince", ago(created, now));
     row.set("CreatedAt", shown_time(created));
     row.set("Size", bytes("Size"));
-    row.set("VirtualSize", bytes("Size"));
+    row.set("VirtualSize", ByteCount(size(image, "Size")).precise());
     row.set("SharedSize", if image["SharedSize"].is_null() { "N/A".to_owned() } else { bytes("SharedSize") });
     row.set("UniqueSize", unique);
     row.set("Containers", containers);

@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
         confirm(cx, what)?;
     }
     let reclaimed = prune(cx, arguments.all, filters)?;
-    cx.out.line(format!("Total reclaimed space: {}", ByteCount(reclaimed)))?;
+    cx.out.line(format!("Total reclaimed space: {}", ByteCount(reclaimed).precise()))?;
     Ok(0)
 }
 

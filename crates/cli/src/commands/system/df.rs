@@ -86,12 +86,12 @@ fn others(list: &[Value]) -> Usage {
 
 fn row(kind: &str, usage: &Usage) -> Row {
     let mut row = Row::default();
-    let reclaimable = ByteCount(usage.reclaimable).to_string();
+    let reclaimable = ByteCount(usage.reclaimable).precise();
     let percent = (u128::from(usage.reclaimable) * 100).checked_div(u128::from(usage.bytes));
     row.set("Type", kind);
     row.set("TotalCount", usage.total.to_string());
     row.set("Active", usage.active.to_string());
-    row.set("Size", ByteCount(usage.bytes).to_string());
+    row.set("Size", ByteCount(usage.bytes).precise());
     row.set("Reclaimable", percent.map_or(reclaimable.clone(), |percent| format!("{reclaimable} ({percent}%)")));
     row
 }

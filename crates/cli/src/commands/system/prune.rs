@@ -37,6 +37,6 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     }
     let containers = container::prune::prune(cx, &filters)?;
     let images = image::prune::prune(cx, arguments.all, filters)?;
-    cx.out.line(format!("Total reclaimed space: {}", ByteCount(containers + images)))?;
+    cx.out.line(format!("Total reclaimed space: {}", ByteCount(containers + images).precise()))?;
     Ok(0)
 }

@@ -9,6 +9,9 @@ use super::parser::{Base, Command, Node, Operand, Pipeline};
 /// A template's output is for a person or a script's line, not for filling a disk.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
+/// More fields than this are not all named in an error.
+const SUGGESTIONS_MAX: usize = 16;
+
 type Evaluated<T> = Result<T, String>;
 
 /// What is looked up: a value, or a field that is not there (printed: an error; tested: false).
@@ -155,7 +158,7 @@ impl Evaluator<'_> {
                 return Ok(Found::Value(heading.unwrap_or(Value::Null)));
             }
             let value = function::call(name, &arguments)?;
-            return Ok(self.fields(value, &first.fields));
+            return Ok(fields(value, &first.fields));
         }
         let is_label = matches!(first.base, Base::Dot) && first.fields == ["Label"];
         if is_label && (!rest.is_empty() || piped.is_some()) {
@@ -195,27 +198,33 @@ impl Evaluator<'_> {
                 missing @ Found::Missing(_) => return Ok(missing),
             },
         };
-        Ok(self.fields(value, &operand.fields))
+        Ok(fields(value, &operand.fields))
     }
+}
 
-    fn fields(&self, mut value: Value, fields: &[String]) -> Found {
-        for field in fields {
-            value = match value {
-                Value::Object(mut map) => match take_field(&mut map, field) {
-                    Some(inner) => inner,
-                    None => return Found::Missing(self.no_field(field, &map)),
-                },
-                Value::Null => return Found::Missing(format!("no field {field:?}: there is nothing to look in")),
-                other => return Found::Missing(format!("no field {field:?} in {}", shown(&other))),
-            };
-        }
-        Found::Value(value)
+fn fields(mut value: Value, fields: &[String]) -> Found {
+    for field in fields {
+        value = match value {
+            Value::Object(mut map) => match take_field(&mut map, field) {
+                Some(inner) => inner,
+                None => return Found::Missing(no_field(field, &map)),
+            },
+            Value::Null => return Found::Missing(format!("no field {field:?}: there is nothing to look in")),
+            other => return Found::Missing(format!("no field {field:?} in {}", shown(&other))),
+        };
     }
+    Found::Value(value)
+}
 
-    fn no_field(&self, field: &str, map: &Map<String, Value>) -> String {
-        let known = map.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        format!("no field {field:?}; there are: {known}")
+fn no_field(field: &str, map: &Map<String, Value>) -> String {
+    let mut known: Vec<&str> = map.keys().map(String::as_str).collect();
+    if known.len() > SUGGESTIONS_MAX {
+        known.retain(|key| key.chars().next().is_some_and(|c| field.starts_with([c, c.to_ascii_lowercase()])));
+        known.truncate(SUGGESTIONS_MAX);
+        known.push("...");
     }
+    let known = known.join(", ");
+    format!("no field {field:?}; there are: {known}")
 }
 
 /// The field by its name, else by Go's spelling of it (`ID` for `Id`).

@@ -1,12 +1,12 @@
 //! Container to host. The archive comes from inside the container: nothing in it may leave the destination.
 
-use std::fs;
-use std::io::{self, Read};
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
 
 use berth_types::ByteCount;
 
-use super::local::existing;
+use super::local::{LocalSource, existing};
 use super::{Arguments, Landing, Place, archive_path, landing, link_target, path_stat, split_path, stat};
 use crate::client::{Payload, Response};
 use crate::context::Context;
@@ -98,20 +98,30 @@ fn unpack_as(reader: &mut impl Read, source: &Source, directory: &str, name: &st
     let staging = Path::new(directory).join(format!(".{name}.berth-cp-{}", std::process::id()));
     fs::create_dir(&staging).map_err(|error| failed(&error))?;
     let moved = unpack_into(reader, &staging, keeps_owners).and_then(|()| {
-        let unpacked = if source.top == "." || source.top == "/" { staging.clone() } else { staging.join(&source.top) };
-        if target.is_dir() && source.is_directory {
-            return Err(Failure::new(format!(
-                "{} exists; copying a followed link into it is not supported",
-                target.display()
-            )));
+        let is_whole = source.top == "." || source.top == "/";
+        let unpacked = if is_whole { staging.clone() } else { staging.join(&source.top) };
+        if source.is_directory && target.is_dir() {
+            return merge(unpacked, directory, name, keeps_owners);
         }
         fs::rename(&unpacked, &target).map_err(|error| failed(&error))
     });
     // Renamed away when the whole of it was the copy; otherwise an empty directory, or what a failure left.
     if staging.exists() {
-        drop(fs::remove_dir_all(&staging));
+        fs::remove_dir_all(&staging).map_err(|error| failed(&error)).or(moved.clone())?;
     }
     moved
+}
+
+/// Packs a directory once more under its new name, into the one that is there.
+fn merge(unpacked: PathBuf, directory: &str, name: &str, keeps_owners: bool) -> Outcome<()> {
+    let failed = |error: &io::Error| Failure::new(format!("cannot copy into {directory}/{name}")).because(error);
+    let packed_path = unpacked.with_extension("berth-cp.tar");
+    let mut packed =
+        File::options().create_new(true).read(true).write(true).open(&packed_path).map_err(|e| failed(&e))?;
+    fs::remove_file(&packed_path).map_err(|error| failed(&error))?;
+    let source = LocalSource { path: unpacked, name: name.to_owned(), is_directory: true };
+    source.write_tar(name, true, &mut packed).and_then(|()| packed.rewind()).map_err(|error| failed(&error))?;
+    unpack_into(&mut packed, Path::new(directory), keeps_owners)
 }
 
 #[cfg(test)]
@@ -164,6 +174,18 @@ mod tests {
         assert!(failure.message.starts_with("cannot copy a directory onto the file"));
         let failure = unpack(&mut file.as_slice(), &source("hosts", false), &at("none/"), false).unwrap_err();
         assert!(failure.message.ends_with("does not exist"));
+    }
+
+    #[test]
+    fn a_followed_link_merges_into_the_directory_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("link")).unwrap();
+        fs::write(dir.path().join("link/old"), "").unwrap();
+        let tree = tar_of(&[("site/", ""), ("site/a", "1")]);
+        let followed = Source { name: Some("link".to_owned()), ..source("site", true) };
+        unpack(&mut tree.as_slice(), &followed, dir.path().to_str().unwrap(), false).unwrap();
+        assert_eq!(names(dir.path()), ["link"]);
+        assert_eq!(names(&dir.path().join("link")), ["a", "old"]);
     }
 
     #[test]
