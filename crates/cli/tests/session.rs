@@ -1,10 +1,12 @@
 //! Whole commands against a daemon of a few lines: what is asked in which order, and what comes of the answers.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 /// One request: its first line and its body.
 struct Request {
@@ -192,7 +194,8 @@ fn signals_are_forwarded() {
             reader.get_mut().write_all(ATTACHED.as_bytes()).unwrap();
             reader.get_mut().write_all(&frame(1, "ready\n")).unwrap();
             let flag = flag_path(reader);
-            while !flag.exists() {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !flag.exists() && Instant::now() < deadline {
                 std::thread::yield_now();
             }
             reader.get_mut().shutdown(std::net::Shutdown::Both).unwrap();

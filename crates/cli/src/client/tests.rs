@@ -27,9 +27,16 @@ fn server<T: Send + 'static>(
     let socket = dir.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
     let thread = std::thread::spawn(move || {
-        (0..connections).map(|n| serve(n, BufReader::new(listener.accept().unwrap().0))).collect()
+        let accept = |n| {
+            let stream = listener.accept().unwrap().0;
+            // A client that asks for less than the test expects fails it instead of hanging it.
+            stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+            serve(n, BufReader::new(stream))
+        };
+        (0..connections).map(accept).collect()
     });
-    let client = Client::new(Address::parse(Some(socket.to_str().unwrap()), "-H").unwrap());
+    let mut client = Client::new(Address::parse(Some(socket.to_str().unwrap()), "-H").unwrap());
+    client.is_version_known = true;
     (dir, client, thread)
 }
 
@@ -98,6 +105,27 @@ fn an_older_daemon_is_followed() {
     assert_eq!(client.get("/x").unwrap(), 7);
     assert_eq!(client.version(), "1.41");
     assert_eq!(thread.join().unwrap(), ["GET /v1.51/x HTTP/1.1", "GET /v1.41/x HTTP/1.1"]);
+}
+
+/// A stream cannot be sent twice, so the version is asked for first, once.
+#[test]
+fn an_upload_asks_for_the_version_first() {
+    let (_dir, mut client, thread) = server(3, |n, mut reader| {
+        let seen = read_head(&mut reader)[0].clone();
+        let answer = match n {
+            0 => "HTTP/1.1 400 Bad Request\r\nApi-Version: 1.41\r\nContent-Length: 2\r\n\r\n{}",
+            1 => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK",
+            _ => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        };
+        reader.get_mut().write_all(answer.as_bytes()).unwrap();
+        seen
+    });
+    client.is_version_known = false;
+    drop(client.stream("POST", "/x", Payload::Stream(&mut "".as_bytes(), "application/x-tar")).unwrap());
+    assert_eq!(
+        thread.join().unwrap(),
+        ["GET /v1.51/_ping HTTP/1.1", "GET /v1.41/_ping HTTP/1.1", "POST /v1.41/x HTTP/1.1"]
+    );
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) fn print_plan(cx: &mut Context, plan: &Value, form: &str) -> Outcome 
     let mut table = "#\tPARTY\tSTEP\tOBJECT\tREASON\n".to_owned();
     for (number, step) in items(plan, "steps").iter().enumerate() {
         let cells = ["party", "name", "object", "reason"].map(|field| text(step, field).replace(['\t', '\n'], " "));
-        table.push_str(&format!("{}\t{}\n", number + 1, cells.join("\t")));
+        table.push_str(&format!("{}\t{}\n", number + 1, short_ids(&cells.join("\t"))));
     }
     let tabs = Tabs { width_min: 4, padding: 2 };
     cx.out.write(tabs.layout(&table).as_bytes())?;
@@ -89,7 +89,6 @@ impl Timeline {
             Ok(_) => cx.out.notice("warning: the daemon's trace is not a list of steps"),
             Err(failure) => cx.out.notice(format!("warning: no steps of the engine: {}", failure.message)),
         }
-        self.last_ns = now_ns();
     }
 
     /// Prints on stderr: stdout is the container's.
@@ -134,7 +133,7 @@ impl Timeline {
                 milliseconds(span.duration_ns),
                 party_name(span.party),
                 span.name,
-                span.object,
+                short_ids(&span.object),
             ));
         }
         let tabs = Tabs { width_min: 4, padding: 2 };
@@ -179,6 +178,13 @@ fn fraction(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
+/// Ids of 64 digits as people see them: twelve.
+fn short_ids(text: &str) -> String {
+    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let ids: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_id).collect();
+    ids.into_iter().fold(text.to_owned(), |text, id| text.replace(id, &id[..12]))
+}
+
 /// Three decimals, right for columns: `0.123`.
 fn milliseconds(ns: u64) -> String {
     let us = (ns + 500) / 1000;
@@ -202,6 +208,13 @@ mod tests {
             span(Party::Engine, 31, 1),
         ];
         assert_eq!(covered_ns(spans.iter()), 20);
+    }
+
+    #[test]
+    fn ids_are_short() {
+        let id = "0123456789abcdef".repeat(4);
+        assert_eq!(short_ids(&format!("/tasks/{id}/hosts /etc")), "/tasks/0123456789ab/hosts /etc");
+        assert_eq!(short_ids("plain"), "plain");
     }
 
     #[test]
