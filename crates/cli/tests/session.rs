@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ fn json(reader: &mut BufReader<UnixStream>, status: &str, body: &str) {
     reader.get_mut().write_all(answer.as_bytes()).unwrap();
 }
 
-fn spawn(socket: &PathBuf, words: &[&str]) -> Child {
+fn spawn(socket: &Path, words: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_berth"))
         .args(words)
         .env_clear()
@@ -80,7 +80,7 @@ fn spawn(socket: &PathBuf, words: &[&str]) -> Child {
 }
 
 /// Runs with `input`; stdout, stderr, exit code.
-fn run(socket: &PathBuf, words: &[&str], input: &str) -> (String, String, i32) {
+fn run(socket: &Path, words: &[&str], input: &str) -> (String, String, i32) {
     let mut child = spawn(socket, words);
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -51,7 +51,8 @@ struct WireNetworkingConfig {
 /// `InvalidArgument` for a malformed body, `Unimplemented` naming what we cannot honour.
 pub(crate) fn from_wire(body: &[u8]) -> ApiResult<(ContainerConfig, HostConfig)> {
     let wire: WireCreateBody = parse("container create", body)?;
-    refuse_unknown("Config", &wire.other, &["OnBuild", "ArgsEscaped", "Shell"])?;
+    refuse_health_check(&wire.other)?;
+    refuse_unknown("Config", &wire.other, &["OnBuild", "ArgsEscaped", "Shell", "Healthcheck"])?;
     refuse_endpoint_settings(&wire.networking_config, &wire.host_config.network_mode)?;
     let host = wire.host_config.into_engine()?;
     let config = ContainerConfig {
@@ -78,6 +79,16 @@ pub(crate) fn from_wire(body: &[u8]) -> ApiResult<(ContainerConfig, HostConfig)>
         trace: wire.berth_trace,
     };
     Ok((config, host))
+}
+
+/// `--no-healthcheck` asks for what is the case: none is run.
+fn refuse_health_check(other: &Map<String, Value>) -> ApiResult<()> {
+    match other.get("Healthcheck") {
+        Some(check) if !is_default(check) && check["Test"] != json!(["NONE"]) => {
+            Err(ApiError::unimplemented("Config.Healthcheck"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The CLI names the network twice; a plain repetition asks for nothing, anything more we cannot do yet.
@@ -151,6 +162,7 @@ mod tests {
         assert_eq!(config.exposed_ports, ["80/tcp"]);
         assert_eq!(host.network_mode, "default");
         assert_eq!(host.resources.memory_swappiness, None);
+        from_wire(json!({"Healthcheck": {"Test": ["NONE"]}}).to_string().as_bytes()).unwrap();
     }
 
     #[test]
