@@ -1,0 +1,185 @@
+//! The command against the real kernel: every verb once, with its refusals. Nothing is mounted on the host.
+#![expect(clippy::unwrap_used, reason = "a test, and what only tests call")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+struct Place {
+    dir: tempfile::TempDir,
+    name: String,
+}
+
+fn peer(path: &str) -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers");
+    #[expect(clippy::disallowed_methods, reason = "where the peers are is the environment's to say")]
+    let found = std::env::var("BERTH_PEERS").map_or(default, PathBuf::from).join(path);
+    assert!(found.exists(), "{} is missing: run tests/fetch-peers.sh", found.display());
+    found
+}
+
+impl Place {
+    fn new(name: &str, script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let rootfs = dir.path().join("rootfs");
+        for folder in ["bin", "proc", "dev", "sys", "etc"] {
+            fs::create_dir_all(rootfs.join(folder)).unwrap();
+        }
+        fs::copy(peer("root/bin/busybox"), rootfs.join("bin/busybox")).unwrap();
+        for applet in ["sh", "sleep", "id", "cat", "tty"] {
+            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+        }
+        let place = Self { dir, name: format!("runb-{name}-{}", std::process::id()) };
+        assert!(place.runb(&["spec", "--bundle", place.bundle()]).status.success());
+        place.edit(|config| {
+            config["process"]["args"] = json!(["sh", "-c", script]);
+            config["process"]["terminal"] = json!(false);
+            config["linux"]["cgroupsPath"] = json!(format!("/berth-test/{}", place.name));
+        });
+        place
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.dir.path().join("config.json");
+        let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    fn bundle(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runb"));
+        command.arg("--root").arg(self.dir.path().join("root")).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn runb(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Standard output of a command that must succeed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.runb(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Code and message of one that must fail.
+    fn refused(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.runb(arguments);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn create(&self) -> String {
+        let out = self.dir.path().join("out");
+        let file = fs::File::create(&out).unwrap();
+        let pid_file = self.dir.path().join("pid");
+        let mut command = self.command(&["create", "--bundle", self.bundle(), "--pid-file"]);
+        let status = command.arg(&pid_file).arg(&self.name).stdout(file.try_clone().unwrap()).stderr(file).status();
+        assert!(status.unwrap().success(), "{}", fs::read_to_string(out).unwrap());
+        fs::read_to_string(pid_file).unwrap()
+    }
+
+    fn state(&self) -> Value {
+        serde_json::from_str(&self.ok(&["state", &self.name])).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _done = self.command(&["delete", "--force", &self.name]).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn a_whole_life() {
+    let place = Place::new("life", "echo started; sleep 60");
+    let id = place.name.clone();
+    let pid = place.create();
+    let state = place.state();
+    assert_eq!((state["status"].as_str(), state["pid"].to_string()), (Some("created"), pid.clone()));
+    assert_eq!(
+        place.refused(&["create", "--bundle", place.bundle(), &id]).1,
+        format!("runb: container {id} exists already\n")
+    );
+    place.ok(&["start", &id]);
+    assert_eq!(place.state()["status"], "running");
+    let message = "runb: the container is running; only a created one can be started\n".to_owned();
+    assert_eq!(place.refused(&["start", &id]), (1, message));
+    assert!(place.ok(&["list"]).lines().any(|line| line.starts_with(&id)));
+    assert!(place.ok(&["ps", &id]).lines().count() >= 2);
+    assert!(place.ok(&["ps", "--format", "json", &id]).contains(&pid));
+    place.ok(&["pause", &id]);
+    assert_eq!(place.state()["status"], "paused");
+    let (code, message) = place.refused(&["exec", &id, "id"]);
+    assert_eq!((code, message.as_str()), (1, "runb: the container is paused; resume it before a process joins\n"));
+    place.ok(&["resume", &id]);
+    place.ok(&["update", "--pids-limit", "33", &id]);
+    let stats: Value = serde_json::from_str(&place.ok(&["events", "--stats", &id])).unwrap();
+    assert_eq!(stats["data"]["pids"]["limit"], 33);
+    assert_eq!(place.refused(&["delete", &id]).0, 1);
+    place.ok(&["kill", &id, "KILL"]);
+    place.ok(&["delete", "--force", &id]);
+    assert_eq!(place.refused(&["state", &id]).1, format!("runb: container {id} does not exist\n"));
+    assert_eq!(fs::read_to_string(place.dir.path().join("out")).unwrap(), "started\n");
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+        assert!(!hierarchy.unwrap().path().join("berth-test").join(&id).exists());
+    }
+}
+
+#[test]
+fn exec_takes_its_flags() {
+    let place = Place::new("exec", "sleep 60");
+    let id = place.name.clone();
+    place.create();
+    place.ok(&["start", &id]);
+    assert_eq!(
+        place.ok(&["exec", "-e", "A=b", "-u", "5:6", "--cwd", "/etc", &id, "sh", "-c", "id; echo $A $PWD"]),
+        "uid=5 gid=6\nb /etc\n"
+    );
+    assert_eq!(place.refused(&["exec", &id, "sh", "-c", "exit 9"]).0, 9);
+    assert_eq!(place.refused(&["exec", &id, "no-such"]).0, 127);
+    assert_eq!(place.refused(&["exec", &id, "/etc"]).0, 126);
+    // CVE-2026-30892: a user is what it says, or refused.
+    assert_eq!(place.refused(&["exec", "-u", "4294967296", &id, "id"]).0, 1);
+}
+
+#[test]
+fn run_gives_the_code_and_leaves_nothing() {
+    let place = Place::new("run", "echo out; exit 5");
+    let output = place.runb(&["run", "--bundle", place.bundle(), &place.name]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(5), b"out\n".as_slice()));
+    assert_eq!(place.ok(&["list", "--quiet"]), "");
+}
+
+#[test]
+fn start_reports_what_init_reports() {
+    let place = Place::new("bad", "");
+    place.edit(|config| config["process"]["args"] = json!(["not-there"]));
+    place.create();
+    let (code, message) = place.refused(&["start", &place.name]);
+    assert_eq!(code, 127);
+    assert!(message.contains("exec: \"not-there\": executable file not found in $PATH"), "{message}");
+}
+
+#[test]
+fn what_cannot_be_done_says_so() {
+    let place = Place::new("cannot", "");
+    for (arguments, what) in [
+        (["--systemd-cgroup", "list"].as_slice(), "the systemd cgroup driver (--systemd-cgroup)"),
+        (&["checkpoint", "x"], "checkpoint"),
+        (&["restore", "x"], "restore"),
+    ] {
+        assert_eq!(place.refused(arguments), (1, format!("runb: {what} is not implemented yet\n")));
+    }
+    let log = place.dir.path().join("log");
+    let output = place.runb(&["--log", log.to_str().unwrap(), "--log-format", "json", "start", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    let line: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
+    assert_eq!((&line["level"], &line["msg"]), (&json!("error"), &json!("container nobody does not exist")));
+}
