@@ -18,7 +18,7 @@ all: build
 
 # Shim, runtime, init and the payload of the image `hello`: static, one fat LTO each.
 static:
-	$(if $(findstring gnu,$(STATIC_TARGET)),RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static") \
+	@$(if $(findstring gnu,$(STATIC_TARGET)),RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static") \
 	  $(CARGO) build --quiet --locked --profile static --target $(STATIC_TARGET) \
 	  -p berth-shim -p berth-runb -p berth-init -p berth-hello
 
