@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn names_numbers_and_groups() {
         check("web", "", (33, 34, &[34, 50], "/srv"));
-        check("web:audio", "", (33, 29, &[], "/srv"));
+        check("web:audio", "", (33, 29, &[29], "/srv"));
         check("33", "", (33, 34, &[34, 50], "/srv"));
         check("web", "audio,7", (33, 34, &[7, 29, 34, 50], "/srv"));
         check("77", "", (77, 0, &[0], "/"));

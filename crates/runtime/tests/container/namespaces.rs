@@ -45,7 +45,7 @@ pub(super) fn s012_the_root_is_the_image_and_the_host_sees_no_mount() {
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mut bundle = Bundle::new().overlay().sh("head -1 /proc/self/mountinfo; ls /; sleep 60");
     let running = bundle.start();
-    let text = running.await_line("tmp");
+    let text = running.await_line("sys\ntmp\n");
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
     let mut lines = text.lines();
     assert!(lines.next().unwrap().contains(" - overlay "), "{text}");
@@ -102,7 +102,7 @@ pub(super) fn s017_init_is_process_one() {
 
 /// S-018
 pub(super) fn s018_only_own_processes_and_init_ends_them() {
-    let mut bundle = Bundle::new().sh("sleep 60 & sleep 60 & ps -o pid,args; echo listed; wait");
+    let mut bundle = Bundle::new().sh("sleep 60 & sleep 60 & ps -o pid,comm > /tmp/ps; cat /tmp/ps; echo listed; wait");
     let running = bundle.start();
     let text = running.await_line("listed");
     assert_eq!(text.lines().count(), 6, "{text}");
