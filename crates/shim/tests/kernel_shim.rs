@@ -403,3 +403,40 @@ fn out_of_memory_is_reported() {
         fixture.finish(shim).await;
     });
 }
+
+/// What an idle shim costs, over `BERTH_SHIM_COUNT` of them: run it with the static build.
+#[test]
+#[ignore = "measures; give the static binary by BERTH_SHIM"]
+fn idle_memory() {
+    let binary = std::env::var_os("BERTH_SHIM").map(std::path::PathBuf::from).unwrap();
+    let count = std::env::var_os("BERTH_SHIM_COUNT").map_or(20, |text| text.to_str().unwrap().parse().unwrap());
+    run(async {
+        let mut fixtures = Vec::new();
+        for number in 0..count {
+            let mut fixture = Fixture::new(&format!("idle{number}")).sh("sleep 1000");
+            fixture.log();
+            fixture.binary = std::path::PathBuf::from(format!("/proc/self/fd/{}", support::sealed_copy(&binary)));
+            let shim = fixture.created().await;
+            shim.start_process(None).await.unwrap();
+            fixtures.push((fixture, shim));
+        }
+        let mut sums = std::collections::BTreeMap::new();
+        for (fixture, _) in &fixtures {
+            let path = format!("/proc/{}/smaps_rollup", fixture.shim_pid().as_raw_nonzero());
+            for line in std::fs::read_to_string(path).unwrap().lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                if let [name, kib, "kB"] = words[..] {
+                    *sums.entry(name.to_owned()).or_insert(0) += kib.parse::<u64>().unwrap();
+                }
+            }
+        }
+        for name in ["Rss:", "Pss:", "Pss_Anon:", "Private_Dirty:", "Private_Clean:"] {
+            println!("{name} {} KiB each", sums[name] / count);
+        }
+        for (fixture, shim) in fixtures {
+            shim.kill(None, Signal::KILL, false).await.unwrap();
+            shim.wait(None).await.unwrap();
+            fixture.finish(shim).await;
+        }
+    });
+}

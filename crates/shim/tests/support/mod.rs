@@ -332,3 +332,15 @@ impl EventServer {
         self.events.recv().await.unwrap()
     }
 }
+
+/// The binary in memory, made once, as the daemon executes it. The descriptor stays open.
+pub(crate) fn sealed_copy(binary: &Path) -> i32 {
+    use std::os::fd::IntoRawFd;
+    static COPY: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
+    *COPY.get_or_init(|| {
+        let copy = rustix::fs::memfd_create("shim", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut copy = std::fs::File::from(copy);
+        std::io::copy(&mut std::fs::File::open(binary).unwrap(), &mut copy).unwrap();
+        copy.into_raw_fd()
+    })
+}
