@@ -293,13 +293,18 @@ pub fn plan(spec: &Spec, rootfs: &Rootfs) -> Result<Vec<PlannedStep>, RuntimeErr
         tuning: &tuning,
         has_seccomp_program: false,
     })?;
-    Ok(plan
-        .steps
-        .into_iter()
-        .map(|step| PlannedStep {
-            name: step.action.name().to_owned(),
-            object: step.object,
-            reason: step.reason.to_owned(),
-        })
-        .collect())
+    let mut planned = Vec::with_capacity(plan.steps.len());
+    for step in plan.steps {
+        let named =
+            |object| PlannedStep { name: step.action.name().to_owned(), object, reason: step.reason.to_owned() };
+        match (&step.action, berth_cgroup::Layout::detect()) {
+            // Each limit as the file of this host it becomes.
+            (Action::LimitResources(resources), Ok(layout)) => {
+                planned
+                    .extend(berth_cgroup::plan(&layout, resources)?.iter().map(|setting| named(setting.to_string())));
+            }
+            _ => planned.push(named(step.object.clone())),
+        }
+    }
+    Ok(planned)
 }

@@ -53,7 +53,6 @@ fn refusals_of_run() {
         (&["--cgroupns", "nonsense"], &["nonsense"]),
         (&["--userns", "nonsense"], &["nonsense"]),
         (&["--log-driver", "nonsense"], &["nonsense"]),
-        (&["--restart", "nonsense"], &["nonsense"]),
         (&["--gpus", "all"], &["gpus"]),
         (&["--health-cmd", "true"], &["health"]),
     ] {
@@ -69,6 +68,16 @@ fn refusals_of_run() {
         }
         assert_eq!(inventory(&berth), before, "{options:?} left something");
     }
+}
+
+/// A restart policy nobody knows; alone, for with --rm the two exclude each other first.
+#[test]
+fn restart_policy_must_be_known() {
+    let berth = Instance::with_busybox();
+    let refused = berth.berth(&["create", "--restart", "nonsense", "busybox", "true"]);
+    assert_eq!(refused.code, 125);
+    assert!(refused.stderr.contains("nonsense"), "{refused:?}");
+    assert_eq!(berth.berth(&["ps", "-aq"]).ok(), "");
 }
 
 /// Archives that lie or attack: refused, nothing listed, nothing left, no file outside touched.

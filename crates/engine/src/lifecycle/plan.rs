@@ -157,7 +157,7 @@ impl Engine {
         let steps = berth_runtime::plan(&spec, &berth_runtime::Rootfs::Overlay(rootfs))?;
         let with_reason = |step: berth_runtime::PlannedStep| PlanStep {
             party: Party::Runtime,
-            reason: reason_for(&reasons, &step.object).unwrap_or(step.reason),
+            reason: reason_for(&reasons, &step).unwrap_or(step.reason),
             name: step.name,
             object: step.object,
         };
@@ -165,7 +165,13 @@ impl Engine {
     }
 }
 
-/// The wish behind an object of the runtime's plan; the runtime itself only knows the spec.
-fn reason_for(reasons: &[Reason], object: &str) -> Option<String> {
-    reasons.iter().find(|reason| reason.object == object).map(|reason| reason.reason.clone())
+/// The wish behind a step of the runtime's plan; the runtime itself only knows the spec.
+fn reason_for(reasons: &[Reason], step: &berth_runtime::PlannedStep) -> Option<String> {
+    let is_about = |reason: &&Reason| match step.name.as_str() {
+        "limit-resources" => step.object.starts_with(&reason.object),
+        "mount" => step.object == reason.object || step.object.ends_with(&format!(" {}", reason.object)),
+        "read-only-rootfs" => reason.object == "/",
+        _ => reason.object != "/" && step.object == reason.object,
+    };
+    reasons.iter().find(is_about).map(|reason| reason.reason.clone())
 }
