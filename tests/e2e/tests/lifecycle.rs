@@ -56,6 +56,7 @@ fn exit_codes() {
     for (words, code) in [(&["sh", "-c", "exit 4"][..], 4), (&["no-such-program"], 127), (&["/etc/passwd"], 126)] {
         let ended = berth.berth(&[&["exec", "c1"], words].concat());
         assert_eq!(ended.code, code, "exec {words:?}: {ended:?}");
+        assert_eq!(code == 4, ended.stderr.is_empty(), "a failed exec says why: {ended:?}");
     }
     assert_eq!(
         berth.berth(&["ps", "-aq", "--filter", "status=created"]).ok(),

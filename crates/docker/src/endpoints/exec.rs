@@ -90,10 +90,10 @@ async fn start(State(face): State<Face>, Path(id): Path<String>, mut request: Re
     let has_terminal = view.config.tty;
     tokio::spawn(async move {
         let Some(client) = hijack::take(upgrade).await else { return };
-        let spare = client.stream.try_clone();
         let started = face.engine.exec_start(&id, Some((client.stream, client.early_input)), size).await;
-        if let (Err(error), Ok(spare)) = (started, spare) {
-            hijack::tell(spare, has_terminal, &error.message);
+        if let Err(error) = started {
+            // The engine has told the client on its stream.
+            tracing::debug!(exec_id = %id, "{}", error.message);
         }
     });
     Ok(hijack::switching_protocols(if has_terminal { hijack::RAW_STREAM } else { hijack::MULTIPLEXED_STREAM }))

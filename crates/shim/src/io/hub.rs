@@ -91,6 +91,17 @@ impl Hub {
         }
     }
 
+    /// There will be no output; whoever else holds the clients' streams may use them.
+    pub(crate) fn let_go(&self) {
+        let mut state = self.lock();
+        state.is_finished = true;
+        state.log = None;
+        state.files.clear();
+        for outlet in state.outlets.drain(..) {
+            outlet.let_go();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

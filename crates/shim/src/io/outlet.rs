@@ -261,15 +261,27 @@ impl Outlet {
         }
     }
 
+    /// Ends our part and leaves the stream open for somebody else who holds it and has something to say.
+    pub(crate) fn let_go(&self) {
+        self.forget(&mut self.lock());
+    }
+
     fn close(&self, state: &mut State) {
+        if state.phase == Phase::Closed {
+            return;
+        }
+        // Others may hold the stream too (a daemon that has not closed its copy yet): the end must still be seen.
+        // What is no socket (FIFO, file) refuses, and ends when its descriptor is closed.
+        rustix::net::shutdown(self.fd.get_ref(), Shutdown::Write).ok();
+        self.forget(state);
+    }
+
+    fn forget(&self, state: &mut State) {
         if state.phase == Phase::Closed {
             return;
         }
         state.phase = Phase::Closed;
         state.queue = VecDeque::new();
-        // Others may hold the stream too (a daemon that has not closed its copy yet): the end must still be seen.
-        // What is no socket (FIFO, file) refuses, and ends when its descriptor is closed.
-        rustix::net::shutdown(self.fd.get_ref(), Shutdown::Write).ok();
         self.changed.notify_waiters();
         self.open.count.fetch_sub(1, Ordering::AcqRel);
         self.open.fewer.notify_waiters();

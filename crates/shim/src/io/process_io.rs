@@ -315,6 +315,13 @@ impl ProcessIo {
         self.hub.finish();
     }
 
+    /// The process never ran: its clients' streams are left to the engine, which tells them why.
+    pub(crate) fn let_go(&self) {
+        self.ended.send_replace(true);
+        self.stdin.abandon();
+        self.hub.let_go();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -95,9 +95,6 @@ fn give_up(process: &Arc<Process>, error: &TaskError) {
         _ => NOT_EXECUTABLE,
     };
     process.set_exited(Exit { code, at: Timestamp::now() });
-    let process = Arc::clone(process);
-    tokio::spawn(async move {
-        process.io.settle().await;
-        process.set_settled();
-    });
+    process.io.let_go();
+    process.set_settled();
 }
