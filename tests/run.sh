@@ -19,7 +19,7 @@ picture() {
   ls /run/berth /var/lib/berth 2>/dev/null
   for comm in /proc/[0-9]*/comm; do read -r name < "$comm" 2>/dev/null && case $name in berth*|containerd-shim-b*|runb) echo "$comm $name";; esac; done
 }
-picture > "$before"
+picture | sort -u > "$before"
 failed_stages=
 
 stage() { # stage NAME COMMAND...: shows the output, keeps it for the count
@@ -41,10 +41,10 @@ stage suite sandboxed cargo test --locked --workspace --no-fail-fast -- --test-t
 stage cgroup-v2 tests/vm/run.sh
 rmdir "$BERTH_TEST_ROOT" 2>/dev/null || { echo "left below the test root:"; find "$BERTH_TEST_ROOT" | head -20; failed_stages="$failed_stages leak"; rm -rf "$BERTH_TEST_ROOT"; }
 for parent in /sys/fs/cgroup/*/berth-test /sys/fs/cgroup/berth-test; do [ -d "$parent" ] && find "$parent" -depth -type d -exec rmdir {} + 2>/dev/null; done
-picture > "$after"
-if ! cmp -s "$before" "$after"; then
+picture | sort -u > "$after"
+if [ -n "$(comm -13 "$before" "$after")" ]; then
   echo "left on the host:"
-  diff "$before" "$after"
+  comm -13 "$before" "$after"
   failed_stages="$failed_stages leak"
 fi
 awk -v stages="$failed_stages" '

@@ -24,6 +24,8 @@ pub struct ServeError(#[source] std::io::Error);
 
 /// JSON request bodies are at most this long; archives are streams and have no such limit.
 const BODY_BYTES_MAX: usize = 8 << 20;
+/// Bodies up to this length are read before routing.
+const SMALL_BODY_BYTES_MAX: usize = 256 << 10;
 
 /// All endpoints, unversioned; `serve` strips version prefixes before routing.
 pub fn router(engine: Arc<Engine>, options: FaceOptions) -> Router {
@@ -71,7 +73,25 @@ async fn connection(stream: UnixStream, router: Router) {
     }
 }
 
-async fn respond(router: Router, mut request: Request<Body>) -> Response {
+/// Takes a small body in before anybody answers: an answer that leaves it unread makes the kernel reset the connection,
+/// and the client may lose the answer with it.
+async fn with_body_read(request: Request<Body>) -> Result<Request<Body>, ApiError> {
+    let length = request.headers().get(http::header::CONTENT_LENGTH);
+    let length = length.and_then(|text| text.to_str().ok()?.parse::<usize>().ok());
+    if !length.is_some_and(|length| (1..=SMALL_BODY_BYTES_MAX).contains(&length)) {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = axum::body::to_bytes(body, SMALL_BODY_BYTES_MAX).await;
+    let bytes = bytes.map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?;
+    Ok(Request::from_parts(parts, Body::from(bytes)))
+}
+
+async fn respond(router: Router, request: Request<Body>) -> Response {
+    let mut request = match with_body_read(request).await {
+        Ok(request) => request,
+        Err(error) => return error.into_response(),
+    };
     let mut response = match strip_version(request.uri()) {
         Ok(Some(uri)) => {
             *request.uri_mut() = uri;

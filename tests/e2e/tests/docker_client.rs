@@ -76,7 +76,8 @@ fn the_stock_client_does_its_verbs() {
     }
     let missing = berth.docker(&["run", "--rm", "--pull", "never", "nothing", "true"]);
     assert_eq!(missing.code, 125);
-    assert!(berth.docker(&["volume", "create", "v"]).stderr.contains("not supported by berth yet"));
+    let volume = berth.docker(&["volume", "create", "v1"]);
+    assert!(volume.stderr.contains("not supported by berth yet"), "{volume:?}");
 }
 
 #[test]
