@@ -25,6 +25,11 @@ pub fn prepare_host_view() {
         "ipam":{"type":"host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}"#;
     fs::write("/etc/cni/net.d/10-bench.conflist", network).unwrap();
     mount(&["-t", "tmpfs", "tmpfs", "/run"]);
+    // What the package's installation would link.
+    fs::create_dir_all("/run/bench-bin").unwrap();
+    for name in ["iptables", "ip6tables"] {
+        std::os::unix::fs::symlink(peer(&format!("usr/sbin/{name}-nft")), format!("/run/bench-bin/{name}")).unwrap();
+    }
 }
 
 fn mount(words: &[&str]) {
@@ -43,7 +48,7 @@ fn peer_command(program: &str) -> Command {
     let mut command = Command::new(peer(program));
     let bins: Vec<String> =
         ["usr/bin", "usr/sbin", "sbin", "bin"].iter().map(|d| root.join(d).display().to_string()).collect();
-    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bins.join(":")));
+    command.env("PATH", format!("/run/bench-bin:{}:/usr/sbin:/usr/bin:/sbin:/bin", bins.join(":")));
     command.env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
     command.env("XTABLES_LIBDIR", root.join("usr/lib/x86_64-linux-gnu/xtables"));
     command

@@ -52,7 +52,7 @@ pub struct Table {
 
 impl Table {
     pub fn push(&mut self, row: Row) {
-        eprintln!("measured: {}", row.name);
+        eprintln!("measured: {} {:?}", row.name, row.values);
         self.rows.push(row);
     }
 }
