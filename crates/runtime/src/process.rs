@@ -119,56 +119,11 @@ fn refuse_labels(process: &Process) -> Result<(), RuntimeError> {
     Ok(())
 }
 
-/// Kernel numbers by position, linux/capability.h.
-pub(crate) const CAPABILITY_NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 fn capabilities(sets: &berth_oci::runtime::LinuxCapabilities) -> CapabilityPlan {
     let bits = |set: &Option<Capabilities>| {
         set.iter().flatten().fold(0_u64, |bits, capability| {
             let name = capability.to_string();
-            let number = CAPABILITY_NAMES.iter().position(|known| *known == name);
+            let number = berth_types::capability::NAMES.iter().position(|known| *known == name);
             bits | number.map_or(0, |number| 1 << number)
         })
     };
@@ -184,7 +139,7 @@ fn capabilities(sets: &berth_oci::runtime::LinuxCapabilities) -> CapabilityPlan 
 /// Names of the capabilities in the bounding set, as seccomp profiles write them.
 pub(crate) fn capability_names(plan: Option<&CapabilityPlan>) -> Vec<String> {
     let bits = plan.map_or(0, |plan| plan.bounding);
-    let named = CAPABILITY_NAMES.iter().enumerate().filter(|(number, _)| bits & (1 << number) != 0);
+    let named = berth_types::capability::NAMES.iter().enumerate().filter(|(number, _)| bits & (1 << number) != 0);
     named.map(|(_, name)| format!("CAP_{name}")).collect()
 }
 

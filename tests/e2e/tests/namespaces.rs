@@ -263,3 +263,20 @@ fn users_and_groups() {
     let huge = berth.busybox(&["-u", "4294967296"], &["true"]);
     assert_eq!(huge.code, 125, "{huge:?}");
 }
+
+/// S-030: what `unshare` shows of a PID namespace, a container shows too: number 1, and nobody else's processes.
+#[test]
+fn s030_as_unshare_shows_it() {
+    let berth = Instance::with_busybox();
+    let script = "echo $$; ls -d /proc/[0-9]* | sort";
+    let mut unshare = std::process::Command::new("unshare");
+    unshare
+        .args(["--pid", "--fork", "--mount-proc", "--"])
+        .arg(berth_testkit::peers::busybox())
+        .args(["sh", "-c", script]);
+    let shown = berth_testkit::instance::run(unshare, b"");
+    assert!(shown.ok().starts_with("1\n/proc/1\n"), "{shown:?}");
+    let ours = berth.busybox(&[], &["sh", "-c", script]);
+    assert!(ours.ok().starts_with("1\n/proc/1\n"), "{ours:?}");
+    assert_eq!(ours.ok().lines().count(), shown.ok().lines().count(), "{ours:?} {shown:?}");
+}

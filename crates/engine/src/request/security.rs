@@ -10,51 +10,6 @@ use crate::config::HostConfig;
 use crate::error::{EngineError, Result};
 use crate::host::HostFacts;
 
-/// In the kernel's order; the index is the number (capability.h).
-pub(crate) const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// What a container gets when nobody says otherwise, as in Docker.
 const DEFAULT: [&str; 14] = [
     "CHOWN",
@@ -210,7 +165,7 @@ fn capability(text: &str) -> Result<&'static str> {
     if name == "ALL" {
         return Ok("ALL");
     }
-    CAPABILITIES.into_iter().find(|known| *known == name).ok_or_else(|| {
+    berth_types::capability::NAMES.into_iter().find(|known| *known == name).ok_or_else(|| {
         let shown: String = text.chars().take(60).collect();
         EngineError::invalid(format!("invalid capability: {shown:?}"))
             .with_hint("see capabilities(7), as in --cap-add NET_ADMIN")
@@ -225,7 +180,7 @@ fn capabilities(host: &HostConfig, facts: &HostFacts, warnings: &mut Vec<String>
     let drops_all = drop.contains(&"ALL");
     let available = |number: usize| u32::try_from(number).is_ok_and(|n| facts.has_capability(n));
     let mut granted = Vec::new();
-    for (number, name) in CAPABILITIES.into_iter().enumerate() {
+    for (number, name) in berth_types::capability::NAMES.into_iter().enumerate() {
         let is_base = host.privileged || adds_all || (!drops_all && DEFAULT.contains(&name));
         let is_wanted = if adds_all || host.privileged {
             host.privileged || (is_base && !drop.contains(&name))

@@ -9,7 +9,7 @@ use crate::api::ExecConfig;
 use crate::merge::DEFAULT_PATH;
 use crate::record::Record;
 use crate::request::Request;
-use crate::request::security::{self, CAPABILITIES};
+use crate::request::security;
 
 /// Where `--init` puts our init inside the container; Docker's place, so that images that look for it find it.
 pub(crate) const INIT_PATH: &str = "/sbin/docker-init";
@@ -34,7 +34,7 @@ pub(super) fn init(input: &SpecInput<'_>) -> Process {
 pub(crate) fn exec(record: &Record, request: &Request, exec: &ExecConfig, size: Option<(u16, u16)>) -> Process {
     let all: Vec<&str>;
     let capabilities = if exec.privileged {
-        all = CAPABILITIES.to_vec();
+        all = berth_types::capability::NAMES.to_vec();
         all.as_slice()
     } else {
         request.security.capabilities.as_slice()
