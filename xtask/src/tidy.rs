@@ -9,7 +9,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Crates by rank; a crate may depend only on lower ranks. (`proto` is the upper half of rank 0: it speaks of ids and classes.)
 const RANKS: &[&[&str]] = &[
     &["types", "sys"],
-    &["proto"],
+    &["proto", "containerd-api"],
     &["cgroup", "seccomp", "rootfs", "oci"],
     &["content", "snapshot", "metadata", "registry", "runtime", "shim-client", "network"],
     &["image", "shim"],
