@@ -18,6 +18,12 @@ pub enum ContentError {
     WrongSize { expected: u64, found: u64 },
     #[error("blob {digest} is larger than the {bytes_max} bytes allowed for its kind")]
     TooLarge { digest: Digest, bytes_max: u64 },
+    #[error("ingest {reference:?} is being written by somebody else")]
+    Locked { reference: String },
+    #[error("there is no ingest {reference:?}")]
+    NoIngest { reference: String },
+    #[error("range {offset}+{length} is outside the {size_bytes} bytes of blob {digest}")]
+    Range { digest: Digest, offset: u64, length: u64, size_bytes: u64 },
     #[error("blob {digest} is damaged on disk: its bytes now have digest {found}")]
     Damaged { digest: Digest, found: Digest },
 }
@@ -43,8 +49,11 @@ impl Classify for ContentError {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorClass::PermissionDenied,
                 _ => ErrorClass::Internal,
             },
-            Self::NotFound { .. } => ErrorClass::NotFound,
-            Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooLarge { .. } => ErrorClass::InvalidArgument,
+            Self::NotFound { .. } | Self::NoIngest { .. } => ErrorClass::NotFound,
+            Self::Locked { .. } => ErrorClass::Unavailable,
+            Self::Range { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::TooLarge { .. } => {
+                ErrorClass::InvalidArgument
+            }
             Self::Damaged { .. } => ErrorClass::DataLoss,
         }
     }

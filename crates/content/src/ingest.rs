@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use berth_types::Digest;
 use sha2::Digest as _;
 
+use crate::resumable::Claim;
 use crate::{ContentError, PIECE_BYTES, Result};
 
 /// What the content must turn out to be.
@@ -18,19 +19,29 @@ pub struct Expected {
     pub size_bytes: Option<u64>,
 }
 
-/// The file, removed with the value unless it was given a name.
+/// The file, removed with the value unless it was given a name or can be resumed.
 #[derive(Debug)]
-struct Draft {
+pub(crate) struct Draft {
     file: File,
     path: PathBuf,
     is_named: bool,
+    /// Of a resumable ingest: its directory, which goes when the file has its name.
+    resumable: Option<(PathBuf, Claim)>,
+}
+
+impl Draft {
+    pub(crate) fn resumable(file: File, path: PathBuf, home: PathBuf, claim: Claim) -> Self {
+        Self { file, path, is_named: false, resumable: Some((home, claim)) }
+    }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.is_named {
-            // What cannot be removed now is swept when the store is opened next.
-            drop(fs::remove_file(&self.path));
+        // What cannot be removed now is swept when the store is opened next.
+        match &self.resumable {
+            Some((home, _)) if self.is_named => drop(fs::remove_dir_all(home)),
+            None if !self.is_named => drop(fs::remove_file(&self.path)),
+            _ => {}
         }
     }
 }
@@ -52,7 +63,11 @@ impl Ingest {
             .mode(0o600)
             .open(&path)
             .map_err(|e| ContentError::io("create", &path, e))?;
-        Ok(Self { draft: Draft { file, path, is_named: false }, hasher: sha2::Sha256::new(), size_bytes: 0 })
+        Ok(Self {
+            draft: Draft { file, path, is_named: false, resumable: None },
+            hasher: sha2::Sha256::new(),
+            size_bytes: 0,
+        })
     }
 
     /// # Errors
@@ -131,6 +146,10 @@ pub struct Staged {
 }
 
 impl Staged {
+    pub(crate) fn of(draft: Draft, digest: Digest, size_bytes: u64) -> Self {
+        Self { draft, digest, size_bytes }
+    }
+
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -177,5 +196,10 @@ impl Staged {
         fs::rename(&self.draft.path, path).map_err(|e| ContentError::io("name", path, e))?;
         self.draft.is_named = true;
         Ok(())
+    }
+
+    /// Lets a resumable ingest go whose content the store has already.
+    pub(crate) fn forget(mut self) {
+        self.draft.is_named = self.draft.resumable.is_some();
     }
 }

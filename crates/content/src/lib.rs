@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/blobs/sha256/<hex>   complete, verified, read-only
 //! <root>/ingest/<number>      being written by a process that lives; swept at open
+//! <root>/ingest/<hash>/       being written under a reference; survives (see `resumable`)
 //! ```
 //!
 //! It knows nothing of images or of who refers to a blob. Invariants: a name below `blobs` means that the bytes had this digest when they
@@ -10,16 +11,21 @@
 
 mod error;
 mod ingest;
+mod resumable;
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use berth_types::Digest;
 pub use error::ContentError;
 pub use ingest::{Copying, Expected, Ingest, Staged};
+use resumable::Claim;
+pub use resumable::{IngestStatus, ResumableIngest, SYNC_BYTES};
 use rustix::fs::{FileType, Mode, OFlags};
 use sha2::Digest as _;
 
@@ -34,16 +40,22 @@ pub struct ContentStore {
     blobs: PathBuf,
     ingests: PathBuf,
     next_ingest: AtomicU64,
+    /// Resumable ingests that somebody has open.
+    claims: Arc<Mutex<HashSet<String>>>,
 }
 
 impl ContentStore {
-    /// Opens or makes the store and removes ingests of earlier processes.
+    /// Opens or makes the store and removes what earlier processes left half written, except ingests with a reference.
     ///
     /// # Errors
     /// When the directories cannot be made or read.
     pub fn open(root: &Path) -> Result<Self> {
-        let store =
-            Self { blobs: root.join("blobs/sha256"), ingests: root.join("ingest"), next_ingest: AtomicU64::new(0) };
+        let store = Self {
+            blobs: root.join("blobs/sha256"),
+            ingests: root.join("ingest"),
+            next_ingest: AtomicU64::new(0),
+            claims: Arc::default(),
+        };
         for directory in [&store.blobs, &store.ingests] {
             DirBuilder::new()
                 .recursive(true)
@@ -52,9 +64,64 @@ impl ContentStore {
                 .map_err(|e| ContentError::io("create", directory, e))?;
         }
         for entry in read_dir(&store.ingests)? {
-            fs::remove_file(&entry).map_err(|e| ContentError::io("sweep", &entry, e))?;
+            let swept = match entry.is_dir() {
+                true if resumable::status(&entry)?.is_some() => Ok(()),
+                true => fs::remove_dir_all(&entry),
+                false => fs::remove_file(&entry),
+            };
+            swept.map_err(|e| ContentError::io("sweep", &entry, e))?;
         }
         Ok(store)
+    }
+
+    /// Begins the ingest of a reference, or goes on with it where an earlier opener (also of an earlier process) stopped.
+    ///
+    /// # Errors
+    /// `Unavailable` while somebody else has it open.
+    pub fn resume(&self, namespace: &str, reference: &str, expected: Expected) -> Result<ResumableIngest> {
+        let name = resumable::home_name(namespace, reference);
+        let claim = Claim::take(&self.claims, &name, reference)?;
+        ResumableIngest::open(&self.ingests.join(name), namespace, reference, expected, claim)
+    }
+
+    /// How far an ingest is. One that is open tells more exactly itself ([`ResumableIngest::status`]).
+    ///
+    /// # Errors
+    /// `NotFound` when there is none of that reference.
+    pub fn ingest_status(&self, namespace: &str, reference: &str) -> Result<IngestStatus> {
+        let home = self.ingests.join(resumable::home_name(namespace, reference));
+        resumable::status(&home)?.ok_or_else(|| ContentError::NoIngest { reference: reference.to_owned() })
+    }
+
+    /// All ingests with a reference, of one namespace or of all, by reference.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ingest_statuses(&self, namespace: Option<&str>) -> Result<Vec<IngestStatus>> {
+        let mut found = Vec::new();
+        for home in read_dir(&self.ingests)?.into_iter().filter(|path| path.is_dir()) {
+            found.extend(resumable::status(&home)?);
+        }
+        found.retain(|status| namespace.is_none_or(|wanted| wanted == status.namespace));
+        found.sort_by(|a, b| (&a.namespace, &a.reference).cmp(&(&b.namespace, &b.reference)));
+        Ok(found)
+    }
+
+    /// Throws away what an ingest has so far.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Unavailable` while somebody has it open.
+    pub fn abort(&self, namespace: &str, reference: &str) -> Result<()> {
+        let name = resumable::home_name(namespace, reference);
+        let _claim = Claim::take(&self.claims, &name, reference)?;
+        let home = self.ingests.join(name);
+        match fs::remove_dir_all(&home) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(ContentError::NoIngest { reference: reference.to_owned() })
+            }
+            Err(e) => Err(ContentError::io("remove", &home, e)),
+        }
     }
 
     /// Starts writing a blob whose digest may not be known yet.
@@ -81,7 +148,8 @@ impl ContentStore {
     /// # Errors
     /// When a flush or rename fails; then some of the blobs may be in the store, unreferenced.
     pub fn keep(&self, staged: impl IntoIterator<Item = Staged>) -> Result<()> {
-        let staged: Vec<Staged> = staged.into_iter().filter(|blob| !self.is_whole(blob)).collect();
+        let (known, staged): (Vec<Staged>, Vec<Staged>) = staged.into_iter().partition(|blob| self.is_whole(blob));
+        known.into_iter().for_each(Staged::forget);
         for blob in &staged {
             blob.flush()?;
         }
@@ -134,6 +202,28 @@ impl ContentStore {
             return Err(failed(io::ErrorKind::InvalidData.into()));
         }
         Ok(file.into())
+    }
+
+    /// Bytes of a blob from an offset, as many as are there and fit; none at its end.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such blob; `InvalidArgument` for an offset beyond its end.
+    pub fn read_at(&self, digest: &Digest, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let file = self.reader(digest)?;
+        let size_bytes = self.size(digest)?;
+        if offset > size_bytes {
+            return Err(ContentError::Range { digest: *digest, offset, length: buffer.len() as u64, size_bytes });
+        }
+        let mut len = 0;
+        while len < buffer.len() {
+            match file.read_at(&mut buffer[len..], offset + len as u64) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(ContentError::of_blob("read", digest, &self.path(digest), e)),
+            }
+        }
+        Ok(len)
     }
 
     /// A whole small blob, at most `bytes_max`, with its digest checked again.
@@ -205,13 +295,14 @@ impl ContentStore {
         Ok(digests)
     }
 
-    /// Number and bytes of ingests under way.
+    /// Bytes of each ingest without a reference that is under way.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub fn ingests(&self) -> Result<Vec<u64>> {
         let paths = read_dir(&self.ingests)?;
-        Ok(paths.iter().filter_map(|path| fs::symlink_metadata(path).ok()).map(|found| found.len()).collect())
+        let found = paths.iter().filter_map(|path| fs::symlink_metadata(path).ok());
+        Ok(found.filter(fs::Metadata::is_file).map(|found| found.len()).collect())
     }
 }
 

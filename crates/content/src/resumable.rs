@@ -1,0 +1,491 @@
+//! Ingests with a reference: content that arrives in pieces, perhaps over several lives of the process, and becomes one verified blob.
+//!
+//! ```text
+//! <ingest>/<sha256 of namespace NUL reference>/about.json   who it is for and what it must become; written before the first byte
+//!                                              data         the bytes, at their offsets
+//!                                              journal      "boot <id>", "<start> <end>", "synced": what of `data` can be trusted
+//! ```
+//!
+//! A range is noted after its bytes were written. After a crash of the process every noted range is there (the kernel has it); after a crash of
+//! the host only what was noted before the last `synced` line is, which is written behind an `fdatasync` every [`SYNC_BYTES`]. Whatever was
+//! kept, the digest is taken of the bytes as they are read back at the end. Lock order: `state` alone; it is not held while bytes are written.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use berth_types::{Digest, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+use crate::ingest::{Draft, Staged};
+use crate::{ContentError, Expected, PIECE_BYTES, Result};
+
+const FORMAT: u32 = 1;
+/// What a crash of the host can cost of one ingest.
+pub const SYNC_BYTES: u64 = 16 << 20;
+/// An appended range is noted when it has grown by this much.
+const NOTE_BYTES: u64 = 1 << 20;
+const JOURNAL_BYTES_MAX: u64 = 16 << 20;
+const ABOUT_BYTES_MAX: u64 = 64 << 10;
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How far an ingest is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestStatus {
+    pub namespace: String,
+    pub reference: String,
+    /// Bytes from the start without a gap: where an appending writer goes on.
+    pub offset: u64,
+    /// All bytes that are there, with gaps between them.
+    pub bytes: u64,
+    /// What the whole will be, when it is known.
+    pub total: Option<u64>,
+    pub expected: Option<Digest>,
+    pub started: Timestamp,
+    pub updated: Timestamp,
+}
+
+/// Format 1 of `about.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct About {
+    format: u32,
+    namespace: String,
+    reference: String,
+    total: Option<u64>,
+    expected: Option<Digest>,
+    started_ns: i64,
+}
+
+/// Sorted ranges that neither touch nor overlap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ranges(Vec<Range<u64>>);
+
+impl Ranges {
+    pub(crate) fn add(&mut self, new: Range<u64>) {
+        if new.is_empty() {
+            return;
+        }
+        let at = self.0.partition_point(|range| range.end < new.start);
+        let mut merged = new;
+        let mut end = at;
+        while let Some(range) = self.0.get(end).filter(|range| range.start <= merged.end) {
+            merged = merged.start.min(range.start)..merged.end.max(range.end);
+            end += 1;
+        }
+        self.0.splice(at..end, [merged]);
+    }
+
+    fn prefix(&self) -> u64 {
+        self.0.first().filter(|range| range.start == 0).map_or(0, |range| range.end)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|range| range.end - range.start).sum()
+    }
+
+    fn missing(&self, total: u64) -> Vec<Range<u64>> {
+        let mut gaps = Vec::new();
+        let mut at = 0;
+        for range in &self.0 {
+            if range.start > at {
+                gaps.push(at..range.start.min(total));
+            }
+            at = at.max(range.end);
+        }
+        if at < total {
+            gaps.push(at..total);
+        }
+        gaps.retain(|gap| !gap.is_empty());
+        gaps
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    about: About,
+    ranges: Ranges,
+    journal: File,
+    /// Bytes appended since the last note, and noted since the last sync.
+    unnoted: Option<Range<u64>>,
+    unsynced: u64,
+    updated: Timestamp,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(range) = self.unnoted.take() {
+            // Not noted: these bytes are fetched again.
+            drop(self.journal.write_all(format!("{} {}\n", range.start, range.end).as_bytes()));
+        }
+    }
+}
+
+/// An ingest that outlives its process. Shared by threads: each may write its own ranges. Dropped: it stays and can be opened again.
+#[derive(Debug)]
+pub struct ResumableIngest {
+    home: PathBuf,
+    data: File,
+    state: Mutex<State>,
+    /// Given back to the store when the ingest is dropped.
+    pub(crate) _claim: Claim,
+}
+
+/// Only one opener at a time.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) claims: std::sync::Arc<Mutex<std::collections::HashSet<String>>>,
+    pub(crate) name: String,
+}
+
+impl Claim {
+    pub(crate) fn take(
+        claims: &std::sync::Arc<Mutex<std::collections::HashSet<String>>>,
+        name: &str,
+        reference: &str,
+    ) -> Result<Self> {
+        if !claims.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            return Err(ContentError::Locked { reference: reference.to_owned() });
+        }
+        Ok(Self { claims: std::sync::Arc::clone(claims), name: name.to_owned() })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}
+
+/// The directory name of a reference.
+pub(crate) fn home_name(namespace: &str, reference: &str) -> String {
+    let mut hasher = sha2::Sha256::new();
+    hasher.update(namespace.as_bytes());
+    hasher.update([0]);
+    hasher.update(reference.as_bytes());
+    Digest::from_bytes(hasher.finalize().into()).hex()
+}
+
+impl ResumableIngest {
+    /// Opens what is there, or begins. What the caller expects replaces what an earlier opener expected.
+    pub(crate) fn open(
+        home: &Path,
+        namespace: &str,
+        reference: &str,
+        expected: Expected,
+        claim: Claim,
+    ) -> Result<Self> {
+        let known = load_about(home)?.filter(|about| about.namespace == namespace && about.reference == reference);
+        let is_new = known.is_none();
+        let mut about = known.unwrap_or_else(|| About {
+            format: FORMAT,
+            namespace: namespace.to_owned(),
+            reference: reference.to_owned(),
+            total: None,
+            expected: None,
+            started_ns: Timestamp::now().0,
+        });
+        let changes = expected.size_bytes.is_some_and(|total| about.total != Some(total))
+            || expected.digest.is_some_and(|digest| about.expected != Some(digest));
+        about.total = expected.size_bytes.or(about.total);
+        about.expected = expected.digest.or(about.expected);
+        if is_new {
+            begin(home)?;
+        }
+        if is_new || changes {
+            store_about(home, &about)?;
+        }
+        let data = open_file(&home.join("data"), false)?;
+        let (ranges, updated) = trusted(home, &data)?;
+        let state = State {
+            about,
+            ranges,
+            journal: open_file(&home.join("journal"), true)?,
+            unnoted: None,
+            unsynced: 0,
+            updated,
+        };
+        let ingest = Self { home: home.to_owned(), data, state: Mutex::new(state), _claim: claim };
+        ingest.rewrite_journal(&mut ingest.state())?;
+        Ok(ingest)
+    }
+
+    pub fn status(&self) -> IngestStatus {
+        let state = self.state();
+        status_of(&state.about, &state.with_unnoted(), state.updated)
+    }
+
+    /// Writes at the end of what there is without a gap. Returns the new offset.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn append(&self, bytes: &[u8]) -> Result<u64> {
+        let at = self.state().with_unnoted().prefix();
+        self.write_bytes(at, bytes)?;
+        let end = at + bytes.len() as u64;
+        let mut state = self.state();
+        let grown = state.unnoted.clone().filter(|range| range.end == at).map_or(at..end, |range| range.start..end);
+        state.updated = Timestamp::now();
+        if grown.end - grown.start >= NOTE_BYTES {
+            state.unnoted = None;
+            self.note(&mut state, grown)?;
+        } else {
+            state.unnoted = Some(grown);
+        }
+        Ok(end)
+    }
+
+    /// Writes a range of its own; durable progress by the time it returns, as far as the process is concerned.
+    ///
+    /// # Errors
+    /// `InvalidArgument` beyond the known size; when the disk refuses.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        if let Some(expected) = self.state().about.total.filter(|total| end > *total) {
+            return Err(ContentError::WrongSize { expected, found: end });
+        }
+        self.write_bytes(offset, bytes)?;
+        let mut state = self.state();
+        state.updated = Timestamp::now();
+        self.note(&mut state, offset..end)
+    }
+
+    /// What is not there yet of `total` bytes, in order.
+    pub fn missing(&self, total: u64) -> Vec<Range<u64>> {
+        self.state().with_unnoted().missing(total)
+    }
+
+    /// Reads what was written; for a reader that follows the writers. Bytes in gaps are zeros.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.data.read_at(buffer, offset).map_err(|e| ContentError::io("read", &self.home.join("data"), e))
+    }
+
+    /// Begins from nothing.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn restart(&self) -> Result<()> {
+        let mut state = self.state();
+        state.ranges = Ranges::default();
+        state.unnoted = None;
+        state.updated = Timestamp::now();
+        self.rewrite_journal(&mut state)?;
+        self.data.set_len(0).map_err(|e| ContentError::io("truncate", &self.home.join("data"), e))
+    }
+
+    /// Makes all that was written so far survive a crash of the host.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync(&self) -> Result<()> {
+        let mut state = self.state();
+        self.sync_state(&mut state)
+    }
+
+    /// Reads the content back, compares it with what it must be, and hands it over, complete but without a name until
+    /// [`crate::ContentStore::keep`]. Content that is not what it must be is thrown away, so that the next attempt begins anew.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a wrong size (what is there stays) or digest.
+    pub fn finish(self, expected: Expected) -> Result<Staged> {
+        let (ranges, about) = {
+            let state = self.state();
+            (state.with_unnoted(), state.about.clone())
+        };
+        let (size_bytes, found) = (ranges.prefix(), ranges.bytes());
+        let total = expected.size_bytes.or(about.total).unwrap_or(size_bytes);
+        if size_bytes != total || found != total {
+            return Err(ContentError::WrongSize { expected: total, found: size_bytes.min(found) });
+        }
+        let path = self.home.join("data");
+        self.data.set_len(size_bytes).map_err(|e| ContentError::io("truncate", &path, e))?;
+        let digest = hash_file(&self.data, &path)?;
+        if let Some(wanted) = expected.digest.or(about.expected).filter(|wanted| *wanted != digest) {
+            self.restart()?;
+            return Err(ContentError::WrongDigest { expected: wanted, found: digest });
+        }
+        let Self { home, data, _claim: claim, .. } = self;
+        Ok(Staged::of(Draft::resumable(data, path, home, claim), digest, size_bytes))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.data.write_all_at(bytes, offset).map_err(|e| ContentError::io("write", &self.home.join("data"), e))
+    }
+
+    fn note(&self, state: &mut State, range: Range<u64>) -> Result<()> {
+        let line = format!("{} {}\n", range.start, range.end);
+        state.journal.write_all(line.as_bytes()).map_err(|e| self.journal_error(e))?;
+        state.unsynced += range.end - range.start;
+        state.ranges.add(range);
+        if state.unsynced >= SYNC_BYTES { self.sync_state(state) } else { Ok(()) }
+    }
+
+    fn sync_state(&self, state: &mut State) -> Result<()> {
+        if let Some(range) = state.unnoted.take() {
+            let line = format!("{} {}\n", range.start, range.end);
+            state.journal.write_all(line.as_bytes()).map_err(|e| self.journal_error(e))?;
+            state.ranges.add(range);
+        }
+        self.data.sync_data().map_err(|e| ContentError::io("flush", &self.home.join("data"), e))?;
+        state.journal.write_all(b"synced\n").map_err(|e| self.journal_error(e))?;
+        state.journal.sync_data().map_err(|e| self.journal_error(e))?;
+        state.unsynced = 0;
+        Ok(())
+    }
+
+    /// One line per range instead of one per write, for this boot.
+    fn rewrite_journal(&self, state: &mut State) -> Result<()> {
+        use std::fmt::Write as _;
+        let mut text = format!("boot {}\n", boot_id());
+        for range in &state.ranges.0 {
+            writeln!(text, "{} {}", range.start, range.end).expect("writing to a String cannot fail");
+        }
+        let (path, draft) = (self.home.join("journal"), self.home.join("journal-new"));
+        fs::write(&draft, text).map_err(|e| ContentError::io("write", &draft, e))?;
+        fs::rename(&draft, &path).map_err(|e| ContentError::io("name", &path, e))?;
+        state.journal = open_file(&path, true)?;
+        state.unsynced = state.ranges.bytes();
+        Ok(())
+    }
+
+    fn journal_error(&self, source: io::Error) -> ContentError {
+        ContentError::io("write", &self.home.join("journal"), source)
+    }
+}
+
+impl State {
+    fn with_unnoted(&self) -> Ranges {
+        let mut ranges = self.ranges.clone();
+        ranges.add(self.unnoted.clone().unwrap_or(0..0));
+        ranges
+    }
+}
+
+/// The status of an ingest nobody has open; `None` for a directory that is none.
+pub(crate) fn status(home: &Path) -> Result<Option<IngestStatus>> {
+    let Some(about) = load_about(home)? else { return Ok(None) };
+    let path = home.join("data");
+    let data = match File::open(&path) {
+        Ok(data) => data,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ContentError::io("open", &path, source)),
+    };
+    let (ranges, updated) = trusted(home, &data)?;
+    Ok(Some(status_of(&about, &ranges, updated)))
+}
+
+fn status_of(about: &About, ranges: &Ranges, updated: Timestamp) -> IngestStatus {
+    IngestStatus {
+        namespace: about.namespace.clone(),
+        reference: about.reference.clone(),
+        offset: ranges.prefix(),
+        bytes: ranges.bytes(),
+        total: about.total,
+        expected: about.expected,
+        started: Timestamp(about.started_ns),
+        updated,
+    }
+}
+
+fn begin(home: &Path) -> Result<()> {
+    match fs::remove_dir_all(home) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(ContentError::io("clear", home, error)),
+        _ => {}
+    }
+    DirBuilder::new().mode(0o700).create(home).map_err(|e| ContentError::io("create", home, e))
+}
+
+fn store_about(home: &Path, about: &About) -> Result<()> {
+    let (path, draft) = (home.join("about.json"), home.join("about-new"));
+    let bytes = serde_json::to_vec(about).map_err(|e| ContentError::io("write", &path, io::Error::other(e)))?;
+    fs::write(&draft, bytes).map_err(|e| ContentError::io("write", &draft, e))?;
+    fs::rename(&draft, &path).map_err(|e| ContentError::io("name", &path, e))
+}
+
+/// `None` when there is none, or one that a crash of the host left half written.
+fn load_about(home: &Path) -> Result<Option<About>> {
+    let path = home.join("about.json");
+    let Some(bytes) = read_small(&path, ABOUT_BYTES_MAX)? else { return Ok(None) };
+    Ok(serde_json::from_slice::<About>(&bytes).ok().filter(|about| about.format == FORMAT))
+}
+
+/// Which ranges of the data are known to be there, and when the last was written.
+fn trusted(home: &Path, data: &File) -> Result<(Ranges, Timestamp)> {
+    let found = data.metadata().map_err(|e| ContentError::io("stat", &home.join("data"), e))?;
+    let modified = found.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let updated = Timestamp(modified.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0));
+    let journal = read_small(&home.join("journal"), JOURNAL_BYTES_MAX)?.unwrap_or_default();
+    Ok((replay(&String::from_utf8_lossy(&journal), &boot_id(), found.len()), updated))
+}
+
+/// Ranges the journal vouches for. `length` is that of the data, which in the same boot counts even where nothing was noted after it.
+pub(crate) fn replay(journal: &str, boot: &str, length: u64) -> Ranges {
+    let mut lines = journal.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let is_this_boot = lines.next().and_then(|line| line.strip_prefix("boot ")) == Some(boot);
+    let (mut noted, mut synced) = (Ranges::default(), Ranges::default());
+    for line in lines {
+        if line == "synced" {
+            synced = noted.clone();
+        } else if let Some((start, end)) = line.split_once(' ')
+            && let (Ok(start), Ok(end)) = (start.parse::<u64>(), end.parse::<u64>())
+            && end <= length
+        {
+            noted.add(start..end);
+        }
+    }
+    if is_this_boot { noted } else { synced }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID).map(|text| text.trim_end().to_owned()).unwrap_or_default()
+}
+
+fn read_small(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ContentError::io("open", path, source)),
+    };
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes).map_err(|e| ContentError::io("read", path, e))?;
+    Ok(Some(bytes))
+}
+
+fn open_file(path: &Path, appends: bool) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(!appends)
+        .append(appends)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| ContentError::io("open", path, e))
+}
+
+fn hash_file(file: &File, path: &Path) -> Result<Digest> {
+    let mut hasher = sha2::Sha256::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut piece, at).map_err(|e| ContentError::io("read", path, e))? {
+            0 => return Ok(Digest::from_bytes(hasher.finalize().into())),
+            n => {
+                hasher.update(&piece[..n]);
+                at += n as u64;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
