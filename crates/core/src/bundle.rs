@@ -6,6 +6,7 @@
 //!   address             the shim's socket (written by the shim)
 //!   io.sock             attach socket (the shim's)
 //!   trace.json          spans of the start, when asked for (the shim's)
+//!   exit.json           the signal that ended init, if one did (the shim's)
 //!   hostname hosts resolv.conf   files shown inside the container (the engine's)
 //! ```
 
@@ -13,7 +14,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use berth_types::{Classify, ContainerId, ErrorClass, Span};
+use berth_types::{Classify, ContainerId, ErrorClass, ExitNote, Span, exit_note};
 
 /// Longest trace we read back; a start has some hundred spans of about 150 bytes.
 const TRACE_BYTES_MAX: u64 = 1 << 20;
@@ -101,6 +102,14 @@ impl Bundle {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
+    /// The shim's note on a signal that ended init; `None` when it exited by itself, or the shim writes no notes.
+    pub fn exit_note(&self) -> Option<ExitNote> {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(self.file(exit_note::FILE)).ok()?;
+        file.take(exit_note::BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice::<ExitNote>(&bytes).ok().filter(|note| note.is_known())
+    }
+
     /// Deletes the directory; nothing there is fine.
     ///
     /// # Errors
@@ -135,6 +144,24 @@ impl Bundle {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    /// The bytes that version 1 of a note has.
+    #[test]
+    fn reads_a_note_of_version_1() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = Bundle::of(dir.path(), &"abc".parse().unwrap());
+        bundle.create().unwrap();
+        assert_eq!(bundle.exit_note(), None);
+        let note = |bytes: &[u8]| {
+            bundle.write(exit_note::FILE, 0o600, bytes).unwrap();
+            bundle.exit_note()
+        };
+        let written = br#"{"version":1,"signal":31,"core_dumped":true}"#;
+        assert_eq!(note(written), Some(ExitNote::new(31, true)));
+        assert_eq!(serde_json::to_vec(&ExitNote::new(31, true)).unwrap(), written);
+        assert_eq!(note(br#"{"version":2,"signal":31,"core_dumped":true}"#), None);
+        assert_eq!(note(b"{"), None);
+    }
 
     #[test]
     fn create_write_list_remove() {

@@ -1,5 +1,6 @@
 //! The routes, and who answers each.
 
+mod berth;
 mod container;
 mod exec;
 mod image;
@@ -12,6 +13,7 @@ use crate::state::Face;
 
 pub(crate) fn routes() -> Router<Face> {
     Router::new()
+        .merge(berth::routes())
         .merge(container::routes())
         .merge(exec::routes())
         .merge(image::routes())

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
-use berth_engine::api::Engine;
+use berth_engine::api::{Caller, Engine};
 use berth_types::ErrorClass;
 use http::{HeaderValue, Request, Uri};
 use hyper_util::rt::TokioIo;
@@ -40,7 +40,8 @@ pub async fn serve(listener: UnixListener, router: Router) -> Result<(), ServeEr
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(connection(stream, router.clone()));
+                let caller = caller(&stream);
+                tokio::spawn(caller.scope(connection(stream, router.clone())));
             }
             Err(error) if is_passing(&error) => {
                 tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -49,6 +50,12 @@ pub async fn serve(listener: UnixListener, router: Router) -> Result<(), ServeEr
             Err(error) => return Err(ServeError(error)),
         }
     }
+}
+
+/// The process that connected, for records of who asked for what.
+fn caller(stream: &UnixStream) -> Caller {
+    let peer = stream.peer_cred().ok();
+    peer.map_or_else(Caller::default, |peer| Caller::new(peer.pid().unwrap_or(0), peer.uid()))
 }
 
 /// Out of descriptors or memory, or a client that left early: later accepts may work.

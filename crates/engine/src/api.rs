@@ -8,9 +8,12 @@ use berth_types::{ByteCount, ContainerId, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use crate::caller::Caller;
 use crate::config::{ContainerConfig, HostConfig, Resources, RestartPolicy};
 pub use crate::engine::Engine;
 pub use crate::error::EngineError;
+pub use crate::why::end::{Disposition, End, PastEnd, Sender, Sent};
+pub use crate::why::{Cause, Evidence, WhyReport};
 
 /// Where a daemon keeps its things.
 #[derive(Debug, Clone)]

@@ -24,6 +24,7 @@ use crate::registry::Registry;
 use crate::seccomp_cache::SeccompCache;
 use crate::store::RecordStore;
 use crate::trace::Traces;
+use crate::why::Reports;
 
 /// A running engine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) id_blocks: IdBlocks,
     pub(crate) execs: Execs,
     pub(crate) traces: Traces,
+    pub(crate) reports: Reports,
     pub(crate) faults: Faults,
     /// Long image and archive work at the same time; the rest waits.
     pub(crate) heavy_work: Arc<tokio::sync::Semaphore>,

@@ -7,6 +7,7 @@ pub mod api;
 pub mod config;
 
 mod attach;
+mod caller;
 mod container;
 mod detach_keys;
 mod engine;
@@ -41,5 +42,6 @@ mod streams;
 mod system;
 mod top;
 mod trace;
+mod why;
 
 pub use config::{ContainerConfig, HostConfig};

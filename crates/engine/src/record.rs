@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{MountView, Status};
 use crate::config::{ContainerConfig, HostConfig};
+use crate::why::end::{End, PastEnd};
 
 pub(crate) const RECORD_VERSION: u32 = 1;
 
@@ -50,10 +51,16 @@ pub(crate) struct RunState {
     /// `stop`, `kill` or `rm` by a person: `unless-stopped` and `always` differ by it.
     #[serde(default)]
     pub(crate) stopped_by_user: bool,
+    /// Of the run at hand or the last one.
+    #[serde(default)]
+    pub(crate) end: End,
+    /// How the latest runs ended, this one included.
+    #[serde(default)]
+    pub(crate) past: Vec<PastEnd>,
 }
 
 impl RunState {
-    pub(crate) const fn created() -> Self {
+    pub(crate) fn created() -> Self {
         Self {
             status: Status::Created,
             pid: 0,
@@ -64,6 +71,8 @@ impl RunState {
             finished_at: None,
             restart_count: 0,
             stopped_by_user: false,
+            end: End::default(),
+            past: Vec::new(),
         }
     }
 

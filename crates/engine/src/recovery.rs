@@ -216,6 +216,10 @@ impl Engine {
             state.exit_code = i32::try_from(status.code).unwrap_or(255);
             state.finished_at = Some(status.exited_at);
             "the container ended while the daemon was down".clone_into(&mut state.error);
+            state.end.host_restarted = crate::why::is_older_than_boot(state.started_at);
+            state.end.shim_lost = !state.end.host_restarted;
+            let past = crate::why::past_end(&inner.record);
+            crate::why::end::remember(&mut inner.record.state.past, past);
             inner.record.clone()
         };
         self.emit_container(&record, "die", &[("exitCode", record.state.exit_code.to_string())]);
@@ -255,6 +259,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         id_blocks: Default::default(),
         execs: Default::default(),
         traces: Default::default(),
+        reports: Default::default(),
         faults: Default::default(),
         oom_listener: std::sync::OnceLock::new(),
         heavy_work: Arc::new(tokio::sync::Semaphore::new(HEAVY_WORK_MAX)),

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_oci::runtime;
-use berth_types::Timestamp;
+use berth_types::{ExitNote, Timestamp};
 use tokio::sync::watch;
 
 use crate::error::TaskError;
@@ -16,6 +16,8 @@ pub(crate) struct Exit {
     /// 0..=255; 128 + signal when killed by one.
     pub(crate) code: u32,
     pub(crate) at: Timestamp,
+    /// Set when a signal ended it.
+    pub(crate) note: Option<ExitNote>,
 }
 
 /// Where it stands. Only ever moves downwards in this list.

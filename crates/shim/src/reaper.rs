@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use berth_types::Timestamp;
+use berth_types::{ExitNote, Timestamp};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 
@@ -37,13 +37,14 @@ fn collect(watched: &tokio::io::unix::AsyncFd<OwnedFd>) -> Option<Exit> {
         Ok(Some(status)) => {
             const KILLED: u32 = 128;
             let code = status.exit_status().map(|code| code.cast_unsigned());
-            let signal = status.terminating_signal().map(|signal| KILLED + signal.cast_unsigned());
-            Some(Exit { code: code.or(signal).unwrap_or(255), at })
+            let note = status.terminating_signal().map(|signal| ExitNote::new(signal, status.dumped()));
+            let signal = note.map(|note| KILLED + note.signal.cast_unsigned());
+            Some(Exit { code: code.or(signal).unwrap_or(255), at, note })
         }
         Err(errno) => {
             // Somebody else collected it, which nobody should: the end is certain, the status is lost.
             log::error(&format!("exit status of a process is lost: {errno}"));
-            Some(Exit { code: 255, at })
+            Some(Exit { code: 255, at, note: None })
         }
     }
 }

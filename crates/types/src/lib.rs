@@ -4,6 +4,7 @@
 pub mod capability;
 pub mod digest;
 pub mod error;
+pub mod exit_note;
 pub mod id;
 pub mod reference;
 pub mod signal;
@@ -13,6 +14,7 @@ pub mod timestamp;
 
 pub use digest::{ChainId, DiffId, Digest};
 pub use error::{Classify, ErrorClass, report};
+pub use exit_note::ExitNote;
 pub use id::{ContainerId, ExecId};
 pub use reference::Reference;
 pub use signal::Signal;

@@ -14,6 +14,8 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::Record;
 use crate::restart::{self, Ended};
+use crate::why::end::{End, remember};
+use crate::why::past_end;
 
 /// 128 + SIGKILL: what is left to say when a shim died with its container.
 const KILLED: u32 = 137;
@@ -60,16 +62,23 @@ impl Engine {
         tokio::spawn(async move {
             let (status, lost) = match run.task.wait().await {
                 Ok(status) => (status, None),
-                Err(error) => engine.shim_lost(&container, &error).await,
+                Err(error) => engine.shim_lost(&container, &run, &error).await,
             };
             engine.ended(&container, &run, status, lost).await;
         });
     }
 
     /// The shim has died: nobody reads the container's output any more, so what is left of it is ended.
-    async fn shim_lost(&self, container: &Container, error: &berth_core::TaskError) -> (ExitStatus, Option<String>) {
+    async fn shim_lost(
+        &self,
+        container: &Container,
+        run: &Run,
+        error: &berth_core::TaskError,
+    ) -> (ExitStatus, Option<String>) {
         let why = format!("the container's shim has ended unexpectedly: {}", berth_types::report(error));
         tracing::warn!(container_id = %container.id, "{why}");
+        // Before the clean-up takes the control group away.
+        self.note_end(container, run, KILLED, true);
         let status = self.inner.tasks.clean_up_dead(&container.id).await.unwrap_or_else(|error| {
             tracing::warn!(container_id = %container.id, "cleaning up after a shim: {}", berth_types::report(&error));
             ExitStatus { code: KILLED, exited_at: Timestamp::now() }
@@ -86,12 +95,15 @@ impl Engine {
         lost: Option<String>,
     ) {
         let was_lost = lost.is_some();
-        let oom_kills = self.oom_kills(&container.record());
-        let (record, delay) = self.record_exit(container, status, oom_kills, lost);
+        if !was_lost {
+            self.note_end(container, run, status.code, false);
+        }
+        let (record, delay) = self.record_exit(container, status, lost);
         run.advance(RunProgress::Ended);
         self.tear_down(container, run, was_lost).await;
         run.advance(RunProgress::TornDown);
         if record.host.auto_remove {
+            self.keep_report(container).await;
             let _operation = container.operation.lock().await;
             if let Err(error) = self.remove_locked(container).await {
                 tracing::warn!(container_id = %container.id, "cannot remove the container: {error}");
@@ -109,14 +121,14 @@ impl Engine {
         &self,
         container: &Container,
         status: ExitStatus,
-        oom_kills: u64,
         lost: Option<String>,
     ) -> (Record, Option<Duration>) {
-        let (record, delay, ran_for) = {
+        let (record, delay, ran_for, oom_kills) = {
             let mut inner = container.lock();
             let last_delay = inner.restart_delay;
             let policy = inner.record.host.restart_policy;
             let state = &mut inner.record.state;
+            let oom_kills = state.end.oom_kills;
             let ran_for = duration_between(state.started_at, status.exited_at);
             state.pid = 0;
             state.exit_code = i32::try_from(status.code).unwrap_or(255);
@@ -132,7 +144,9 @@ impl Engine {
             let delay = restart::decide(policy, ended, last_delay);
             state.status = if delay.is_some() { Status::Restarting } else { Status::Exited };
             inner.restart_delay = delay.unwrap_or_default();
-            (inner.record.clone(), delay, ran_for)
+            let past = past_end(&inner.record);
+            remember(&mut inner.record.state.past, past);
+            (inner.record.clone(), delay, ran_for, oom_kills)
         };
         // A kill that is told at the exit comes before it, and once: later reports find a container that does not run.
         if oom_kills > container.lock().oom_kills_told {
@@ -147,11 +161,13 @@ impl Engine {
         (record, delay)
     }
 
-    /// The control group's own count; it is there until the task is deleted.
-    fn oom_kills(&self, record: &Record) -> u64 {
-        let Some(layout) = &self.inner.facts.cgroups else { return 0 };
-        let group = berth_cgroup::Cgroup::open(layout, &self.cgroup_path(record));
-        group.and_then(|group| group.oom_kills()).unwrap_or(0)
+    /// What the control group and the shim's note say; both are there until the task is deleted.
+    fn note_end(&self, container: &Container, run: &Run, exit_code: u32, shim_lost: bool) {
+        let end = self.gather_end(&container.record(), run.task.bundle(), exit_code, shim_lost);
+        // Signals sent meanwhile stay.
+        let mut inner = container.lock();
+        let sent = std::mem::take(&mut inner.record.state.end.sent);
+        inner.record.state.end = End { sent, ..end };
     }
 
     async fn tear_down(&self, container: &Container, run: &Run, was_lost: bool) {

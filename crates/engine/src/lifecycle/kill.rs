@@ -5,6 +5,7 @@ use berth_types::Signal;
 use crate::container::RunProgress;
 use crate::engine::Engine;
 use crate::error::{Doing, Result};
+use crate::why::end::Sender;
 
 impl Engine {
     /// Signals the container's init; SIGKILL (the default) ends all its processes.
@@ -21,7 +22,11 @@ impl Engine {
         // Without `operation`: a kill must get through while a stop waits.
         let is_end = signal == Signal::KILL;
         if is_end {
-            container.lock().record.state.stopped_by_user = true;
+            {
+                let state = &mut container.lock().record.state;
+                state.stopped_by_user = true;
+                state.end.note(signal, Sender::Kill);
+            }
             let killed = run.task.kill(signal, true).await;
             if *run.progress.borrow() == RunProgress::Alive {
                 killed.doing(|| format!("cannot kill container: {container_ref}"))?;
@@ -32,7 +37,7 @@ impl Engine {
         if stops(&container.lock().record.config.stop_signal, signal) {
             container.lock().record.state.stopped_by_user = true;
         }
-        self.signal_and_tell(&container, &run, signal).await
+        self.signal_and_tell(&container, &run, signal, Sender::Kill).await
     }
 }
 

@@ -6,6 +6,7 @@ use crate::api::{Status, WaitCondition};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::why::end::Sender;
 
 impl Engine {
     /// `force` ends a running container first. `volumes` is accepted for clients that always send it: there are no anonymous volumes yet.
@@ -35,7 +36,7 @@ impl Engine {
         if let Some(run) = run
             && matches!(status, Status::Running | Status::Paused)
         {
-            self.kill_run(&container, &run).await?;
+            self.kill_run(&container, &run, Sender::Remove, None).await?;
         }
         self.await_teardown(&container).await?;
         self.remove_locked(&container).await

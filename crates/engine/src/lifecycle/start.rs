@@ -9,6 +9,8 @@ use crate::api::Status;
 use crate::container::{Container, Run, RunProgress};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::why::end::{End, remember};
+use crate::why::past_end;
 
 /// How long the clean-up of the run before may take.
 const TEARDOWN_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -78,6 +80,7 @@ impl Engine {
             state.oom_killed = false;
             state.stopped_by_user = false;
             state.error.clear();
+            state.end = End::default();
             state.started_at = Some(Timestamp::now());
             state.finished_at = None;
             inner.oom_kills_told = 0;
@@ -100,11 +103,15 @@ impl Engine {
             state.exit_code = if error.exit_code == 125 { 128 } else { i32::from(error.exit_code) };
             state.error.clone_from(&error.message);
             state.finished_at = Some(Timestamp::now());
+            state.end = End { failed_start: true, ..End::default() };
+            let past = past_end(&inner.record);
+            remember(&mut inner.record.state.past, past);
             let report = inner.exit_report();
             inner.answer(&[crate::api::WaitCondition::NextExit], &report);
             inner.record.host.auto_remove
         };
         if auto_remove {
+            self.keep_report(container).await;
             if let Err(error) = self.remove_locked(container).await {
                 tracing::warn!(container_id = %container.id, "cannot remove the container: {error}");
             }

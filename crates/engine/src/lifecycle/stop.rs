@@ -10,6 +10,8 @@ use crate::container::{Container, Run, RunProgress};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::request::stop_signal;
+use crate::why::disposition_of;
+use crate::why::end::Sender;
 
 const DEFAULT_TIMEOUT_SECONDS: i64 = 10;
 /// After SIGKILL only a process that sleeps in the kernel stays.
@@ -73,7 +75,7 @@ impl Engine {
         timeout_seconds: i64,
     ) -> Result<()> {
         if timeout_seconds != 0 {
-            self.signal_and_tell(container, run, signal).await?;
+            self.signal_and_tell(container, run, signal, Sender::Stop).await?;
             if container.status() == Status::Paused && run.task.resume().await.is_ok() {
                 container.lock().record.state.status = Status::Running;
             }
@@ -90,11 +92,25 @@ impl Engine {
                 }
             }
         }
-        self.kill_run(container, run).await
+        self.kill_run(container, run, Sender::StopDeadline, Some(signal)).await
     }
 
-    /// SIGKILL to every process of the container, and the wait for the end.
-    pub(crate) async fn kill_run(&self, container: &Arc<Container>, run: &Arc<Run>) -> Result<()> {
+    /// SIGKILL to every process of the container, and the wait for the end. `unheeded`: the signal before, which did not end it.
+    pub(crate) async fn kill_run(
+        &self,
+        container: &Arc<Container>,
+        run: &Arc<Run>,
+        by: Sender,
+        unheeded: Option<Signal>,
+    ) -> Result<()> {
+        let disposition = unheeded.and_then(|signal| disposition_of(run.task.pid(), signal));
+        {
+            let end = &mut container.lock().record.state.end;
+            end.note(Signal::KILL, by);
+            if let Some(sent) = end.sent.last_mut() {
+                sent.disposition = disposition;
+            }
+        }
         let killed = run.task.kill(Signal::KILL, true).await;
         if killed.is_ok() {
             self.emit_container(&container.record(), "kill", &[("signal", Signal::KILL.number().to_string())]);
@@ -111,7 +127,15 @@ impl Engine {
     }
 
     /// One signal to init, with its event. A container that ends in this moment is no failure.
-    pub(crate) async fn signal_and_tell(&self, container: &Arc<Container>, run: &Run, signal: Signal) -> Result<()> {
+    pub(crate) async fn signal_and_tell(
+        &self,
+        container: &Arc<Container>,
+        run: &Run,
+        signal: Signal,
+        by: Sender,
+    ) -> Result<()> {
+        // Before it is sent: the end may be told before this call returns.
+        container.lock().record.state.end.note(signal, by);
         match run.task.kill(signal, false).await {
             Ok(()) => {}
             Err(_) if *run.progress.borrow() >= RunProgress::Ended => return Ok(()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use berth_proto::{events, instant};
 use berth_runtime::Container;
-use berth_types::Signal;
+use berth_types::{ExitNote, Signal, exit_note};
 use tokio::task::JoinHandle;
 
 use super::{Shim, runtime};
@@ -33,7 +33,7 @@ impl Shim {
             }
             Status::Added => {
                 process.io.settle().await;
-                Deleted { pid: 0, exit: Exit { code: 0, at: berth_types::Timestamp::now() } }
+                Deleted { pid: 0, exit: Exit { code: 0, at: berth_types::Timestamp::now(), note: None } }
             }
             other => return Err(TaskError::State { operation: "delete", state: other.name() }),
         };
@@ -72,9 +72,21 @@ impl Shim {
         {
             log::warn(&format!("processes outlive their container's init: {}", berth_types::report(&error)));
         }
+        if let Some(note) = exit.note {
+            self.keep_note(note);
+        }
         // Whoever learns of the exit shall know by then whether it was for lack of memory.
         tokio::time::timeout(OOM_NEWS, self.events.delivered()).await.ok();
         self.ended(&init, exit).await;
+    }
+
+    /// Beside the protocol, before anybody learns of the exit: our engine tells with it what ended the container.
+    fn keep_note(&self, note: ExitNote) {
+        let Some(bundle) = self.lock().as_ref().map(|task| task.bundle.clone()) else { return };
+        let json = serde_json::to_vec(&note).map_err(std::io::Error::from);
+        if let Err(error) = json.and_then(|json| std::fs::write(bundle.join(exit_note::FILE), json)) {
+            log::warn(&format!("cannot write {}: {error}", exit_note::FILE));
+        }
     }
 
     /// The job of an added process's end.

@@ -94,7 +94,7 @@ fn give_up(process: &Arc<Process>, error: &TaskError) {
         TaskError::Exec { class: ErrorClass::NotFound, .. } => NOT_FOUND,
         _ => NOT_EXECUTABLE,
     };
-    process.set_exited(Exit { code, at: Timestamp::now() });
+    process.set_exited(Exit { code, at: Timestamp::now(), note: None });
     process.io.let_go();
     process.set_settled();
 }

@@ -28,6 +28,7 @@ mod trace;
 mod unpause;
 mod update;
 mod wait;
+mod why;
 
 use super::Verb;
 use super::verb;
@@ -49,6 +50,7 @@ pub(super) const VERBS: &[Verb] = &[
     verb!(["pause", "container pause"], "Freeze all processes of containers", pause::Arguments, pause::run),
     verb!(["unpause", "container unpause"], "Thaw frozen containers", unpause::Arguments, unpause::run),
     verb!(["wait", "container wait"], "Wait until containers stop; print their exit codes", wait::Arguments, wait::run),
+    verb!(["why", "container why"], "Tell why a container ended", why::Arguments, why::run),
     verb!(["rm", "container rm", "container remove"], "Remove containers", rm::Arguments, rm::run),
     verb!(["rename", "container rename"], "Give a container another name", rename::Arguments, rename::run),
     verb!(["exec", "container exec"], "Run a command in a running container", exec::Arguments, exec::run),

@@ -1,0 +1,12 @@
+//! `/berth/…`: what Docker's API has no word for.
+
+mod why;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::state::Face;
+
+pub(super) fn routes() -> Router<Face> {
+    Router::new().route("/berth/containers/{id}/why", get(why::why))
+}
