@@ -1,5 +1,6 @@
 //! One cgroup over all hierarchies of the host: making, opening, joining and removing it.
 
+mod below;
 mod create;
 mod delete;
 

@@ -1,34 +1,79 @@
-//! Waiting for a process in the foreground: signals go to it, a terminal is copied both ways.
+//! Waiting for a process in the foreground: signals go to it, a terminal is copied both ways and follows the size of ours.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_runtime::Process;
+use berth_sys::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 use crate::error::CommandError;
 
-const CHILD: i32 = 17;
-/// About ourselves or our terminal: TTIN, TTOU, STOP's kin.
-const OWN: [i32; 4] = [20, 21, 22, 18];
+const SIGCHLD: i32 = 17;
+const SIGCONT: i32 = 18;
+const SIGWINCH: i32 = 28;
+/// About our own terminal or our own stop: TSTP, TTIN, TTOU, CONT.
+const OWN: [i32; 4] = [20, 21, 22, SIGCONT];
+/// Without KILL and STOP, which nobody gets, and the three that C libraries keep for themselves.
+const FORWARDED: std::ops::RangeInclusive<i32> = 1..=64;
+const KEPT: [i32; 5] = [9, 19, 32, 33, 34];
 
-/// Signals wait from here on, so that none is lost between start and [`wait`].
-pub(crate) fn hold_signals() -> Result<(), CommandError> {
-    berth_sys::signals::block_all().map_err(|source| CommandError::Kernel { what: "block signals", source })
-}
+/// Signals wait here from before the process is made, so that none is lost.
+#[derive(Debug)]
+pub(crate) struct Signals(SignalFd);
 
-/// Until the process ends; its exit code as a shell has it.
-pub(crate) fn wait(process: &mut Process) -> Result<u8, CommandError> {
-    if let Some(master) = process.console.take() {
-        return with_terminal(process, &master);
+impl Signals {
+    pub(crate) fn hold() -> Result<Self, CommandError> {
+        let signals: Vec<i32> = FORWARDED.filter(|signal| !KEPT.contains(signal)).collect();
+        let held = SignalFd::block(&signals);
+        held.map(Self).map_err(|source| CommandError::Kernel { what: "block signals", source })
     }
-    loop {
-        if let Some(code) = ended(process)? {
-            return Ok(code);
+
+    /// Until the process ends; its exit code as a shell has it.
+    pub(crate) fn wait(&self, process: &mut Process) -> Result<u8, CommandError> {
+        let master = process.console.take();
+        let _raw = master.is_some().then(RawMode::enter);
+        let kernel = |source| CommandError::Kernel { what: "wait for the process", source };
+        let mut terminal = master.as_ref().map(Terminal::new);
+        loop {
+            let (input, output) = terminal.as_ref().map_or((PollFlags::empty(), PollFlags::empty()), Terminal::wanted);
+            let stdin = std::io::stdin();
+            let idle = process.pidfd.as_fd();
+            let mut fds = [
+                PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(master.as_ref().map_or(idle, AsFd::as_fd), output),
+                PollFd::from_borrowed_fd(if input.is_empty() { idle } else { stdin.as_fd() }, input),
+            ];
+            rustix::io::retry_on_intr(|| poll(&mut fds, None)).map_err(kernel)?;
+            let [ended, signal, output, input] = fds.map(|fd| fd.revents());
+            if let Some(terminal) = &mut terminal {
+                terminal.copy(output, input);
+                // What was printed last is shown before the end is believed.
+                if terminal.has_output && !output.is_empty() {
+                    continue;
+                }
+            }
+            if !signal.is_empty() {
+                self.forward(process, master.as_ref());
+            }
+            if !ended.is_empty()
+                && let Some(code) = end_of(process)?
+            {
+                return Ok(code);
+            }
         }
-        match berth_sys::signals::wait() {
-            Ok(CHILD) | Err(_) => {}
+    }
+
+    fn forward(&self, process: &Process, master: Option<&OwnedFd>) {
+        match self.0.next() {
+            Ok(SIGCHLD) | Err(_) => {}
+            Ok(SIGWINCH) if master.is_some() => {
+                if let (Some(master), Ok(size)) = (master, tcgetwinsize(std::io::stdin())) {
+                    let _hung_up = tcsetwinsize(master, size);
+                }
+            }
             Ok(signal) if OWN.contains(&signal) => {}
             Ok(signal) => {
                 let _gone = berth_sys::shim_process::pidfd_send_signal(process.pidfd.as_fd(), signal);
@@ -37,7 +82,7 @@ pub(crate) fn wait(process: &mut Process) -> Result<u8, CommandError> {
     }
 }
 
-fn ended(process: &Process) -> Result<Option<u8>, CommandError> {
+fn end_of(process: &Process) -> Result<Option<u8>, CommandError> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let status = rustix::process::waitid(WaitId::PidFd(process.pidfd.as_fd()), options)
         .map_err(|source| CommandError::Kernel { what: "wait for the process", source })?;
@@ -47,7 +92,37 @@ fn ended(process: &Process) -> Result<Option<u8>, CommandError> {
     }))
 }
 
-/// Puts the terminal back as it was.
+/// The container's terminal beside ours.
+#[derive(Debug)]
+struct Terminal<'a> {
+    master: &'a OwnedFd,
+    has_input: bool,
+    has_output: bool,
+}
+
+impl<'a> Terminal<'a> {
+    fn new(master: &'a OwnedFd) -> Self {
+        Self { master, has_input: true, has_output: true }
+    }
+
+    /// What to wait for on our input and on its output.
+    fn wanted(&self) -> (PollFlags, PollFlags) {
+        let flags = |open| if open { PollFlags::IN } else { PollFlags::empty() };
+        (flags(self.has_input), flags(self.has_output))
+    }
+
+    /// The master hangs up while nobody has its slave open; only then is its output over.
+    fn copy(&mut self, output: PollFlags, input: PollFlags) {
+        if self.has_output && !output.is_empty() {
+            self.has_output = copy(self.master.as_fd(), std::io::stdout().as_fd());
+        }
+        if self.has_input && !input.is_empty() {
+            self.has_input = copy(std::io::stdin().as_fd(), self.master.as_fd());
+        }
+    }
+}
+
+/// Puts the terminal back as it was. In raw mode the keys that mean signals are bytes for the container's own terminal.
 struct RawMode(Option<Termios>);
 
 impl RawMode {
@@ -70,40 +145,8 @@ impl Drop for RawMode {
     }
 }
 
-/// In raw mode the keys that mean signals are bytes for the container's own terminal.
-fn with_terminal(process: &Process, master: &OwnedFd) -> Result<u8, CommandError> {
-    let kernel = |source| CommandError::Kernel { what: "copy the terminal", source };
-    let _raw = RawMode::enter();
-    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-    let mut has_input = true;
-    loop {
-        let input = if has_input { PollFlags::IN } else { PollFlags::empty() };
-        let mut fds = [
-            PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(stdin.as_fd(), input),
-        ];
-        rustix::io::retry_on_intr(|| poll(&mut fds, None)).map_err(kernel)?;
-        let [from_master, from_process, from_stdin] = [fds[0].revents(), fds[1].revents(), fds[2].revents()];
-        // What was printed last is read before the end is believed: the master hangs up when its slaves are closed.
-        if !from_master.is_empty() && copy(master.as_fd(), stdout.as_fd()) {
-            continue;
-        }
-        if !from_process.is_empty() {
-            return ended(process).map(|code| code.unwrap_or(255));
-        }
-        if has_input && !from_stdin.is_empty() {
-            has_input = copy(stdin.as_fd(), master.as_fd());
-        }
-        if !from_master.is_empty() && from_process.is_empty() {
-            let mut end = [PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN)];
-            rustix::io::retry_on_intr(|| poll(&mut end, None)).map_err(kernel)?;
-        }
-    }
-}
-
 /// Moves what is there; `false` at the end.
-fn copy(from: std::os::fd::BorrowedFd<'_>, to: std::os::fd::BorrowedFd<'_>) -> bool {
+fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
     let mut buffer = [0; 4096];
     let Ok(length @ 1..) = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut buffer)) else { return false };
     let mut rest = buffer.get(..length).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::Spec;
-use berth_runtime::{Container, StateDir};
+use berth_runtime::{Container, Saved, StateDir};
 use berth_types::ContainerId;
 
 use crate::error::CommandError;
@@ -14,7 +14,7 @@ const DOCUMENT_MAX: u64 = 8 << 20;
 
 pub(crate) fn bundle(given: Option<&Path>) -> Result<PathBuf, CommandError> {
     let path = given.unwrap_or(Path::new("."));
-    std::path::absolute(path).and_then(|path| path.canonicalize()).map_err(file("find bundle", path))
+    path.canonicalize().map_err(file("find bundle", path))
 }
 
 pub(crate) fn spec(bundle: &Path) -> Result<Spec, CommandError> {
@@ -23,11 +23,14 @@ pub(crate) fn spec(bundle: &Path) -> Result<Spec, CommandError> {
 
 pub(crate) fn document<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CommandError> {
     let mut text = String::new();
-    if path == Path::new("-") {
-        std::io::stdin().take(DOCUMENT_MAX).read_to_string(&mut text).map_err(file("read", path))?;
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(DOCUMENT_MAX + 1).read_to_string(&mut text)
     } else {
         let opened = std::fs::File::open(path).map_err(file("open", path))?;
-        opened.take(DOCUMENT_MAX).read_to_string(&mut text).map_err(file("read", path))?;
+        opened.take(DOCUMENT_MAX + 1).read_to_string(&mut text)
+    };
+    if u64::try_from(read.map_err(file("read", path))?).unwrap_or(u64::MAX) > DOCUMENT_MAX {
+        return Err(CommandError::Usage(format!("{} is larger than {DOCUMENT_MAX} bytes", path.display())));
     }
     serde_json::from_str(&text).map_err(|source| CommandError::Json { path: path.display().to_string(), source })
 }
@@ -37,19 +40,25 @@ pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Erro
     move |source| CommandError::File { what, path, source }
 }
 
-/// A container of this root, and when it was created.
-pub(crate) fn container(root: &Path, id: &str) -> Result<(Container, u64), CommandError> {
+/// A container of this root with what was written down of it.
+pub(crate) fn saved(root: &Path, id: &str) -> Result<Saved, CommandError> {
     let id: ContainerId = id.parse()?;
-    let directory = StateDir::open(root, &id)?;
-    let (bundle, created) = Container::saved_bundle(&directory)?;
-    Ok((Container::load(&directory, &spec(&bundle)?)?, created))
+    Ok(Container::load(&StateDir::open(root, &id)?)?)
+}
+
+pub(crate) fn container(root: &Path, id: &str) -> Result<Container, CommandError> {
+    saved(root, id).map(|saved| saved.container)
 }
 
 pub(crate) fn write_pid(path: Option<&Path>, pid: u32) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // By rename: whoever waits for the file must not read half a number.
-    let temporary = path.with_extension("tmp-pid");
-    std::fs::write(&temporary, pid.to_string())
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(file("write", path))
+    let temporary = path.with_file_name(format!(".{name}"));
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(file("write", path))
 }

@@ -105,11 +105,11 @@ fn a_whole_life() {
     assert_eq!((state["status"].as_str(), state["pid"].to_string()), (Some("created"), pid.clone()));
     assert_eq!(
         place.refused(&["create", "--bundle", place.bundle(), &id]).1,
-        format!("runb: container {id} exists already\n")
+        format!("runb: container with given ID already exists: {id}\n")
     );
     place.ok(&["start", &id]);
     assert_eq!(place.state()["status"], "running");
-    let message = "runb: the container is running; only a created one can be started\n".to_owned();
+    let message = "runb: cannot start an already running container\n".to_owned();
     assert_eq!(place.refused(&["start", &id]), (1, message));
     assert!(place.ok(&["list"]).lines().any(|line| line.starts_with(&id)));
     assert!(place.ok(&["ps", &id]).lines().count() >= 2);
@@ -117,7 +117,8 @@ fn a_whole_life() {
     place.ok(&["pause", &id]);
     assert_eq!(place.state()["status"], "paused");
     let (code, message) = place.refused(&["exec", &id, "id"]);
-    assert_eq!((code, message.as_str()), (1, "runb: the container is paused; resume it before a process joins\n"));
+    let expected = "runb: exec failed: cannot exec in a paused container (use --ignore-paused to override)\n";
+    assert_eq!((code, message.as_str()), (255, expected));
     place.ok(&["resume", &id]);
     place.ok(&["update", "--pids-limit", "33", &id]);
     let stats: Value = serde_json::from_str(&place.ok(&["events", "--stats", &id])).unwrap();
@@ -125,7 +126,7 @@ fn a_whole_life() {
     assert_eq!(place.refused(&["delete", &id]).0, 1);
     place.ok(&["kill", &id, "KILL"]);
     place.ok(&["delete", "--force", &id]);
-    assert_eq!(place.refused(&["state", &id]).1, format!("runb: container {id} does not exist\n"));
+    assert_eq!(place.refused(&["state", &id]).1, format!("runb: container does not exist: {id}\n"));
     assert_eq!(fs::read_to_string(place.dir.path().join("out")).unwrap(), "started\n");
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
         assert!(!hierarchy.unwrap().path().join("berth-test").join(&id).exists());
@@ -143,10 +144,10 @@ fn exec_takes_its_flags() {
         "uid=5 gid=6\nb /etc\n"
     );
     assert_eq!(place.refused(&["exec", &id, "sh", "-c", "exit 9"]).0, 9);
-    assert_eq!(place.refused(&["exec", &id, "no-such"]).0, 127);
-    assert_eq!(place.refused(&["exec", &id, "/etc"]).0, 126);
+    assert_eq!(place.refused(&["exec", &id, "no-such"]).0, 255);
+    assert_eq!(place.refused(&["exec", &id, "/etc"]).0, 255);
     // CVE-2026-30892: a user is what it says, or refused.
-    assert_eq!(place.refused(&["exec", "-u", "4294967296", &id, "id"]).0, 1);
+    assert_eq!(place.refused(&["exec", "-u", "4294967296", &id, "id"]).0, 255);
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn start_reports_what_init_reports() {
     place.edit(|config| config["process"]["args"] = json!(["not-there"]));
     place.create();
     let (code, message) = place.refused(&["start", &place.name]);
-    assert_eq!(code, 127);
+    assert_eq!(code, 1);
     assert!(message.contains("exec: \"not-there\": executable file not found in $PATH"), "{message}");
 }
 
@@ -171,7 +172,10 @@ fn start_reports_what_init_reports() {
 fn what_cannot_be_done_says_so() {
     let place = Place::new("cannot", "");
     for (arguments, what) in [
-        (["--systemd-cgroup", "list"].as_slice(), "the systemd cgroup driver (--systemd-cgroup)"),
+        (
+            ["--systemd-cgroup", "run", "--bundle", place.bundle(), "x"].as_slice(),
+            "the systemd cgroup driver (--systemd-cgroup)",
+        ),
         (&["checkpoint", "x"], "checkpoint"),
         (&["restore", "x"], "restore"),
     ] {
@@ -181,5 +185,5 @@ fn what_cannot_be_done_says_so() {
     let output = place.runb(&["--log", log.to_str().unwrap(), "--log-format", "json", "start", "nobody"]);
     assert_eq!(output.status.code(), Some(1));
     let line: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
-    assert_eq!((&line["level"], &line["msg"]), (&json!("error"), &json!("container nobody does not exist")));
+    assert_eq!((&line["level"], &line["msg"]), (&json!("error"), &json!("container does not exist: nobody")));
 }

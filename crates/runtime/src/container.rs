@@ -1,12 +1,12 @@
 //! A container in its life after create: signals, freezing, limits, the end.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_cgroup::{Cgroup, CgroupError, Layout};
-use berth_oci::runtime::{Hooks, LinuxResources, Spec};
-use berth_types::{ContainerId, ErrorClass, Signal};
+use berth_oci::runtime::{Hooks, LinuxResources};
+use berth_types::{Classify, ContainerId, ErrorClass, Signal, Timestamp};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
@@ -14,11 +14,11 @@ use crate::channel::{Channel, wait_readable};
 use crate::create::{KILL_TIMEOUT, kill_and_reap, reap};
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Namespace, Namespaces};
 use crate::plan::Step;
-use crate::process::{ProcessPlan, capability_names};
+use crate::record::{RECORD_VERSION, Record};
 use crate::seccomp::Filter;
-use crate::state::{ContainerState, OCI_VERSION, RECORD_VERSION, Record, StateDir, Status, process_start};
+use crate::state::{ContainerState, OCI_VERSION, StateDir, Status, process_start};
 use crate::trace::Times;
 
 /// For the freezer to say that all processes have stopped.
@@ -40,6 +40,17 @@ pub(crate) struct Waiting {
     pub(crate) channel: Option<Channel>,
     pub(crate) steps: Vec<Step>,
     pub(crate) times: Option<Times>,
+}
+
+/// A container as its state directory knows it.
+#[derive(Debug)]
+pub struct Saved {
+    pub container: Container,
+    /// Where its root file system was taken from.
+    pub rootfs: PathBuf,
+    pub created: Timestamp,
+    /// User id of who created it.
+    pub owner: u32,
 }
 
 /// A created (later running) container, owned by the shim for its life.
@@ -151,6 +162,22 @@ impl Container {
         self.cgroup.stats().map_err(cgroup_error("measure"))
     }
 
+    /// Becomes readable when the container may have run out of memory; see [`Cgroup::oom_watch`].
+    ///
+    /// # Errors
+    /// `FailedPrecondition` without a memory controller.
+    pub fn oom_watch(&self) -> Result<OwnedFd, RuntimeError> {
+        self.cgroup.oom_watch().map_err(cgroup_error("watch"))
+    }
+
+    /// How many of its processes the kernel has killed for lack of memory.
+    ///
+    /// # Errors
+    /// As [`Container::oom_watch`].
+    pub fn oom_kills(&self) -> Result<u64, RuntimeError> {
+        self.cgroup.oom_kills().map_err(cgroup_error("count the kills in"))
+    }
+
     /// Handle of the container's cgroup: stats, OOM notification fd, freezer state.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
@@ -183,19 +210,24 @@ impl Container {
     ///
     /// # Errors
     /// The file system's.
-    pub fn save(&mut self, directory: &StateDir, created_at: u64) -> Result<(), RuntimeError> {
-        let id = self.id()?;
+    pub fn save(&mut self, directory: &StateDir, rootfs: &Path, created: Timestamp) -> Result<(), RuntimeError> {
         let record = Record {
             version: RECORD_VERSION,
-            id,
+            id: self.id()?,
             bundle: self.state.bundle.clone(),
+            rootfs: rootfs.to_owned(),
             pid: self.init.pid,
             pid_start: process_start(self.init.pid).unwrap_or(0),
-            cgroup: self.cgroup.path().to_owned(),
-            created: created_at,
+            cgroup: if self.cgroup.is_absent() { String::new() } else { self.cgroup.path().to_owned() },
+            created,
             owner: rustix::process::getuid().as_raw(),
-            no_new_keyring: false,
+            namespaces: self.namespaces.clone(),
+            hooks: self.hooks.clone(),
+            annotations: self.state.annotations.clone(),
         };
+        if let Some(filter) = &self.filter {
+            directory.save_filter(filter)?;
+        }
         directory.save(&record)?;
         self.state_dir = Some(directory.clone());
         Ok(())
@@ -209,26 +241,26 @@ impl Container {
         })
     }
 
-    /// A container made by another process, from its state directory and its bundle's `config.json`.
+    /// A container made by another process, from its state directory alone. One whose init has ended is loaded as stopped.
     ///
     /// # Errors
-    /// `NotFound`, `DataLoss`; a container whose init has ended is loaded as stopped.
-    pub fn load(directory: &StateDir, spec: &Spec) -> Result<Self, RuntimeError> {
+    /// `NotFound`, `FailedPrecondition` while it is being created, `DataLoss`.
+    pub fn load(directory: &StateDir) -> Result<Saved, RuntimeError> {
         let record = directory.load()?;
-        let layout = Layout::detect().map_err(cgroup_error("find"))?;
-        // A group that is gone is made again, so that everything below works; delete removes it.
-        let cgroup = Cgroup::open(&layout, &record.cgroup)
-            .or_else(|_| Cgroup::create(&layout, &record.cgroup))
-            .map_err(cgroup_error("open"))?;
-        let linux = spec.linux().clone().unwrap_or_default();
-        let annotations = spec.annotations().clone().unwrap_or_default();
-        let capabilities =
-            spec.process().as_ref().map(|process| ProcessPlan::new(process, &annotations)).transpose()?;
-        let names = capability_names(capabilities.as_ref().and_then(|process| process.capabilities.as_ref()));
+        // Its group may be gone with its processes, and a container may have none.
+        let cgroup = match record.cgroup.as_str() {
+            "" => Cgroup::absent(""),
+            path => Layout::detect()
+                .and_then(|layout| Cgroup::open(&layout, path))
+                .or_else(
+                    |error| if error.class() == ErrorClass::NotFound { Ok(Cgroup::absent(path)) } else { Err(error) },
+                )
+                .map_err(cgroup_error("open"))?,
+        };
         let is_alive = process_start(record.pid) == Some(record.pid_start);
         let waiting =
             (is_alive && directory.awaits_start()).then(|| Waiting { channel: None, steps: Vec::new(), times: None });
-        Ok(Self {
+        let container = Self {
             init: Process { pid: record.pid, pidfd: pidfd_of(record.pid, is_alive)?, console: None },
             warnings: Vec::new(),
             state: ContainerState {
@@ -237,23 +269,22 @@ impl Container {
                 status: Status::Created,
                 pid: record.pid,
                 bundle: record.bundle,
-                annotations,
+                annotations: record.annotations,
             },
-            hooks: spec.hooks().clone(),
-            namespaces: Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?,
-            filter: Filter::new(None, linux.seccomp().as_ref(), &names)?,
+            hooks: record.hooks,
+            namespaces: record.namespaces,
+            // Read when a process joins.
+            filter: None,
             cgroup,
             waiting,
             state_dir: Some(directory.clone()),
-        })
+        };
+        Ok(Saved { container, rootfs: record.rootfs, created: record.created, owner: record.owner })
     }
 
-    /// The bundle of a saved container, to find its `config.json`, and when it was created (seconds since 1970).
-    ///
-    /// # Errors
-    /// As [`Container::load`].
-    pub fn saved_bundle(directory: &StateDir) -> Result<(std::path::PathBuf, u64), RuntimeError> {
-        directory.load().map(|record| (record.bundle, record.created))
+    /// Whether init is the first process of a PID namespace, so that everything in it ends with it.
+    pub fn has_own_pids(&self) -> bool {
+        self.namespaces.is_new(Namespace::Pid)
     }
 
     pub fn bundle(&self) -> &Path {

@@ -14,8 +14,9 @@ use crate::create::{clone_into_pid_ns, kill_and_reap, reported, write_oom_score}
 use crate::error::RuntimeError;
 use crate::init::{InitContext, Scratch};
 use crate::namespaces::Namespace;
-use crate::options::Stdio;
+use crate::options::{ExecTuning, Stdio};
 use crate::plan::{Action, Plan, Stage, plan_exec};
+use crate::seccomp::Filter;
 use crate::start::await_exec;
 use crate::state::Status;
 use crate::trace::Times;
@@ -29,33 +30,37 @@ impl Container {
     /// # Errors
     /// `FailedPrecondition` when the container is paused or stopped; what the process reported.
     pub fn exec(&self, process: &ProcessSpec, stdio: Stdio, spans: &mut Vec<Span>) -> Result<Process, RuntimeError> {
-        self.exec_preserving(process, stdio, 0, spans)
+        self.exec_tuned(process, stdio, &ExecTuning::default(), spans)
     }
 
-    /// The same, with descriptors 3..3+n of the caller kept open in the process.
+    /// The same with further switches.
     ///
     /// # Errors
-    /// As [`Container::exec`].
-    pub fn exec_preserving(
+    /// As [`Container::exec`]; `NotFound` and `InvalidArgument` for a sub-group.
+    pub fn exec_tuned(
         &self,
         process: &ProcessSpec,
         stdio: Stdio,
-        preserve_fds: u32,
+        tuning: &ExecTuning,
         spans: &mut Vec<Span>,
     ) -> Result<Process, RuntimeError> {
         match self.status() {
             Status::Stopped => {
                 return Err(RuntimeError::State { state: "stopped", wanted: "a process can join only a running one" });
             }
-            Status::Paused => {
+            Status::Paused if !tuning.even_paused => {
                 return Err(RuntimeError::State { state: "paused", wanted: "resume it before a process joins" });
             }
             _ => {}
         }
-        let plan = plan_exec(process, &self.namespaces, self.filter.is_some(), &self.state.annotations)?;
+        let filter = match (&self.filter, &self.state_dir) {
+            (None, Some(directory)) => directory.load_filter()?,
+            (filter, _) => filter.clone(),
+        };
+        let plan = plan_exec(process, &self.namespaces, filter.is_some(), &self.state.annotations)?;
         let kernel = |source| RuntimeError::Kernel { what: "make a page for the times of the process", source };
         let times = Times::new(plan.steps.len()).map_err(kernel)?;
-        let joined = self.join(&plan, &times, stdio, preserve_fds);
+        let joined = self.join(&plan, &times, stdio, filter, tuning);
         let (process, channel) = match joined {
             Ok(joined) => joined,
             Err(error) => {
@@ -84,10 +89,14 @@ impl Container {
         plan: &Plan,
         times: &Times,
         stdio: Stdio,
-        preserve_fds: u32,
+        filter: Option<Filter>,
+        tuning: &ExecTuning,
     ) -> Result<(Process, Channel), RuntimeError> {
         let kernel = |source| RuntimeError::Kernel { what: "clone a process into the container", source };
         let cgroup = |source| RuntimeError::Cgroup { what: "enter", source: Box::new(source) };
+        let subs = tuning.sub_cgroups.iter().map(|(controller, path)| (controller.as_str(), path.as_str()));
+        let below = if tuning.sub_cgroups.is_empty() { None } else { Some(self.cgroup.below(subs).map_err(cgroup)?) };
+        let group = below.as_ref().unwrap_or(&self.cgroup);
         let (ours, theirs) = Channel::pair().map_err(kernel)?;
         let init = self.init.pidfd.try_clone().map_err(|error| kernel(errno_of(&error)))?;
         let context = InitContext {
@@ -97,19 +106,19 @@ impl Container {
             listener: None,
             fault: None,
             stdio,
-            filter: self.filter.clone(),
+            filter,
             hooks: None,
             state: self.state.clone(),
-            preserve_fds,
+            preserve_fds: tuning.preserve_fds,
             namespaces: Vec::new(),
             join: Some((init, self.namespaces.exec_flags())),
-            cgroup_fds: self.cgroup.attach_fds().map_err(cgroup)?,
+            cgroup_fds: group.attach_fds().map_err(cgroup)?,
             cgroup_view: None,
             rootfs: None,
             sources: Vec::new(),
             scratch: Scratch::default(),
         };
-        let args = CloneArgs { namespaces: 0, cgroup: Cgroup::cgroup_dir_fd(&self.cgroup), sibling: false };
+        let args = CloneArgs { namespaces: 0, cgroup: Cgroup::cgroup_dir_fd(group), sibling: false };
         // A pidfd stands for the PID namespace as well as a namespace file does (setns(2), Linux 5.8).
         let has_own_pids = self.namespaces.is_private(Namespace::Pid);
         let child =

@@ -32,6 +32,16 @@ pub(crate) enum HookStage {
     Poststop,
 }
 
+/// All of them, in the order of a container's life.
+pub(crate) const STAGES: [HookStage; 6] = [
+    HookStage::Prestart,
+    HookStage::CreateRuntime,
+    HookStage::CreateContainer,
+    HookStage::StartContainer,
+    HookStage::Poststart,
+    HookStage::Poststop,
+];
+
 impl HookStage {
     pub(crate) fn text(self) -> &'static str {
         match self {

@@ -20,6 +20,18 @@ pub(crate) enum Namespace {
     Mount,
 }
 
+/// All of them, by name.
+pub(crate) const KINDS: [Namespace; 8] = [
+    Namespace::Cgroup,
+    Namespace::Ipc,
+    Namespace::Mount,
+    Namespace::Network,
+    Namespace::Pid,
+    Namespace::Time,
+    Namespace::User,
+    Namespace::Uts,
+];
+
 impl Namespace {
     pub(crate) fn text(self) -> &'static str {
         match self {
@@ -62,7 +74,7 @@ impl Namespace {
 }
 
 /// What the spec's list says, sorted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Namespaces {
     /// Made for the container.
     pub(crate) new: Vec<Namespace>,

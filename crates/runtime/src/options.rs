@@ -61,3 +61,14 @@ pub struct Tuning {
 /// A step of the plan, by its index in the order of application, that fails with `EIO` before it does anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault(pub usize);
+
+/// Rarely used switches of exec; `ExecTuning::default()` is right for the shim.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecTuning {
+    /// File descriptors 3..3+n of the caller stay open in the process.
+    pub preserve_fds: u32,
+    /// Join a paused container, too: the process waits until it is resumed.
+    pub even_paused: bool,
+    /// Existing sub-groups of the container's cgroup to live in: controller (empty for the v2 hierarchy) and path.
+    pub sub_cgroups: Vec<(String, String)>,
+}

@@ -48,6 +48,27 @@ impl Filter {
         Ok(Self { program: filter.compile()?.to_bytes(), flags })
     }
 
+    /// Flags (one byte) and program, as a state directory keeps them.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let flags = [self.flags.log, self.flags.spec_allow, self.flags.wait_kill_recv, self.flags.thread_sync];
+        let bits = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+        [&[bits], self.program.as_slice()].concat()
+    }
+
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let (bits, program) = bytes.split_first().ok_or("is empty")?;
+        let flags = FilterFlags {
+            log: bits & 1 != 0,
+            spec_allow: bits & 2 != 0,
+            wait_kill_recv: bits & 4 != 0,
+            thread_sync: bits & 8 != 0,
+        };
+        let program = Program::from_bytes(program).map_err(|error| error.to_string())?.to_bytes();
+        Ok(Self { program, flags })
+    }
+
     pub(crate) fn load(&self) -> Result<(), rustix::io::Errno> {
         berth_sys::seccomp::load_filter(&self.program, self.flags)
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <root>/<id>/          0700; its creation is what makes an id taken
-//!     state.json        version 1, see `Record`; written by rename
+//!     state.json        version 2, see `record::Record`; written by rename
+//!     seccomp.bpf       the compiled filter with its flags, for processes that join; only where there is one
 //!     start.sock        where a created init waits (SOCK_SEQPACKET); gone after start
 //! ```
 
@@ -16,6 +17,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::RuntimeError;
+use crate::record::{Record, read_record};
+use crate::seccomp::Filter;
 
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,33 +61,13 @@ pub struct ContainerState {
 }
 
 /// The specification version we follow.
-pub(crate) const OCI_VERSION: &str = "1.2.1";
+pub const OCI_VERSION: &str = "1.2.1";
 
 impl ContainerState {
     pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
-
-/// What is on disk of a container.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Record {
-    pub(crate) version: u32,
-    pub(crate) id: ContainerId,
-    pub(crate) bundle: PathBuf,
-    pub(crate) pid: u32,
-    /// Clock ticks since boot, `/proc/PID/stat` field 22: tells a reused pid.
-    pub(crate) pid_start: u64,
-    pub(crate) cgroup: String,
-    /// Seconds since 1970.
-    pub(crate) created: u64,
-    pub(crate) owner: u32,
-    pub(crate) no_new_keyring: bool,
-}
-
-pub(crate) const RECORD_VERSION: u32 = 1;
-const STATE_MAX: u64 = 1 << 20;
 
 /// The directory of one container's state.
 #[derive(Debug, Clone)]
@@ -180,37 +163,55 @@ impl StateDir {
         Ok((directory, address))
     }
 
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     pub(crate) fn save(&self, record: &Record) -> Result<(), RuntimeError> {
-        let (target, temporary) = (self.path.join("state.json"), self.path.join("state.json.new"));
         let text = serde_json::to_vec(record).map_err(|error| RuntimeError::BadState {
-            path: target.display().to_string(),
+            path: self.file("state.json").display().to_string(),
             problem: error.to_string(),
         })?;
+        self.replace("state.json", &text)
+    }
+
+    /// Writes a file beside its name and renames it: a reader sees the old one or the new one.
+    fn replace(&self, name: &str, content: &[u8]) -> Result<(), RuntimeError> {
+        let (target, temporary) = (self.file(name), self.file(&format!("{name}.new")));
         let mut options = std::fs::OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut write = || {
             let mut file = options.write(true).create(true).truncate(true).open(&temporary)?;
-            file.write_all(&text)?;
+            file.write_all(content)?;
             std::fs::rename(&temporary, &target)
         };
         write().map_err(|source| file_error("write", &target, source))
     }
 
     pub(crate) fn load(&self) -> Result<Record, RuntimeError> {
-        let path = self.path.join("state.json");
-        let file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(
-                    self.problem("is being created, or its creation was interrupted", ErrorClass::FailedPrecondition)
-                );
+        let path = self.file("state.json");
+        match read_record(&path) {
+            Ok(text) => Record::parse(&text, &path, self),
+            Err(RuntimeError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(self.problem("is being created, or its creation was interrupted", ErrorClass::FailedPrecondition))
             }
-            Err(source) => return Err(file_error("read", &path, source)),
-        };
-        let bad = |problem: String| RuntimeError::BadState { path: path.display().to_string(), problem };
-        let record: Record =
-            serde_json::from_reader(std::io::Read::take(file, STATE_MAX)).map_err(|error| bad(error.to_string()))?;
-        if record.version == RECORD_VERSION { Ok(record) } else { Err(bad(format!("version {}", record.version))) }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn save_filter(&self, filter: &Filter) -> Result<(), RuntimeError> {
+        self.replace("seccomp.bpf", &filter.to_bytes())
+    }
+
+    pub(crate) fn load_filter(&self) -> Result<Option<Filter>, RuntimeError> {
+        let path = self.file("seccomp.bpf");
+        match read_record(&path) {
+            Ok(bytes) => Filter::from_bytes(&bytes)
+                .map(Some)
+                .map_err(|problem| RuntimeError::BadState { path: path.display().to_string(), problem }),
+            Err(RuntimeError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives the id back.
@@ -234,7 +235,7 @@ fn socket() -> Result<OwnedFd, rustix::io::Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-fn file_error(what: &'static str, path: &Path, source: std::io::Error) -> RuntimeError {
+pub(crate) fn file_error(what: &'static str, path: &Path, source: std::io::Error) -> RuntimeError {
     RuntimeError::File { what, path: path.display().to_string(), source }
 }
 

@@ -1,35 +1,61 @@
 //! `create` and `run`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::Spec;
 use berth_runtime::{Container, CreateOptions, Rootfs, StateDir, Stdio, Tuning};
 use berth_types::{ContainerId, Timestamp};
 
-use crate::arguments::{CreateArguments, RunArguments};
+use crate::arguments::{CreateArguments, Global, RunArguments};
 use crate::error::CommandError;
+use crate::foreground::Signals;
 use crate::log::Log;
-use crate::{console, foreground, paths, streams};
+use crate::socket::Receivers;
+use crate::{paths, streams};
 
-pub(crate) fn create(root: &Path, arguments: &CreateArguments, log: &Log) -> Result<(), CommandError> {
-    make(root, arguments, true, log).map(drop)
+pub(crate) fn create(root: &Path, arguments: &CreateArguments, global: &Global, log: &Log) -> Result<(), CommandError> {
+    make(root, arguments, true, global, log).map(drop)
+}
+
+/// What is to be made, read and checked before anything is.
+struct Making<'a> {
+    arguments: &'a CreateArguments,
+    bundle: PathBuf,
+    spec: Spec,
+    stdio: Stdio,
+    preserve_fds: u32,
+    receivers: Receivers,
 }
 
 /// Takes the id, creates, and writes the state down; everything is given back when something fails.
-fn make(root: &Path, arguments: &CreateArguments, is_detached: bool, log: &Log) -> Result<Container, CommandError> {
+fn make(
+    root: &Path,
+    arguments: &CreateArguments,
+    detach: bool,
+    global: &Global,
+    log: &Log,
+) -> Result<Container, CommandError> {
+    if global.systemd_cgroup {
+        return Err(CommandError::NotYet("the systemd cgroup driver (--systemd-cgroup)"));
+    }
     let preserve_fds = streams::preserved(arguments.preserve_fds, listen_fds())?;
     let id: ContainerId = arguments.id.parse()?;
     let bundle = paths::bundle(arguments.bundle.as_deref())?;
     let mut spec = paths::spec(&bundle)?;
     pass_listen_fds(&mut spec);
-    let stdio = stdio(&spec, arguments.console_socket.as_deref(), is_detached)?;
+    let process = spec.process().as_ref();
+    let terminal = process.and_then(berth_oci::runtime::Process::terminal).unwrap_or(false);
+    streams::check_terminal(terminal, detach, arguments.console_socket.is_some())?;
+    let stdio = match process.filter(|_| terminal) {
+        Some(process) => streams::terminal(process.console_size().as_ref()),
+        None => streams::inherited()?,
+    };
+    let receivers = Receivers::connect(arguments.console_socket.as_deref(), arguments.pidfd_socket.as_deref())?;
     let directory = StateDir::create(root, &id)?;
-    let made = make_in(&directory, arguments, bundle, &spec, stdio, preserve_fds);
-    match made {
+    let making = Making { arguments, bundle, spec, stdio, preserve_fds, receivers };
+    match making.make_in(&directory) {
         Ok(container) => {
-            for warning in &container.warnings {
-                log.warn(warning);
-            }
+            container.warnings.iter().for_each(|warning| log.warn(warning));
             Ok(container)
         }
         Err(error) => {
@@ -40,62 +66,37 @@ fn make(root: &Path, arguments: &CreateArguments, is_detached: bool, log: &Log) 
     }
 }
 
-fn make_in(
-    directory: &StateDir,
-    arguments: &CreateArguments,
-    bundle: std::path::PathBuf,
-    spec: &Spec,
-    stdio: Stdio,
-    preserve_fds: u32,
-) -> Result<Container, CommandError> {
-    let tuning = Tuning {
-        keep_keyring: arguments.no_new_keyring,
-        no_pivot: arguments.no_pivot,
-        preserve_fds,
-        start_listener: Some(directory.start_listener()?),
-        fault: None,
-    };
-    let id = directory.id().clone();
-    let options = CreateOptions { id, bundle, rootfs: Rootfs::Bundle, stdio, seccomp_program: None, tuning };
-    let mut container = Container::create(spec, options, &mut Vec::new())?;
-    let created = u64::try_from(Timestamp::now().unix_seconds()).unwrap_or(0);
-    let finished = container
-        .save(directory, created)
-        .map_err(CommandError::from)
-        .and_then(|()| hand_over(&container, arguments.console_socket.as_deref()))
-        .and_then(|()| paths::write_pid(arguments.pid_file.as_deref(), container.init.pid));
-    match finished {
-        Ok(()) => Ok(container),
-        Err(error) => {
-            let _also_failed = container.delete();
-            Err(error)
+impl Making<'_> {
+    fn make_in(self, directory: &StateDir) -> Result<Container, CommandError> {
+        let tuning = Tuning {
+            keep_keyring: self.arguments.no_new_keyring,
+            no_pivot: self.arguments.no_pivot,
+            preserve_fds: self.preserve_fds,
+            start_listener: Some(directory.start_listener()?),
+            fault: None,
+        };
+        let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.bundle.join(root.path()));
+        let options = CreateOptions {
+            id: directory.id().clone(),
+            bundle: self.bundle,
+            rootfs: Rootfs::Bundle,
+            stdio: self.stdio,
+            seccomp_program: None,
+            tuning,
+        };
+        let mut container = Container::create(&self.spec, options, &mut Vec::new())?;
+        let finished = container
+            .save(directory, &rootfs, Timestamp::now())
+            .map_err(CommandError::from)
+            .and_then(|()| self.receivers.serve(&mut container.init))
+            .and_then(|()| paths::write_pid(self.arguments.pid_file.as_deref(), container.init.pid));
+        match finished {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                let _also_failed = container.delete();
+                Err(error)
+            }
         }
-    }
-}
-
-fn hand_over(container: &Container, socket: Option<&Path>) -> Result<(), CommandError> {
-    match (socket, &container.init.console) {
-        (Some(socket), Some(master)) => console::send_master(socket, master),
-        _ => Ok(()),
-    }
-}
-
-fn stdio(spec: &Spec, socket: Option<&Path>, is_detached: bool) -> Result<Stdio, CommandError> {
-    let process = spec.process().as_ref();
-    let wants_terminal = process.and_then(berth_oci::runtime::Process::terminal).unwrap_or(false);
-    match (wants_terminal, socket.is_some(), is_detached) {
-        (true, false, true) => {
-            Err(CommandError::Usage("a terminal without --console-socket needs the foreground".to_owned()))
-        }
-        (false, true, _) => {
-            Err(CommandError::Usage("--console-socket is given but process.terminal is not set".to_owned()))
-        }
-        (true, _, _) => {
-            let number = |value: u64| u16::try_from(value).unwrap_or(0);
-            let size = process.and_then(|process| process.console_size());
-            Ok(streams::terminal(size.map(|size| (number(size.height()), number(size.width())))))
-        }
-        (false, ..) => streams::inherited(),
     }
 }
 
@@ -116,27 +117,16 @@ fn pass_listen_fds(spec: &mut Spec) {
     }
 }
 
-pub(crate) fn run(root: &Path, arguments: &RunArguments, log: &Log) -> Result<u8, CommandError> {
-    if !arguments.detach {
-        foreground::hold_signals()?;
-    }
-    let mut container = make(root, &arguments.create, arguments.detach, log)?;
-    let started = container.start(&mut Vec::new());
-    if let Err(error) = started {
+pub(crate) fn run(root: &Path, arguments: &RunArguments, global: &Global, log: &Log) -> Result<u8, CommandError> {
+    let signals = if arguments.detach { None } else { Some(Signals::hold()?) };
+    let mut container = make(root, &arguments.create, arguments.detach, global, log)?;
+    if let Err(error) = container.start(&mut Vec::new()) {
         let _also_failed = container.delete();
         return Err(error.into());
     }
-    for warning in &container.warnings {
-        log.warn(warning);
-    }
-    if arguments.detach {
-        return Ok(0);
-    }
-    if arguments.create.console_socket.is_some() {
-        // Somebody else reads it.
-        container.init.console = None;
-    }
-    let code = foreground::wait(&mut container.init);
+    container.warnings.iter().for_each(|warning| log.warn(warning));
+    let Some(signals) = signals else { return Ok(0) };
+    let code = signals.wait(&mut container.init);
     if !arguments.keep {
         container.delete()?;
     }

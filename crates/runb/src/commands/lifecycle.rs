@@ -5,63 +5,79 @@ use std::path::Path;
 use berth_runtime::{RuntimeError, StateDir, Status};
 use berth_types::{Classify, ContainerId, ErrorClass, Signal};
 
-use crate::arguments::{DeleteArguments, KillArguments};
 use crate::error::CommandError;
 use crate::log::Log;
 use crate::paths;
 
+fn refused(text: &str) -> CommandError {
+    CommandError::State(text.to_owned())
+}
+
 pub(crate) fn start(root: &Path, id: &str, log: &Log) -> Result<(), CommandError> {
-    let (mut container, _) = paths::container(root, id)?;
-    let result = container.start(&mut Vec::new());
-    for warning in &container.warnings {
-        log.warn(warning);
+    let mut container = paths::container(root, id)?;
+    match container.status() {
+        Status::Running => return Err(refused("cannot start an already running container")),
+        Status::Stopped => return Err(refused("cannot start a container that has stopped")),
+        _ => {}
     }
+    let result = container.start(&mut Vec::new());
+    container.warnings.iter().for_each(|warning| log.warn(warning));
     Ok(result?)
 }
 
-pub(crate) fn kill(root: &Path, arguments: &KillArguments) -> Result<(), CommandError> {
-    let signal: Signal = arguments.signal.parse()?;
-    let (container, _) = paths::container(root, &arguments.id)?;
-    if arguments.all {
-        container.kill_all(signal)?
-    } else {
-        container.kill(signal)?
+pub(crate) fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<(), CommandError> {
+    let signal: Signal = signal.parse()?;
+    let container = paths::container(root, id)?;
+    if all {
+        return Ok(container.kill_all(signal)?);
     }
-    Ok(())
+    // Without a PID namespace of its own, its other processes would outlive init.
+    if signal == Signal::KILL && !container.has_own_pids() {
+        return Ok(container.kill_all(signal)?);
+    }
+    match container.kill(signal) {
+        Err(RuntimeError::State { .. }) => Err(refused("container not running")),
+        other => Ok(other?),
+    }
 }
 
-pub(crate) fn delete(root: &Path, arguments: &DeleteArguments) -> Result<(), CommandError> {
-    let id: ContainerId = arguments.id.parse()?;
-    let directory = match StateDir::open(root, &id) {
+pub(crate) fn delete(root: &Path, id: &str, force: bool) -> Result<(), CommandError> {
+    let parsed: ContainerId = id.parse()?;
+    let directory = match StateDir::open(root, &parsed) {
         Ok(directory) => directory,
-        Err(error) if arguments.force && error.class() == ErrorClass::NotFound => return Ok(()),
+        Err(error) if force && error.class() == ErrorClass::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let container = match paths::container(root, &arguments.id) {
-        Ok((container, _)) => container,
+    let container = match paths::container(root, id) {
+        Ok(container) => container,
         // Creation was interrupted: there is nothing but the directory.
-        Err(CommandError::Runtime(error)) if error.class() == ErrorClass::FailedPrecondition && arguments.force => {
-            return Ok(directory.remove()?);
+        Err(error) if error.class() == ErrorClass::FailedPrecondition => {
+            directory.remove()?;
+            return if force { Ok(()) } else { Err(error) };
         }
         Err(error) => return Err(error),
     };
-    if !arguments.force && matches!(container.status(), Status::Running | Status::Paused) {
-        let error =
-            RuntimeError::State { state: container.status().text(), wanted: "stop it, or delete it with --force" };
-        return Err(error.into());
+    let status = container.status();
+    if !force && matches!(status, Status::Running | Status::Paused) {
+        return Err(refused(&format!("cannot delete container {id} that is not stopped: {}", status.text())));
     }
     Ok(container.delete()?)
 }
 
 pub(crate) fn pause(root: &Path, id: &str) -> Result<(), CommandError> {
-    Ok(paths::container(root, id)?.0.pause()?)
+    let container = paths::container(root, id)?;
+    match container.status() {
+        Status::Stopped => Err(refused("container not running")),
+        Status::Paused => Err(refused("container already paused")),
+        _ => Ok(container.pause()?),
+    }
 }
 
 pub(crate) fn resume(root: &Path, id: &str) -> Result<(), CommandError> {
-    let (container, _) = paths::container(root, id)?;
-    if container.status() != Status::Paused {
-        let state = container.status().text();
-        return Err(RuntimeError::State { state, wanted: "only a paused one can be resumed" }.into());
+    let container = paths::container(root, id)?;
+    match container.status() {
+        Status::Stopped => Err(refused("container not running")),
+        Status::Paused => Ok(container.resume()?),
+        _ => Err(refused("container not paused")),
     }
-    Ok(container.resume()?)
 }

@@ -3,44 +3,76 @@
 use std::path::Path;
 
 use berth_oci::runtime::LinuxResources;
+use berth_runtime::Status;
 use berth_types::ByteCount;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::UpdateArguments;
+use crate::arguments::flag::Given;
 use crate::error::CommandError;
 use crate::paths;
 
 pub(crate) fn update(root: &Path, arguments: &UpdateArguments) -> Result<(), CommandError> {
-    let (container, _) = paths::container(root, &arguments.id)?;
-    let resources: LinuxResources = match &arguments.resources {
+    let container = paths::container(root, &arguments.id)?;
+    for flag in ["l3-cache-schema", "mem-bw-schema"] {
+        if arguments.given.last(flag).is_some_and(|schema| !schema.is_empty()) {
+            return Err(CommandError::NotYet("changing Intel RDT (--l3-cache-schema, --mem-bw-schema)"));
+        }
+    }
+    let mut asked = match &arguments.resources {
         Some(path) => paths::document(path)?,
-        None => serde_json::from_value(from_flags(arguments)?)
-            .map_err(|source| CommandError::Json { path: "the limits".to_owned(), source })?,
+        None => from_flags(&arguments.given).map_err(CommandError::Usage)?,
     };
+    complete(&mut asked);
+    let resources: LinuxResources =
+        serde_json::from_value(asked).map_err(|source| CommandError::Json { path: "the limits".to_owned(), source })?;
+    if container.status() == Status::Stopped {
+        return Err(CommandError::State("container not running".to_owned()));
+    }
     Ok(container.update(&resources)?)
 }
 
-fn from_flags(flags: &UpdateArguments) -> Result<Value, CommandError> {
+/// What runc adds and leaves out: lifting the memory limit lifts that of memory and swap, which may not be lower; the devices
+/// a container may use are not changed here.
+fn complete(asked: &mut Value) {
+    let unlimited = |value: &Value| value.as_i64() == Some(-1);
+    if let Some(memory) = asked.get_mut("memory").and_then(Value::as_object_mut)
+        && memory.get("limit").is_some_and(unlimited)
+        && memory.get("swap").is_none_or(Value::is_null)
+    {
+        memory.insert("swap".to_owned(), json!(-1));
+    }
+    if let Some(asked) = asked.as_object_mut() {
+        asked.remove("devices");
+    }
+}
+
+fn from_flags(given: &Given) -> Result<Value, String> {
+    let unsigned = |flag: &str| given.parsed::<u64>(flag).map(|number| number.map(|number| json!(number)));
+    let signed = |flag: &str| given.parsed::<i64>(flag).map(|number| number.map(|number| json!(number)));
+    let text = |flag: &str| given.last(flag).filter(|text| !text.is_empty()).map(|text| json!(text));
     let cpu = section([
-        ("period", flags.cpu_period.map(|v| json!(v))),
-        ("quota", flags.cpu_quota.map(|v| json!(v))),
-        ("burst", flags.cpu_burst.map(|v| json!(v))),
-        ("shares", flags.cpu_shares.map(|v| json!(v))),
-        ("realtimePeriod", flags.cpu_rt_period.map(|v| json!(v))),
-        ("realtimeRuntime", flags.cpu_rt_runtime.map(|v| json!(v))),
-        ("idle", flags.cpu_idle.map(|v| json!(v))),
-        ("cpus", flags.cpuset_cpus.as_ref().map(|v| json!(v))),
-        ("mems", flags.cpuset_mems.as_ref().map(|v| json!(v))),
+        ("period", unsigned("cpu-period")?),
+        ("quota", signed("cpu-quota")?),
+        ("burst", unsigned("cpu-burst")?),
+        ("shares", unsigned("cpu-share")?.or(unsigned("cpu-shares")?)),
+        ("realtimePeriod", unsigned("cpu-rt-period")?),
+        ("realtimeRuntime", signed("cpu-rt-runtime")?),
+        ("idle", signed("cpu-idle")?),
+        ("cpus", text("cpuset-cpus")),
+        ("mems", text("cpuset-mems")),
     ]);
     let memory = section([
-        ("limit", bytes(flags.memory.as_deref())?),
-        ("reservation", bytes(flags.memory_reservation.as_deref())?),
-        ("swap", bytes(flags.memory_swap.as_deref())?),
+        ("limit", bytes(given, "memory")?),
+        ("reservation", bytes(given, "memory-reservation")?),
+        ("swap", bytes(given, "memory-swap")?),
+        ("kernel", bytes(given, "kernel-memory")?),
+        ("kernelTCP", bytes(given, "kernel-memory-tcp")?),
     ]);
-    let block_io = section([("weight", flags.blkio_weight.map(|v| json!(v)))]);
-    let pids = section([("limit", flags.pids_limit.map(|v| json!(v)))]);
-    let all = section([("cpu", cpu), ("memory", memory), ("blockIO", block_io), ("pids", pids)]);
-    all.ok_or_else(|| CommandError::Usage("no limit is named".to_owned()))
+    let weight = given.parsed::<u16>("blkio-weight")?.filter(|weight| *weight != 0);
+    let block_io = section([("weight", weight.map(|weight| json!(weight)))]);
+    let pids = section([("limit", signed("pids-limit")?)]);
+    Ok(section([("cpu", cpu), ("memory", memory), ("blockIO", block_io), ("pids", pids)]).unwrap_or_else(|| json!({})))
 }
 
 /// Only what is there; nothing at all is no section.
@@ -50,12 +82,12 @@ fn section<const N: usize>(entries: [(&str, Option<Value>); N]) -> Option<Value>
     (!map.is_empty()).then_some(Value::Object(map))
 }
 
-fn bytes(text: Option<&str>) -> Result<Option<Value>, CommandError> {
-    match text {
+fn bytes(given: &Given, flag: &str) -> Result<Option<Value>, String> {
+    match given.last(flag).filter(|text| !text.is_empty()) {
         None => Ok(None),
         Some("-1") => Ok(Some(json!(-1))),
         Some(text) => {
-            let count: ByteCount = text.parse().map_err(|error| CommandError::Usage(format!("{error}")))?;
+            let count: ByteCount = text.parse().map_err(|error| format!("invalid value for {flag}: {error}"))?;
             Ok(Some(json!(count.0)))
         }
     }
