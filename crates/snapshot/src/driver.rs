@@ -12,7 +12,7 @@ use berth_rootfs::OverlayRootfs;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use crate::{Result, SnapshotError};
+use crate::{Result, SnapshotError, Trash, Usage};
 
 /// One way to keep files. `home` is a directory of the store's that the driver fills; the store makes, renames and deletes it.
 pub trait Driver: fmt::Debug + Send + Sync {
@@ -39,11 +39,20 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// What the kernel says.
     fn rootfs(&self, home: &Path, lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs>;
 
-    /// Bytes of regular files in the writable layer.
+    /// Those of the lowers (top to bottom) that a mount needs.
+    fn visible(&self, lowers: Vec<PathBuf>) -> Vec<PathBuf>;
+
+    /// Turns a writable layer into one that is only read from now on.
     ///
     /// # Errors
     /// What the kernel says.
-    fn writable_size(&self, rootfs: &OverlayRootfs) -> Result<u64>;
+    fn freeze(&self, home: &Path, trash: &Trash) -> Result<()>;
+
+    /// Regular files' bytes, and inodes, in the writable layer.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn writable_usage(&self, rootfs: &OverlayRootfs) -> Result<Usage>;
 }
 
 /// Layers are directories, a root file system is an overlay of them.
@@ -91,26 +100,34 @@ impl Driver for OverlayDriver {
 
     /// A layer whose root is opaque hides all layers below. The kernel reads the attribute on every directory but the root, so the
     /// hidden layers are left out here.
-    fn rootfs(&self, home: &Path, mut lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
+    fn visible(&self, mut lowers: Vec<PathBuf>) -> Vec<PathBuf> {
         if let Some(last) = lowers.iter().position(|lower| is_opaque(lower)) {
             lowers.truncate(last + 1);
         }
+        lowers
+    }
+
+    fn freeze(&self, home: &Path, trash: &Trash) -> Result<()> {
+        trash.put(&home.join("work"))
+    }
+
+    fn rootfs(&self, home: &Path, lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
         Ok(OverlayRootfs {
-            lowers,
+            lowers: self.visible(lowers),
             upper: Some(self.files(home)),
             work: Some(home.join("work")),
             is_volatile: is_throw_away,
         })
     }
 
-    fn writable_size(&self, rootfs: &OverlayRootfs) -> Result<u64> {
-        let Some(upper) = &rootfs.upper else { return Ok(0) };
+    fn writable_usage(&self, rootfs: &OverlayRootfs) -> Result<Usage> {
+        let Some(upper) = &rootfs.upper else { return Ok(Usage::default()) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(upper, flags, Mode::empty())
             .map_err(|errno| SnapshotError::io("open", upper, errno.into()))?;
-        let mut walk = SizeWalk { upper, linked: HashSet::new(), bytes: 0 };
+        let mut walk = SizeWalk { upper, linked: HashSet::new(), usage: Usage { size_bytes: 0, inodes: 1 } };
         walk.add(&directory, 0)?;
-        Ok(walk.bytes)
+        Ok(walk.usage)
     }
 }
 
@@ -127,7 +144,7 @@ struct SizeWalk<'p> {
     upper: &'p Path,
     /// Inode numbers of files with several names.
     linked: HashSet<u64>,
-    bytes: u64,
+    usage: Usage,
 }
 
 impl SizeWalk<'_> {
@@ -159,13 +176,17 @@ impl SizeWalk<'_> {
         name: &std::ffi::CStr,
     ) -> std::result::Result<Option<OwnedFd>, Errno> {
         let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(stat.st_mode) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_first_name = kind == FileType::Directory || stat.st_nlink < 2 || self.linked.insert(stat.st_ino);
+        self.usage.inodes += u64::from(is_first_name);
+        match kind {
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 rustix::fs::openat(directory, name, flags, Mode::empty()).map(Some)
             }
-            FileType::RegularFile if stat.st_nlink < 2 || self.linked.insert(stat.st_ino) => {
-                self.bytes = self.bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+            FileType::RegularFile if is_first_name => {
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                self.usage.size_bytes = self.usage.size_bytes.saturating_add(size);
                 Ok(None)
             }
             _ => Ok(None),

@@ -23,6 +23,27 @@ pub enum SnapshotError {
     NotPrepared { container_id: String },
     #[error("{container_id:?} cannot be the name of a writable layer")]
     Name { container_id: String },
+    /// containerd's clients look for these by class, people by text.
+    #[error("snapshot {key:?} does not exist")]
+    Unknown { key: String },
+    #[error("snapshot {key:?} exists already")]
+    Exists { key: String },
+    #[error("{key:?} cannot be the key of a snapshot")]
+    Key { key: String },
+    #[error("snapshot {key:?} is committed; only active ones and views can be mounted")]
+    Committed { key: String },
+    #[error("snapshot {key:?} is not active")]
+    NotActive { key: String },
+    #[error("parent {key:?} is not a committed snapshot")]
+    Parent { key: String },
+    #[error("cannot remove snapshot {key:?}: snapshot {child:?} is based on it")]
+    HasChild { key: String, child: String },
+    #[error("snapshot {key:?} has more than {parents} parents")]
+    TooManyParents { key: String, parents: usize },
+    #[error(transparent)]
+    Labels(#[from] berth_types::label::LabelError),
+    #[error(transparent)]
+    Records(#[from] crate::snapshotter::RecordsError),
     #[error("{} has more than {levels} levels of directories", .path.display())]
     TooDeep { path: PathBuf, levels: usize },
 }
@@ -46,9 +67,16 @@ impl Classify for SnapshotError {
             Self::Tree { source, .. } => source.class(),
             Self::Version { .. } => ErrorClass::FailedPrecondition,
             Self::Record { .. } => ErrorClass::DataLoss,
-            Self::AlreadyPrepared { .. } => ErrorClass::AlreadyExists,
-            Self::NotPrepared { .. } => ErrorClass::NotFound,
-            Self::Name { .. } | Self::TooDeep { .. } => ErrorClass::InvalidArgument,
+            Self::AlreadyPrepared { .. } | Self::Exists { .. } => ErrorClass::AlreadyExists,
+            Self::NotPrepared { .. } | Self::Unknown { .. } => ErrorClass::NotFound,
+            Self::Committed { .. } | Self::NotActive { .. } | Self::HasChild { .. } => ErrorClass::FailedPrecondition,
+            Self::Records(error) => error.class,
+            Self::Labels(error) => error.class(),
+            Self::Name { .. }
+            | Self::TooDeep { .. }
+            | Self::Key { .. }
+            | Self::Parent { .. }
+            | Self::TooManyParents { .. } => ErrorClass::InvalidArgument,
         }
     }
 }

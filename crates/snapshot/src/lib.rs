@@ -11,6 +11,7 @@
 //!   pending/<n>/...                         a layer being unpacked; renamed into layers/ when complete
 //!   containers/<id>/{fs,work}/              the writable pair of a container
 //!   throw-away/<id>/{fs,work}/              the same, mounted volatile: gone after a reboot
+//!   snapshots/<n>/{fs,work}/                a snapshot of the containerd API that is no layer (see `snapshotter`)
 //!   trash/<n>                               renamed here first, deleted in the background
 //! ```
 //!
@@ -19,12 +20,14 @@
 //! unpacked again), which is why unpacking needs no fsync per file. [`SnapshotStore::settle`] does one `syncfs` for all new layers.
 //! A durable writable pair is made before its container's record is committed, and that commit also flushes the directories (journal order).
 //!
-//! Locks: `unsettled` only, held for list changes, never across system calls.
+//! Locks: `snapshots` while records and homes of snapshots change together; then `unsettled`, held for list changes only.
 
 mod driver;
 mod error;
+mod home;
 mod layer;
 mod recovery;
+mod snapshotter;
 pub mod testsuite;
 mod trash;
 
@@ -34,7 +37,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
@@ -42,6 +45,10 @@ pub use driver::{Driver, OverlayDriver};
 pub use error::SnapshotError;
 pub use layer::PendingLayer;
 use layer::{LAYER_FILE, LayerRecord, SETTLED_FILE};
+pub use snapshotter::{
+    Info, Kind, LocalSnapshotter, MemoryRecords, Mount, Place, RecordWrite, Records, RecordsError, SnapshotRecord,
+    Snapshotter, Usage, mounts,
+};
 pub use trash::Trash;
 
 type Result<T> = std::result::Result<T, SnapshotError>;
@@ -58,6 +65,8 @@ pub struct SnapshotStore {
     trash: Arc<Trash>,
     unsettled: Unsettled,
     next_pending: AtomicU64,
+    next_home: AtomicU64,
+    snapshots: Mutex<()>,
 }
 
 impl SnapshotStore {
@@ -74,7 +83,7 @@ impl SnapshotStore {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(root: &Path, driver: Box<dyn Driver>) -> Result<Self> {
-        for name in ["", "layers", "pending", "containers", "throw-away", "trash"] {
+        for name in ["", "layers", "pending", "containers", "throw-away", "snapshots", "trash"] {
             make_dir_private(&root.join(name))?;
         }
         recovery::check_version(root)?;
@@ -85,6 +94,8 @@ impl SnapshotStore {
             trash: Arc::new(Trash::open(root.join("trash"))?),
             unsettled: Unsettled::default(),
             next_pending: AtomicU64::new(0),
+            next_home: AtomicU64::new(home::next_number(root)?),
+            snapshots: Mutex::new(()),
         };
         recovery::recover(&store)?;
         Ok(store)
@@ -242,7 +253,7 @@ impl SnapshotStore {
     /// # Errors
     /// What the kernel says; files that disappear meanwhile are fine.
     pub fn writable_size(&self, rootfs: &OverlayRootfs) -> Result<u64> {
-        self.driver.writable_size(rootfs)
+        Ok(self.driver.writable_usage(rootfs)?.size_bytes)
     }
 
     /// Removes what a crash left: pending layers go to the trash. Only while no layer is being unpacked, so at start.
@@ -255,6 +266,14 @@ impl SnapshotStore {
             self.trash.put(&pending.join(name))?;
         }
         Ok(())
+    }
+
+    pub fn driver(&self) -> &dyn Driver {
+        self.driver.as_ref()
+    }
+
+    pub(crate) fn lock_snapshots(&self) -> MutexGuard<'_, ()> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is being deleted.

@@ -21,6 +21,15 @@ fn s085_s115_overlay_driver_contract() {
     testsuite::run(&store).unwrap();
 }
 
+/// S-115: the same store keeps containerd's contract.
+#[test]
+fn s115_overlay_snapshotter_contract() {
+    let (_dir, store) = store();
+    let store = std::sync::Arc::new(store);
+    let snapshots = LocalSnapshotter::new(store, std::sync::Arc::new(MemoryRecords::default()), "default/");
+    testsuite::snapshotter::run(&snapshots).unwrap();
+}
+
 /// S-083: one new empty upper directory per container, shared lowers.
 #[test]
 fn s083_containers_share_layers() {
@@ -92,7 +101,7 @@ fn another_version_is_refused() {
 fn store_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let (dir, _store) = store();
-    for name in ["", "layers", "pending", "containers", "throw-away", "trash"] {
+    for name in ["", "layers", "pending", "containers", "throw-away", "snapshots", "trash"] {
         let mode = fs::metadata(dir.path().join("snapshots").join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700, "{name}");
     }

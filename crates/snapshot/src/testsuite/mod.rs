@@ -1,4 +1,7 @@
-//! The contract of a snapshot driver as a runnable suite: each driver's tests call [`run`] on a fresh store, as root.
+//! The contract of a snapshot driver as a runnable suite: each driver's tests call [`run`] on a fresh store, and [`snapshotter::run`] on a
+//! snapshotter over it, as root.
+
+pub mod snapshotter;
 
 use std::fmt::Debug;
 use std::fs;
