@@ -30,6 +30,13 @@ pub enum ImageError {
     NotFound { name: String },
     #[error("image id {prefix:?} is ambiguous: {first} and {second} begin with it")]
     AmbiguousId { prefix: String, first: String, second: String },
+    /// Of the containerd API.
+    #[error("{what} {name:?}: not found")]
+    Unknown { what: &'static str, name: String },
+    #[error("{what} {name:?}: already exists")]
+    Exists { what: &'static str, name: String },
+    #[error(transparent)]
+    Labels(#[from] berth_types::label::LabelError),
     #[error("conflict: {why}")]
     Conflict { why: String },
 
@@ -79,7 +86,9 @@ impl Classify for ImageError {
             Self::Snapshot(error) => error.class(),
             Self::Content(error) => error.class(),
             Self::Metadata(error) => error.class(),
-            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } | Self::Unknown { .. } => ErrorClass::NotFound,
+            Self::Exists { .. } => ErrorClass::AlreadyExists,
+            Self::Labels(error) => error.class(),
             Self::Conflict { .. } => ErrorClass::FailedPrecondition,
             Self::AmbiguousId { .. }
             | Self::Invalid { .. }

@@ -30,6 +30,7 @@ mod spool;
 mod store;
 mod tag;
 pub mod tar_stream;
+pub mod tenant;
 mod unpack;
 
 use std::path::PathBuf;

@@ -251,7 +251,7 @@ impl ImageStore {
             record.last_tagged = Some(Timestamp::now());
         }
         writes.push(record.put(&id)?);
-        writes.extend(references.iter().map(|reference| put_tag(reference, &id)));
+        writes.extend(references.iter().flat_map(|reference| put_tag(reference, &id)));
         Ok(())
     }
 }

@@ -58,12 +58,18 @@ impl ImageRecord {
     }
 }
 
-pub(crate) fn put_tag(reference: &Reference, id: &Digest) -> Write {
-    Write::Put { table: Table::Tags, key: reference.to_string(), value: id.to_string().into_bytes() }
+/// What the containerd API knew of the name before is no longer so.
+pub(crate) fn put_tag(reference: &Reference, id: &Digest) -> [Write; 2] {
+    let put = Write::Put { table: Table::Tags, key: reference.to_string(), value: id.to_string().into_bytes() };
+    [put, forget_name(reference)]
 }
 
-pub(crate) fn delete_tag(reference: &Reference) -> Write {
-    Write::Delete { table: Table::Tags, key: reference.to_string() }
+pub(crate) fn delete_tag(reference: &Reference) -> [Write; 2] {
+    [Write::Delete { table: Table::Tags, key: reference.to_string() }, forget_name(reference)]
+}
+
+fn forget_name(reference: &Reference) -> Write {
+    Write::Delete { table: Table::Names, key: format!("{}/{reference}", crate::tenant::DOCKER_TENANT) }
 }
 
 #[cfg(test)]

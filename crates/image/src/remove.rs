@@ -99,7 +99,7 @@ impl ImageStore {
             );
             return Err(ImageError::Conflict { why });
         }
-        let mut writes = vec![delete_tag(&name)];
+        let mut writes = delete_tag(&name).to_vec();
         let mut removed = Removed { untagged: vec![name], ..Removed::default() };
         match use_of {
             // A running container keeps its image, without a name from now on.
@@ -133,7 +133,7 @@ impl ImageStore {
         if !force && !is_one_name(&target.references) {
             return conflict("image is referenced in multiple repositories", "must");
         }
-        let mut writes: Vec<Write> = target.references.iter().map(delete_tag).collect();
+        let mut writes: Vec<Write> = target.references.iter().flat_map(delete_tag).collect();
         writes.push(match use_of {
             ImageUse::Stopped(_) => hidden(target)?,
             ImageUse::Unused | ImageUse::Running(_) => delete_record(&target.id),

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use berth_content::ContentStore;
 use berth_metadata::{Durability, Metadata, Table, Write};
 use berth_snapshot::SnapshotStore;
-use berth_types::{Digest, Reference};
+use berth_types::{ChainId, Digest, Reference};
 
 use crate::compression::Expansion;
 use crate::document::{CONFIG_BYTES_MAX, ConfigDocument};
@@ -36,6 +36,8 @@ pub struct ImageStore {
     changing: Mutex<()>,
     /// Layers and blobs that a load under way counts on although no record of its own names them yet.
     pins: Mutex<HashMap<Digest, usize>>,
+    /// Active snapshots (tenant/key) into which the diff service unpacked exactly the layers of this chain.
+    applied: Mutex<HashMap<String, ChainId>>,
 }
 
 /// What removal freed.
@@ -60,6 +62,7 @@ impl ImageStore {
             expansion: Expansion::default(),
             changing: Mutex::new(()),
             pins: Mutex::new(HashMap::new()),
+            applied: Mutex::new(HashMap::new()),
         };
         store.collect_unreferenced(&store.lock())?;
         Ok(store)
@@ -229,6 +232,20 @@ impl ImageStore {
         Pin { store: self, digest }
     }
 
+    /// `None`: whatever it is, it is not the layers of a chain alone.
+    pub(crate) fn note_applied(&self, tenant: &str, key: &str, chain_id: Option<ChainId>) {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        match chain_id {
+            Some(chain_id) => drop(applied.insert(format!("{tenant}/{key}"), chain_id)),
+            None => drop(applied.remove(&format!("{tenant}/{key}"))),
+        }
+    }
+
+    /// Said once: a snapshot of the same key made later is another one.
+    pub(crate) fn applied(&self, tenant: &str, key: &str) -> Option<ChainId> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).remove(&format!("{tenant}/{key}"))
+    }
+
     fn pinned(&self) -> HashSet<Digest> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
@@ -240,6 +257,9 @@ impl ImageStore {
             needed.extend(record.blobs(id));
             needed.extend(record.chain_ids());
         }
+        let tenants = self.collect_tenants()?;
+        needed.extend(tenants.blobs);
+        needed.extend(tenants.layers);
         let mut bytes = 0;
         for chain_id in self.snapshots.layers()? {
             if !needed.contains(&chain_id) {

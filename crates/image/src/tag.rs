@@ -19,6 +19,8 @@ impl ImageStore {
         let _changing = self.lock();
         let (id, record) = self.find(name_or_id)?;
         let record = ImageRecord { last_tagged: Some(Timestamp::now()), is_hidden: false, ..record };
-        self.write(vec![record.put(&id)?, put_tag(&target.clone().with_default_tag(), &id)])
+        let mut writes = vec![record.put(&id)?];
+        writes.extend(put_tag(&target.clone().with_default_tag(), &id));
+        self.write(writes)
     }
 }

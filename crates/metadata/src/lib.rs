@@ -33,6 +33,18 @@ pub enum Table {
     Tags,
     /// small facts of the daemon (id, schema)
     Facts,
+    /// tenant -> its labels. Tenants are the namespaces of the containerd API; keys of the tables below begin with one and a slash.
+    Namespaces,
+    /// tenant/digest -> labels and times of a blob
+    Blobs,
+    /// tenant/lease id -> lease with its resources
+    Leases,
+    /// tenant/key -> snapshot of crate `snapshot`
+    Snapshots,
+    /// tenant/name -> image of the containerd API: target descriptor and labels
+    Names,
+    /// tenant/kind/id -> other objects of the containerd API (containers, sandboxes)
+    Objects,
 }
 
 /// When a write must survive power loss.
@@ -94,6 +106,25 @@ impl Metadata {
         let mut records = Vec::new();
         for entry in opened.iter().map_err(|e| failed(e.into()))? {
             let (key, value) = entry.map_err(|e| failed(e.into()))?;
+            records.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        Ok(records)
+    }
+
+    /// The records whose key begins so, sorted by key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn list_below(&self, table: Table, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let failed = |source: redb::Error| self.shared.read_error(table, source);
+        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        let opened = transaction.open_table(definition(table)).map_err(|e| failed(e.into()))?;
+        let mut records = Vec::new();
+        for entry in opened.range(prefix..).map_err(|e| failed(e.into()))? {
+            let (key, value) = entry.map_err(|e| failed(e.into()))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
             records.push((key.value().to_owned(), value.value().to_vec()));
         }
         Ok(records)

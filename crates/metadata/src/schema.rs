@@ -6,20 +6,25 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition};
 
 use crate::error::Damage;
 use crate::{MetadataError, Result, Table};
 
-/// The version this code writes, kept in `Facts` under [`SCHEMA_KEY`]. History: 1 = containers, images, tags, facts.
-const SCHEMA: u32 = 1;
+/// The version this code writes, kept in `Facts` under [`SCHEMA_KEY`]. History: 1 = containers, images, tags, facts; 2 = the tables of tenants.
+const SCHEMA: u32 = 2;
 const SCHEMA_KEY: &str = "schema";
 
 /// The database is a few hundred records; pages beyond this are read again through the kernel's cache.
 const CACHE_BYTES: usize = 1 << 20;
 
-pub(crate) const TABLES: [Table; 4] = [Table::Containers, Table::Images, Table::Tags, Table::Facts];
+/// Of schema 1.
+const FIRST_TABLES: [Table; 4] = [Table::Containers, Table::Images, Table::Tags, Table::Facts];
+/// New in schema 2.
+const TENANT_TABLES: [Table; 6] =
+    [Table::Namespaces, Table::Blobs, Table::Leases, Table::Snapshots, Table::Names, Table::Objects];
 
 pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
     TableDefinition::new(match table {
@@ -27,6 +32,12 @@ pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'stati
         Table::Images => "images",
         Table::Tags => "tags",
         Table::Facts => "facts",
+        Table::Namespaces => "namespaces",
+        Table::Blobs => "blobs",
+        Table::Leases => "leases",
+        Table::Snapshots => "snapshots",
+        Table::Names => "names",
+        Table::Objects => "objects",
     })
 }
 
@@ -44,6 +55,11 @@ pub(crate) fn open(file: &Path) -> Result<Database> {
     let found = guarded(file, || read_schema(&database))?;
     match found.as_deref().map(str::parse::<u32>) {
         Some(Ok(SCHEMA)) => Ok(database),
+        Some(Ok(1)) => {
+            upgrade(&database)
+                .map_err(|error| MetadataError::Write { file: file.to_owned(), source: Arc::new(error) })?;
+            Ok(database)
+        }
         Some(Ok(newer)) if newer > SCHEMA => {
             Err(MetadataError::Newer { file: file.to_owned(), found: newer.to_string(), known: SCHEMA })
         }
@@ -86,12 +102,29 @@ fn is_damage(error: &io::Error) -> bool {
 fn read_schema(database: &Database) -> std::result::Result<Option<String>, DatabaseError> {
     let corrupted = |error: redb::Error| DatabaseError::Storage(StorageError::Corrupted(error.to_string()));
     let transaction = database.begin_read().map_err(|e| corrupted(e.into()))?;
-    for table in TABLES {
+    for table in FIRST_TABLES {
         transaction.open_table(definition(table)).map_err(|e| corrupted(e.into()))?;
     }
     let facts = transaction.open_table(definition(Table::Facts)).map_err(|e| corrupted(e.into()))?;
     let value = facts.get(SCHEMA_KEY).map_err(|e| corrupted(e.into()))?;
-    Ok(value.map(|v| String::from_utf8_lossy(v.value()).into_owned()))
+    let found = value.map(|v| String::from_utf8_lossy(v.value()).into_owned());
+    if found.as_deref() == Some("2") {
+        for table in TENANT_TABLES {
+            transaction.open_table(definition(table)).map_err(|e| corrupted(e.into()))?;
+        }
+    }
+    Ok(found)
+}
+
+/// From schema 1 to 2, in one transaction: a crash leaves either.
+fn upgrade(database: &Database) -> std::result::Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for table in TENANT_TABLES {
+        transaction.open_table(definition(table))?;
+    }
+    transaction.open_table(definition(Table::Facts))?.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Writes an empty database of the current schema and gives it its name when it is on disk.
@@ -104,7 +137,7 @@ fn make(file: &Path) -> Result<()> {
     }
     fill(&draft).map_err(|error| match error {
         redb::Error::Io(source) => failed("make", source),
-        other => MetadataError::Write { file: file.to_owned(), source: std::sync::Arc::new(other) },
+        other => MetadataError::Write { file: file.to_owned(), source: Arc::new(other) },
     })?;
     fs::rename(&draft, file).map_err(|e| failed("name", e))?;
     let directory = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -114,7 +147,7 @@ fn make(file: &Path) -> Result<()> {
 fn fill(draft: &Path) -> std::result::Result<(), redb::Error> {
     let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(draft)?;
     let transaction = database.begin_write()?;
-    for table in TABLES {
+    for table in FIRST_TABLES.into_iter().chain(TENANT_TABLES) {
         transaction.open_table(definition(table))?;
     }
     transaction.open_table(definition(Table::Facts))?.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())?;

@@ -79,14 +79,46 @@ fn second_opener_is_told_that_it_is_busy() {
     assert_eq!(error.class(), ErrorClass::Unavailable);
 }
 
+/// A file of schema 1 is read and brought to the present one.
+#[test]
+fn schema_1_is_read() {
+    let scratch = scratch();
+    {
+        let database = redb::Database::create(&scratch.file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        for (name, key, value) in
+            [("containers", "c", "record"), ("images", "i", "image"), ("tags", "t", "i"), ("facts", "schema", "1")]
+        {
+            let table = redb::TableDefinition::<&str, &[u8]>::new(name);
+            transaction.open_table(table).unwrap().insert(key, value.as_bytes()).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    for _ in 0..2 {
+        let metadata = Metadata::open(&scratch.file).unwrap();
+        assert_eq!(metadata.get(Table::Containers, "c").unwrap().unwrap(), b"record");
+        metadata.write(vec![put(Table::Leases, "default/l", "lease")], Durability::Immediate).unwrap();
+    }
+}
+
+#[test]
+fn records_by_prefix() {
+    let scratch = scratch();
+    let metadata = Metadata::open(&scratch.file).unwrap();
+    let keys = ["a/1", "a/2", "a", "a0", "b/1"];
+    metadata.write(keys.map(|key| put(Table::Blobs, key, key)).to_vec(), Durability::Immediate).unwrap();
+    let found: Vec<String> = metadata.list_below(Table::Blobs, "a/").unwrap().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(found, ["a/1", "a/2"]);
+}
+
 #[test]
 fn newer_schema_is_refused_by_name_and_left_alone() {
     let scratch = scratch();
     let metadata = Metadata::open(&scratch.file).unwrap();
-    metadata.write(vec![put(Table::Facts, "schema", "2")], Durability::Immediate).unwrap();
+    metadata.write(vec![put(Table::Facts, "schema", "3")], Durability::Immediate).unwrap();
     drop(metadata);
     let error = Metadata::open(&scratch.file).unwrap_err();
-    assert!(error.to_string().ends_with("has schema 2; this version knows schemas up to 1"), "{error}");
+    assert!(error.to_string().ends_with("has schema 3; this version knows schemas up to 2"), "{error}");
     assert_eq!(error.class(), ErrorClass::FailedPrecondition);
     assert!(matches!(Metadata::open(&scratch.file), Err(MetadataError::Newer { .. })));
 }

@@ -264,6 +264,24 @@ impl LocalSnapshotter {
         self.put(name, &record)
     }
 
+    /// # Errors
+    /// `NotFound`.
+    pub fn place(&self, key: &str) -> Result<Place> {
+        Ok(self.record(key)?.place)
+    }
+
+    /// Every record of the tenant, by key.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn walk_all(&self) -> Result<Vec<(String, SnapshotRecord)>> {
+        let records = self.records.list(&self.prefix)?;
+        let parsed = |(full, bytes): (String, Vec<u8>)| {
+            Ok((full[self.prefix.len()..].to_owned(), SnapshotRecord::parse(&full, &bytes)?))
+        };
+        records.into_iter().map(parsed).collect()
+    }
+
     fn record(&self, key: &str) -> Result<SnapshotRecord> {
         self.find(key)?.ok_or_else(|| SnapshotError::Unknown { key: shown(key) })
     }
@@ -438,12 +456,7 @@ impl Snapshotter for LocalSnapshotter {
     }
 
     fn walk(&self) -> Result<Vec<Info>> {
-        let mut found = Vec::new();
-        for (full, bytes) in self.records.list(&self.prefix)? {
-            let record = SnapshotRecord::parse(&full, &bytes)?;
-            found.push(record.info(&full[self.prefix.len()..]));
-        }
-        Ok(found)
+        Ok(self.walk_all()?.iter().map(|(key, record)| record.info(key)).collect())
     }
 
     fn cleanup(&self) -> Result<()> {

@@ -1,0 +1,304 @@
+//! Blobs as a tenant sees them. The bytes are shared by all; that a tenant sees them is a record.
+
+use std::collections::BTreeSet;
+
+use berth_content::{Expected, IngestStatus, ResumableIngest};
+use berth_metadata::Table;
+use berth_types::label::{self, Labels};
+use berth_types::{Digest, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::lease::Resource;
+use super::{Tenant, exists, unknown};
+use crate::{ImageError, Result};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobInfo {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub created: Timestamp,
+    pub updated: Timestamp,
+    pub labels: Labels,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct BlobRecord {
+    created_ns: i64,
+    updated_ns: i64,
+    pub(super) labels: Labels,
+}
+
+impl BlobRecord {
+    fn now(labels: &Labels) -> Self {
+        let now = Timestamp::now().0;
+        Self { created_ns: now, updated_ns: now, labels: labels.clone() }
+    }
+}
+
+/// Content being written for a tenant.
+#[derive(Debug)]
+pub enum BlobWriter {
+    Ingest(ResumableIngest),
+    /// Another tenant brought the same content: there is nothing to send, only to commit.
+    Shared(IngestStatus),
+}
+
+impl BlobWriter {
+    pub fn status(&self) -> IngestStatus {
+        match self {
+            Self::Ingest(ingest) => ingest.status(),
+            Self::Shared(status) => status.clone(),
+        }
+    }
+
+    /// Appends; returns the new offset.
+    ///
+    /// # Errors
+    /// When the disk refuses; `InvalidArgument` when there is nothing to send.
+    pub fn append(&self, bytes: &[u8]) -> Result<u64> {
+        match self {
+            Self::Ingest(ingest) => Ok(ingest.append(bytes)?),
+            Self::Shared(status) if bytes.is_empty() => Ok(status.offset),
+            Self::Shared(_) => {
+                Err(ImageError::Invalid { what: "write", why: "the content is complete already".to_owned() })
+            }
+        }
+    }
+
+    /// Begins from nothing.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn restart(&self) -> Result<()> {
+        match self {
+            Self::Ingest(ingest) => Ok(ingest.restart()?),
+            Self::Shared(_) => Ok(()),
+        }
+    }
+}
+
+impl<'s> Tenant<'s> {
+    /// # Errors
+    /// `NotFound` when the tenant has no such blob.
+    pub fn blob(&self, digest: &Digest) -> Result<BlobInfo> {
+        self.find_blob(digest)?.ok_or_else(|| unknown("content", digest))
+    }
+
+    /// All, by digest.
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn blobs(&self) -> Result<Vec<BlobInfo>> {
+        let mut digests = BTreeSet::new();
+        for (digest, _) in self.load_all::<BlobRecord>(Table::Blobs)? {
+            digests.extend(digest.parse::<Digest>());
+        }
+        digests.extend(self.docker_blobs()?);
+        let mut found = Vec::with_capacity(digests.len());
+        for digest in digests {
+            found.extend(self.find_blob(&digest)?);
+        }
+        Ok(found)
+    }
+
+    /// Changes labels by field paths; see [`label::updated`].
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for other fields.
+    pub fn update_blob(&self, digest: &Digest, labels: &Labels, fields: &[String]) -> Result<BlobInfo> {
+        let _changing = self.store.lock();
+        let info = self.blob(digest)?;
+        let labels = label::updated(info.labels, labels, fields)?;
+        let record = BlobRecord { created_ns: info.created.0, updated_ns: Timestamp::now().0, labels };
+        self.write(vec![self.put(Table::Blobs, &digest.to_string(), &record)?])?;
+        self.blob(digest)
+    }
+
+    /// The tenant sees it no longer; the bytes go when nobody needs them.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when an image of the Docker face is made of it.
+    pub fn delete_blob(&self, digest: &Digest) -> Result<()> {
+        let changing = self.store.lock();
+        self.blob(digest)?;
+        if self.docker_blobs()?.contains(digest) {
+            return Err(ImageError::Conflict { why: format!("an image is made of content {digest}") });
+        }
+        self.write(vec![self.delete(Table::Blobs, &digest.to_string())])?;
+        self.store.collect_unreferenced(&changing).map(|_| ())
+    }
+
+    /// Bytes of a blob from an offset; see [`berth_content::ContentStore::read_at`].
+    ///
+    /// # Errors
+    /// `NotFound` when the tenant has no such blob; `InvalidArgument` for an offset beyond its end.
+    pub fn read_blob(&self, digest: &Digest, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.blob(digest)?;
+        Ok(self.store.content.read_at(digest, offset, buffer)?)
+    }
+
+    /// Opens a blob for reading from the first byte; what is read stays readable when the blob is removed.
+    ///
+    /// # Errors
+    /// `NotFound` when the tenant has no such blob.
+    pub fn open_blob(&self, digest: &Digest) -> Result<std::fs::File> {
+        self.blob(digest)?;
+        Ok(self.store.content.reader(digest)?)
+    }
+
+    /// Begins writing under a reference, or goes on with it.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the tenant has the expected blob; `Unavailable` while somebody else has the reference open.
+    pub fn write_blob(&self, reference: &str, expected: Expected, lease: Option<&str>) -> Result<BlobWriter> {
+        if reference.is_empty() {
+            return Err(ImageError::Invalid { what: "ingest", why: "it needs a reference".to_owned() });
+        }
+        let _changing = self.store.lock();
+        if let Some(digest) = expected.digest {
+            if self.find_blob(&digest)?.is_some() {
+                return Err(exists("content", digest));
+            }
+            if let Ok(size) = self.store.content.size(&digest)
+                && expected.size_bytes.is_none_or(|wanted| wanted == size)
+            {
+                return Ok(BlobWriter::Shared(self.shared_status(reference, digest, size)));
+            }
+        }
+        let ingest = self.store.content.resume(self.name, reference, expected)?;
+        if let Some(lease) = lease {
+            let resource = Resource { kind: "ingests".to_owned(), id: reference.to_owned() };
+            self.write(vec![self.with_resource(lease, resource)?])?;
+        }
+        Ok(BlobWriter::Ingest(ingest))
+    }
+
+    /// Verifies what was written and makes it a blob of the tenant, in the same step a resource of the lease.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is not what it must be; `AlreadyExists` when the tenant has it; `NotFound` for the lease.
+    pub fn commit_blob(
+        &self,
+        writer: BlobWriter,
+        expected: Expected,
+        labels: &Labels,
+        lease: Option<&str>,
+    ) -> Result<Digest> {
+        label::check(labels)?;
+        let (digest, staged) = match writer {
+            BlobWriter::Ingest(ingest) => {
+                let staged = ingest.finish(expected)?;
+                // Before the lock: others need not wait for the disk.
+                staged.flush()?;
+                (staged.digest(), Some(staged))
+            }
+            BlobWriter::Shared(status) => {
+                let digest = status.expected.ok_or_else(|| unknown("content", &status.reference))?;
+                if let Some(wanted) = expected.digest.filter(|wanted| *wanted != digest) {
+                    return Err(ImageError::WrongDigest {
+                        what: "content".to_owned(),
+                        expected: wanted,
+                        found: digest,
+                    });
+                }
+                (digest, None)
+            }
+        };
+        let _changing = self.store.lock();
+        let is_known = self.find_blob(&digest)?.is_some();
+        match staged {
+            Some(staged) => self.store.content.keep([staged])?,
+            None if !self.store.content.has(&digest) => return Err(unknown("content", digest)),
+            None => {}
+        }
+        let mut writes = Vec::new();
+        if !is_known {
+            writes.push(self.put(Table::Blobs, &digest.to_string(), &BlobRecord::now(labels))?);
+        }
+        if let Some(lease) = lease {
+            let resource = Resource { kind: "content".to_owned(), id: digest.to_string() };
+            writes.push(self.with_resource(lease, resource)?);
+        }
+        self.write(writes)?;
+        if is_known { Err(exists("content", digest)) } else { Ok(digest) }
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub fn ingest_status(&self, reference: &str) -> Result<IngestStatus> {
+        Ok(self.store.content.ingest_status(self.name, reference)?)
+    }
+
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ingest_statuses(&self) -> Result<Vec<IngestStatus>> {
+        Ok(self.store.content.ingest_statuses(Some(self.name))?)
+    }
+
+    /// # Errors
+    /// `NotFound`; `Unavailable` while somebody has it open.
+    pub fn abort_ingest(&self, reference: &str) -> Result<()> {
+        Ok(self.store.content.abort(self.name, reference)?)
+    }
+
+    pub(super) fn find_blob(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
+        let record = match self.load::<BlobRecord>(Table::Blobs, &digest.to_string())? {
+            Some(record) => Some(record),
+            None if self.docker_blobs()?.contains(digest) => {
+                Some(BlobRecord { created_ns: 0, updated_ns: 0, labels: self.docker_labels(digest)? })
+            }
+            None => None,
+        };
+        let Some(record) = record else { return Ok(None) };
+        let Ok(size_bytes) = self.store.content.size(digest) else { return Ok(None) };
+        Ok(Some(BlobInfo {
+            digest: *digest,
+            size_bytes,
+            created: Timestamp(record.created_ns),
+            updated: Timestamp(record.updated_ns),
+            labels: record.labels,
+        }))
+    }
+
+    /// Blobs of the Docker face's images, which its tenant sees.
+    fn docker_blobs(&self) -> Result<BTreeSet<Digest>> {
+        if !self.is_docker() {
+            return Ok(BTreeSet::new());
+        }
+        Ok(self.store.records()?.into_iter().flat_map(|(id, record)| record.blobs(id).collect::<Vec<_>>()).collect())
+    }
+
+    /// The labels a client would have set: what a manifest and a config lead to, and what a layer unpacks to.
+    fn docker_labels(&self, digest: &Digest) -> Result<Labels> {
+        let mut labels = Labels::new();
+        for (id, record) in self.store.records()? {
+            if record.manifest == *digest {
+                labels.insert("containerd.io/gc.ref.content.config".to_owned(), id.to_string());
+                for (n, layer) in record.layers.iter().enumerate() {
+                    labels.insert(format!("containerd.io/gc.ref.content.l.{n}"), layer.blob.to_string());
+                }
+            }
+            if let (true, Some(top)) = (id == *digest, record.chain_ids().last()) {
+                labels.insert("containerd.io/gc.ref.snapshot.overlayfs".to_owned(), top.to_string());
+            }
+            if let Some(layer) = record.layers.iter().find(|layer| layer.blob == *digest) {
+                labels.insert("containerd.io/uncompressed".to_owned(), layer.diff_id.to_string());
+            }
+        }
+        Ok(labels)
+    }
+
+    fn shared_status(&self, reference: &str, digest: Digest, size: u64) -> IngestStatus {
+        let now = Timestamp::now();
+        IngestStatus {
+            namespace: self.name.to_owned(),
+            reference: reference.to_owned(),
+            offset: size,
+            bytes: size,
+            total: Some(size),
+            expected: Some(digest),
+            started: now,
+            updated: now,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What tenants need, by containerd's rules: image names, leases, containers and labelled objects are roots; blobs, snapshots and names lead to
+//! each other by labels. What no root leads to loses its record; bytes that no record of any tenant names are the store's to remove.
+
+use std::collections::{BTreeSet, HashSet};
+
+use berth_metadata::{Table, Write};
+use berth_snapshot::{Place, SnapshotRecord};
+use berth_types::{ChainId, Digest, Labels, Timestamp};
+use serde::Deserialize;
+
+use super::blob::BlobRecord;
+use super::lease::LeaseRecord;
+use super::name::NameRecord;
+use super::{Tenant, parse};
+use crate::Result;
+use crate::document::{Document, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX};
+use crate::store::ImageStore;
+
+const ROOT: &str = "containerd.io/gc.root";
+const FLAT: &str = "containerd.io/gc.flat";
+const REF_CONTENT: &str = "containerd.io/gc.ref.content";
+const REF_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
+const REF_IMAGE: &str = "containerd.io/gc.ref.image";
+/// An ingest nobody leases is thrown away when nothing was written to it for so long (containerd's default).
+const INGEST_IDLE_NS: i64 = 24 * 3600 * 1_000_000_000;
+
+/// What the tenants' records name after a collection.
+#[derive(Debug, Default)]
+pub(crate) struct Needed {
+    pub(crate) blobs: HashSet<Digest>,
+    pub(crate) layers: HashSet<ChainId>,
+    pub(crate) homes: BTreeSet<u64>,
+}
+
+/// An object of a tenant that can be live.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Node {
+    Blob(Digest),
+    Snapshot(String),
+    Name(String),
+}
+
+/// What collection reads of an object of the containerd face.
+#[derive(Debug, Default, Deserialize)]
+struct Object {
+    #[serde(default)]
+    snapshot_key: Option<String>,
+    #[serde(default)]
+    labels: Labels,
+}
+
+impl ImageStore {
+    /// Deletes the records no root of their tenant leads to. Returns what the others name. The caller holds the lock.
+    pub(crate) fn collect_tenants(&self) -> Result<Needed> {
+        let mut needed = Needed::default();
+        let mut writes = Vec::new();
+        for namespace in self.namespaces()? {
+            let tenant = Tenant { store: self, name: &namespace.name };
+            Sweep::load(tenant)?.run(&mut needed, &mut writes)?;
+        }
+        if !writes.is_empty() {
+            self.write(writes)?;
+        }
+        self.snapshots.sweep_homes(&needed.homes)?;
+        Ok(needed)
+    }
+}
+
+/// The records of one tenant, and what was found live among them.
+struct Sweep<'s> {
+    tenant: Tenant<'s>,
+    blobs: Vec<(String, BlobRecord)>,
+    leases: Vec<(String, LeaseRecord)>,
+    names: Vec<(String, NameRecord)>,
+    snapshots: Vec<(String, SnapshotRecord)>,
+    live: HashSet<Node>,
+    ingests: HashSet<String>,
+}
+
+impl<'s> Sweep<'s> {
+    fn load(tenant: Tenant<'s>) -> Result<Self> {
+        Ok(Self {
+            blobs: tenant.load_all(Table::Blobs)?,
+            leases: tenant.load_all(Table::Leases)?,
+            names: tenant.load_all(Table::Names)?,
+            snapshots: tenant.load_all(Table::Snapshots)?,
+            live: HashSet::new(),
+            ingests: HashSet::new(),
+            tenant,
+        })
+    }
+
+    fn run(mut self, needed: &mut Needed, writes: &mut Vec<Write>) -> Result<()> {
+        let mut pending = self.roots(writes)?;
+        while let Some(node) = pending.pop() {
+            if self.live.insert(node.clone()) {
+                pending.extend(self.references(&node)?);
+            }
+        }
+        for (digest, _) in &self.blobs {
+            match digest.parse::<Digest>() {
+                Ok(parsed) if self.live.contains(&Node::Blob(parsed)) => drop(needed.blobs.insert(parsed)),
+                _ => writes.push(self.tenant.delete(Table::Blobs, digest)),
+            }
+        }
+        for (key, record) in &self.snapshots {
+            if !self.live.contains(&Node::Snapshot(key.clone())) {
+                writes.push(self.tenant.delete(Table::Snapshots, key));
+                continue;
+            }
+            match record.place {
+                Place::Layer(chain_id) => drop(needed.layers.insert(chain_id)),
+                Place::Own(number) => drop(needed.homes.insert(number)),
+            }
+        }
+        self.drop_idle_ingests()
+    }
+
+    fn roots(&mut self, writes: &mut Vec<Write>) -> Result<Vec<Node>> {
+        let mut roots: Vec<Node> = self.names.iter().map(|(name, _)| Node::Name(name.clone())).collect();
+        let now = Timestamp::now();
+        for (id, lease) in &self.leases {
+            if lease.is_over(now) {
+                writes.push(self.tenant.delete(Table::Leases, id));
+                continue;
+            }
+            for resource in &lease.resources {
+                let node = match resource.kind.as_str() {
+                    "content" => resource.id.parse().ok().map(Node::Blob),
+                    "images" => Some(Node::Name(resource.id.clone())),
+                    "ingests" => {
+                        self.ingests.insert(resource.id.clone());
+                        None
+                    }
+                    _ => Some(Node::Snapshot(resource.id.clone())),
+                };
+                let Some(node) = node else { continue };
+                if lease.labels.contains_key(FLAT) {
+                    // Live itself, without what it leads to; unless another root leads there too.
+                    self.live.insert(node);
+                } else {
+                    roots.push(node);
+                }
+            }
+            add_references(&lease.labels, &mut roots);
+        }
+        let is_root = |labels: &Labels| labels.contains_key(ROOT);
+        for (digest, record) in self.blobs.iter().filter(|(_, record)| is_root(&record.labels)) {
+            let _: &BlobRecord = record;
+            roots.extend(digest.parse().ok().map(Node::Blob));
+        }
+        let rooted = self.snapshots.iter().filter(|(_, record)| is_root(record.labels()));
+        roots.extend(rooted.map(|(key, _)| Node::Snapshot(key.clone())));
+        let prefix = self.tenant.key("");
+        for (key, bytes) in self.tenant.store.metadata.list_below(Table::Objects, &prefix)? {
+            // Not every object refers to something.
+            let object: Object = parse(&key, &bytes).unwrap_or_default();
+            roots.extend(object.snapshot_key.filter(|key| !key.is_empty()).map(Node::Snapshot));
+            add_references(&object.labels, &mut roots);
+        }
+        // A flat lease must not hide what other roots lead to: their nodes are walked although they are live already.
+        let flat = std::mem::take(&mut self.live);
+        let rest: Vec<Node> = flat.into_iter().filter(|node| !roots.contains(node)).collect();
+        self.live.extend(rest);
+        Ok(roots)
+    }
+
+    fn references(&self, node: &Node) -> Result<Vec<Node>> {
+        let mut found = Vec::new();
+        match node {
+            Node::Name(name) => {
+                if let Some((_, record)) = self.names.iter().find(|(known, _)| known == name) {
+                    found.push(Node::Blob(record.target.digest));
+                    add_references(&record.labels, &mut found);
+                }
+            }
+            Node::Blob(digest) => {
+                let text = digest.to_string();
+                if let Ok(at) = self.blobs.binary_search_by(|(known, _)| known.cmp(&text)) {
+                    let labels = &self.blobs[at].1.labels;
+                    add_references(labels, &mut found);
+                    if !labels.keys().any(|key| key.starts_with(REF_CONTENT)) {
+                        found.extend(self.children(digest)?);
+                    }
+                }
+            }
+            Node::Snapshot(key) => {
+                if let Ok(at) = self.snapshots.binary_search_by(|(known, _)| known.cmp(key)) {
+                    let record = &self.snapshots[at].1;
+                    found.extend(record.parent.clone().map(Node::Snapshot));
+                    add_references(record.labels(), &mut found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A manifest or an index that no client labelled leads to what it names.
+    fn children(&self, digest: &Digest) -> Result<Vec<Node>> {
+        let content = &self.tenant.store.content;
+        if content.size(digest).is_ok_and(|size| size > MANIFEST_BYTES_MAX) {
+            return Ok(Vec::new());
+        }
+        let Ok(bytes) = content.read(digest, MANIFEST_BYTES_MAX.max(INDEX_BYTES_MAX)) else { return Ok(Vec::new()) };
+        if bytes.first() != Some(&b'{') {
+            return Ok(Vec::new());
+        }
+        Ok(match Document::parse(&bytes, "a document", "") {
+            Ok(Document::Manifest(manifest)) => {
+                manifest.layers.iter().chain([&manifest.config]).map(|d| Node::Blob(d.digest)).collect()
+            }
+            Ok(Document::Index(index)) => index.manifests.iter().map(|d| Node::Blob(d.digest)).collect(),
+            Err(_) => Vec::new(),
+        })
+    }
+
+    fn drop_idle_ingests(&self) -> Result<()> {
+        let now = Timestamp::now().0;
+        for status in self.tenant.store.content.ingest_statuses(Some(self.tenant.name))? {
+            if now.saturating_sub(status.updated.0) > INGEST_IDLE_NS && !self.ingests.contains(&status.reference) {
+                // Somebody opened it just now: it is not idle.
+                self.tenant.store.content.abort(self.tenant.name, &status.reference).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What labels lead to (containerd `docs/garbage-collection.md`).
+fn add_references(labels: &Labels, found: &mut Vec<Node>) {
+    let is_kind = |rest: &str| rest.is_empty() || rest.starts_with(['.', '/']);
+    for (key, value) in labels {
+        if key.strip_prefix(REF_CONTENT).is_some_and(is_kind) {
+            found.extend(value.parse().ok().map(Node::Blob));
+        } else if key.starts_with(REF_SNAPSHOT) {
+            found.push(Node::Snapshot(value.clone()));
+        } else if key.strip_prefix(REF_IMAGE).is_some_and(is_kind) {
+            found.push(Node::Name(value.clone()));
+        }
+    }
+}
