@@ -16,6 +16,6 @@ rm -rf "$stage"
 mkdir -p "$stage"
 # Test binaries of the host: the machine's libc is newer, so they run as they are.
 cargo test --quiet --locked --no-run --message-format=json -p berth-cgroup 2>/dev/null |
-  sed -n 's/.*"executable":"\([^"]*kernel_v2[^"]*\)".*/\1/p' | while read -r binary; do cp "$binary" "$stage/"; done
+  sed -n 's/.*"executable":"\([^"]*kernel_\(v2\|systemd\)[^"]*\)".*/\1/p' | while read -r binary; do cp "$binary" "$stage/"; done
 cp tests/vm/guest.sh "$stage/"
 exec "$vmtest" -b uml -s "$stage:/host" -t 600 -- sh /host/guest.sh

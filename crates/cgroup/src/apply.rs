@@ -14,12 +14,20 @@ use crate::plan::{Missing, Setting, Value};
 const LICENSE: &std::ffi::CStr = c"Apache-2.0";
 
 impl Cgroup {
-    /// Carries out a plan, in its order. Some files constrain each other (memory and memory plus swap, quota and burst): what the kernel
+    /// Carries out a plan: through systemd where it manages the group, else to the files in the plan's order. Some files constrain each other (memory and memory plus swap, quota and burst): what the kernel
     /// refuses as invalid is tried once more after the rest, so old and new values may stand in any order.
     ///
     /// # Errors
     /// The limit, the file, the value and what the kernel said. Settings before the failing one stay set.
     pub fn apply(&self, settings: &[Setting]) -> Result<(), CgroupError> {
+        match &self.unit {
+            Some(unit) => self.apply_to_unit(unit, settings),
+            None => self.apply_files(settings),
+        }
+    }
+
+    /// The cgroupfs applier: every setting to its file.
+    pub(crate) fn apply_files<'a>(&self, settings: impl IntoIterator<Item = &'a Setting>) -> Result<(), CgroupError> {
         let mut refused = Vec::new();
         for setting in settings {
             match self.apply_one(setting) {
@@ -37,11 +45,7 @@ impl Cgroup {
         match &setting.value {
             Value::Text(text) => self.write(setting, home, text),
             Value::AboveUsage(bytes) => {
-                let usage = home.directory().read_number("memory.current").unwrap_or(0);
-                if usage > *bytes {
-                    let limit = i64::try_from(*bytes).unwrap_or(i64::MAX);
-                    return Err(CgroupError::LimitBelowUsage { limit, usage });
-                }
+                home.above_usage(*bytes)?;
                 self.write(setting, home, &bytes.to_string())
             }
             Value::Devices(filter) => match home {

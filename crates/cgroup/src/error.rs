@@ -7,6 +7,7 @@ use berth_types::{Classify, ErrorClass};
 use rustix::io::Errno;
 
 use crate::controller::Controller;
+use crate::dbus::DbusError;
 
 /// A request that this host, or any host, cannot carry out. Found before the kernel is touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +74,12 @@ pub enum CgroupError {
     Delete { path: PathBuf, source: Errno },
     #[error("cgroup {path} has no {what} on this host")]
     Unsupported { path: String, what: &'static str },
+    #[error("cannot {what} {unit} by systemd")]
+    Systemd { what: &'static str, unit: String, source: DbusError },
+    #[error("systemd did not {what} {unit}: its job ended as {result:?}")]
+    Job { what: &'static str, unit: String, result: String },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
 }
 
 impl Classify for CgroupError {
@@ -84,6 +91,9 @@ impl Classify for CgroupError {
                 ErrorClass::FailedPrecondition
             }
             Self::Deadline { .. } => ErrorClass::DeadlineExceeded,
+            Self::Systemd { source, .. } => source.class(),
+            Self::Job { .. } => ErrorClass::FailedPrecondition,
+            Self::Plan(source) => source.class(),
             Self::Parse { .. } => ErrorClass::Internal,
             Self::Read { source, .. }
             | Self::Create { source, .. }
@@ -101,6 +111,14 @@ impl Classify for CgroupError {
         match self {
             Self::NoFile { way_out, .. } => Some(way_out.clone()),
             Self::NotMounted => Some("mount cgroup2 at /sys/fs/cgroup".to_owned()),
+            Self::Plan(source) => source.hint(),
+            Self::Systemd { source: DbusError::Connect { .. }, .. } => {
+                Some("is systemd process 1 here? the cgroupfs driver needs none".to_owned())
+            }
+            Self::Systemd { source: DbusError::Deadline { .. }, .. } => {
+                Some("systemd is busy or hangs; see what it is at with: systemctl list-jobs".to_owned())
+            }
+            Self::Job { unit, .. } => Some(format!("see why with: systemctl status {unit}; journalctl -b _PID=1")),
             _ => None,
         }
     }

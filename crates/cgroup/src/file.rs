@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::error::CgroupError;
@@ -26,6 +26,10 @@ impl Directory {
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        rustix::fs::accessat(&self.fd, name, Access::EXISTS, AtFlags::empty()).is_ok()
     }
 
     pub(crate) fn open_write(&self, name: &str) -> Result<OwnedFd, Errno> {

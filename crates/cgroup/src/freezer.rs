@@ -1,9 +1,10 @@
 //! Freezing: every process of the group stops where it is, so none can fork away while we look at it.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, inotify, openat};
 use rustix::io::Errno;
 
 use crate::controller::Controller;
@@ -27,7 +28,7 @@ impl Cgroup {
         let mut deadline = Deadline::after(timeout);
         let frozen = match self.freezer()? {
             HomeDirectory::V1(directory) => freeze_v1(directory, &mut deadline),
-            HomeDirectory::V2(unified) => freeze_v2(&unified.directory, &deadline),
+            HomeDirectory::V2(unified) => freeze_v2(&unified.directory, &deadline, self.unit.is_some()),
         };
         match frozen {
             Ok(true) => Ok(()),
@@ -76,11 +77,15 @@ pub(crate) fn event(text: &str, key: &str) -> bool {
 }
 
 /// Waits until `cgroup.events` says what is wanted of a key. `false` at the deadline; gone is taken for "no".
+///
+/// A directory that somebody else may remove (systemd does so with an empty scope) needs a watch for that: the kernel holds a second
+/// notification within 10 ms back, and forgets it when the directory goes.
 pub(crate) fn wait_for_event(
     directory: &Directory,
     key: &str,
     wanted: bool,
     deadline: &Deadline,
+    may_vanish: bool,
 ) -> Result<bool, CgroupError> {
     let fail = |source| CgroupError::Read { file: directory.file(EVENTS), source };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -89,6 +94,7 @@ pub(crate) fn wait_for_event(
         Err(Errno::NOENT | Errno::NODEV) => return Ok(!wanted),
         Err(errno) => return Err(fail(errno)),
     };
+    let watch = if may_vanish { watch_parent(directory).map_err(fail)? } else { None };
     let mut buffer = [0_u8; 512];
     loop {
         let length = match rustix::io::pread(&fd, &mut buffer, 0) {
@@ -103,11 +109,27 @@ pub(crate) fn wait_for_event(
         if remaining.is_zero() {
             return Ok(false);
         }
-        let mut polled = [PollFd::new(&fd, PollFlags::PRI)];
+        let mut polled = vec![PollFd::new(&fd, PollFlags::PRI)];
+        polled.extend(watch.iter().map(|watch| PollFd::new(watch, PollFlags::IN)));
         match poll(&mut polled, Some(&timespec(remaining))) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(fail(errno)),
         }
+        if let Some(watch) = &watch {
+            // Whose removal it was shows when the file is read again.
+            let _emptied = rustix::io::read(watch, &mut [0_u8; 4096]);
+        }
+    }
+}
+
+/// Tells of directories removed beside this one; `None` when the parent itself is gone.
+fn watch_parent(directory: &Directory) -> Result<Option<OwnedFd>, Errno> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    let parent = directory.path.parent().unwrap_or(&directory.path);
+    match inotify::add_watch(&watch, parent, inotify::WatchFlags::DELETE) {
+        Ok(_) => Ok(Some(watch)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -128,9 +150,9 @@ fn freeze_v1(directory: &Directory, deadline: &mut Deadline) -> Result<bool, Cgr
     }
 }
 
-fn freeze_v2(directory: &Directory, deadline: &Deadline) -> Result<bool, CgroupError> {
+fn freeze_v2(directory: &Directory, deadline: &Deadline, may_vanish: bool) -> Result<bool, CgroupError> {
     write(directory, FREEZE, "1")?;
-    wait_for_event(directory, "frozen", true, deadline)
+    wait_for_event(directory, "frozen", true, deadline, may_vanish)
 }
 
 fn write(directory: &Directory, file: &'static str, value: &str) -> Result<(), CgroupError> {

@@ -17,6 +17,7 @@ use crate::error::CgroupError;
 use crate::file::{Directory, write_once};
 use crate::group_path::GroupPath;
 use crate::layout::{Layout, Version};
+use crate::systemd::{Unit, control_group_of, is_reference};
 use crate::wait::Deadline;
 
 pub(crate) use delete::child_names;
@@ -30,6 +31,8 @@ pub struct Cgroup {
     /// v1 directories with what the kernel calls their hierarchies.
     members: Vec<Member>,
     unified: Option<UnifiedMember>,
+    /// The scope it is, where systemd manages it.
+    pub(crate) unit: Option<Unit>,
 }
 
 #[derive(Debug)]
@@ -58,13 +61,16 @@ impl Cgroup {
         create::create(layout, path)
     }
 
-    /// Opens a group that exists; hierarchies that lack it are left out.
+    /// Opens a group that exists; hierarchies that lack it are left out. One that systemd manages is found by what [`Cgroup::path`]
+    /// said of it, or by `slice:prefix:name`.
     ///
     /// # Errors
     /// `NotFound` when no hierarchy has it.
     pub fn open(layout: &Layout, path: &str) -> Result<Self, CgroupError> {
-        let checked = GroupPath::parse(path)?;
-        let mut group = Self { path: path.to_owned(), members: Vec::new(), unified: None };
+        let scope = is_reference(path).then(|| control_group_of(path)).transpose()?;
+        let checked = GroupPath::parse(scope.as_deref().unwrap_or(path))?;
+        let unit = scope.as_deref().map(Unit::of_control_group);
+        let mut group = Self { path: path.to_owned(), members: Vec::new(), unified: None, unit };
         for hierarchy in &layout.hierarchies {
             let full = full_path(&hierarchy.mount, &checked.below(&hierarchy.own));
             if let Some(directory) = open_existing(full)? {
@@ -85,7 +91,7 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// The path it was made with.
+    /// The path it was made with; of a scope `systemd:<control group>`. Either opens it again.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -119,12 +125,19 @@ impl Cgroup {
         self.unified.as_ref().map(|unified| unified.directory.fd.as_fd())
     }
 
-    /// Moves a process into the v2 directory from outside, for a child that could not be cloned into it. Does nothing without a v2 hierarchy.
+    /// Moves a process into the v2 directory from outside, for a child that could not be cloned into it. Does nothing without a v2
+    /// hierarchy. Into a scope systemd moves it for a caller who may not (a user's session is outside of what is delegated to him).
     ///
     /// # Errors
     /// `NotFound` when there is no such process.
     pub fn attach_unified(&self, pid: Pid) -> Result<(), CgroupError> {
-        self.unified.as_ref().map_or(Ok(()), |unified| attach(&unified.directory, pid))
+        let Some(unified) = &self.unified else { return Ok(()) };
+        match (attach(&unified.directory, pid), &self.unit) {
+            (Err(CgroupError::Attach { source: Errno::ACCESS | Errno::PERM, .. }), Some(unit)) => {
+                unit.attach(pid.as_raw_nonzero().get().unsigned_abs())
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// Moves a whole process into every hierarchy from outside. Slow on v1 (a grace period); for processes that cannot do it themselves.
@@ -144,8 +157,10 @@ impl Cgroup {
         let mut deadline = Deadline::after(timeout);
         let unified = self.unified.as_ref().map(|unified| &unified.directory);
         let directories = self.members.iter().map(|member| &member.directory).chain(unified);
-        let mut first_error = Ok(());
-        for directory in directories {
+        // systemd first: what it made it removes itself.
+        let mut first_error = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop(timeout));
+        let is_left = |directory: &&Directory| self.unit.is_none() || directory.path.exists();
+        for directory in directories.filter(is_left) {
             let outcome = delete::delete_tree(&directory.path, &mut deadline);
             first_error = first_error.and(outcome);
         }
@@ -186,6 +201,16 @@ impl<'a> HomeDirectory<'a> {
             Self::V1(directory) => directory,
             Self::V2(unified) => &unified.directory,
         }
+    }
+
+    /// Refuses a memory limit below what is in use.
+    pub(crate) fn above_usage(self, bytes: u64) -> Result<(), CgroupError> {
+        let usage = self.directory().read_number("memory.current").unwrap_or(0);
+        if usage > bytes {
+            let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
+            return Err(CgroupError::LimitBelowUsage { limit, usage });
+        }
+        Ok(())
     }
 }
 

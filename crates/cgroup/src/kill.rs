@@ -89,7 +89,7 @@ impl Cgroup {
                 self.thaw()?;
             }
         }
-        let empty = wait_for_event(&unified.directory, "populated", false, deadline)?;
+        let empty = wait_for_event(&unified.directory, "populated", false, deadline, self.unit.is_some())?;
         // On a hybrid host a process may be in the v1 directories only.
         Ok(empty && (unified.alone || self.pids()?.is_empty()))
     }

@@ -12,7 +12,7 @@ impl Cgroup {
     /// A group that exists in no hierarchy: it has no processes, and every change to it is refused or does nothing. Stands for
     /// one that is gone, and for a container that could not have any.
     pub fn absent(path: &str) -> Self {
-        Self { path: path.to_owned(), members: Vec::new(), unified: None }
+        Self { path: path.to_owned(), members: Vec::new(), unified: None, unit: None }
     }
 
     /// Whether it is a directory in some hierarchy.
@@ -30,6 +30,8 @@ impl Cgroup {
             path: self.path.clone(),
             members: self.members.iter().map(Member::again).collect::<Result<_, _>>()?,
             unified: self.unified.as_ref().map(UnifiedMember::again).transpose()?,
+            // What is below a scope is delegated to us.
+            unit: None,
         };
         for (controller, sub) in subs {
             let wrong = |reason| CgroupError::BadPath { path: sub.chars().take(80).collect(), reason };

@@ -12,12 +12,17 @@ use crate::error::CgroupError;
 use crate::file::Directory;
 use crate::group_path::GroupPath;
 use crate::layout::{Layout, Version};
+use crate::systemd::is_reference;
 use crate::wait::Deadline;
 use crate::{cpuset, delegation};
 
 pub(super) fn create(layout: &Layout, path: &str) -> Result<Cgroup, CgroupError> {
+    if is_reference(path) {
+        let (path, reason) = (path.to_owned(), "it is of the systemd driver's form, but the cgroupfs driver was asked");
+        return Err(CgroupError::BadPath { path, reason });
+    }
     let checked = GroupPath::parse(path)?;
-    let mut group = Cgroup { path: path.to_owned(), members: Vec::new(), unified: None };
+    let mut group = Cgroup { path: path.to_owned(), members: Vec::new(), unified: None, unit: None };
     let mut made = Vec::new();
     let outcome = create_in(layout, &checked, &mut group, &mut made);
     if let Err(error) = outcome {
