@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use berth_testkit::peers::{binaries, peer, workspace};
 use berth_testkit::{Image, wait_until};
 
+use crate::measure::Candidate;
+use crate::meter::Meter;
+
 /// What the host's own directories must show to peers that cannot be told otherwise: CNI plugins and their configuration
 /// for `ctr --cni`. Seen in our mount namespace only.
 pub fn prepare_host_view() {
@@ -32,6 +35,26 @@ pub fn prepare_host_view() {
     }
 }
 
+/// A view of the host's v1 hierarchies without the unified one: crun refuses a host that has both.
+pub fn without_unified_hierarchy() {
+    if !Path::new("/sys/fs/cgroup/unified").is_dir() {
+        return;
+    }
+    let view = "/run/bench-cgroup";
+    fs::create_dir_all(view).unwrap();
+    mount(&["-t", "tmpfs", "tmpfs", view]);
+    for entry in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let name = entry.file_name().into_string().expect("hierarchies have plain names");
+        if name != "unified" && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            fs::create_dir(format!("{view}/{name}")).unwrap();
+            mount(&["--bind", &format!("/sys/fs/cgroup/{name}"), &format!("{view}/{name}")]);
+        }
+    }
+    let status = Command::new("umount").args(["-l", "/sys/fs/cgroup"]).status().unwrap();
+    assert!(status.success(), "umount of /sys/fs/cgroup");
+    mount(&["--rbind", view, "/sys/fs/cgroup"]);
+}
+
 fn mount(words: &[&str]) {
     let status = Command::new("mount").args(words).status().unwrap();
     assert!(status.success(), "mount {words:?}");
@@ -43,7 +66,7 @@ pub fn directory() -> PathBuf {
 }
 
 /// PATH and libraries so that unpacked peers find each other.
-fn peer_command(program: &str) -> Command {
+pub fn peer_command(program: &str) -> Command {
     let root = peer("usr/bin/ctr").ancestors().nth(3).unwrap().to_owned();
     let mut command = Command::new(peer(program));
     let bins: Vec<String> =
@@ -58,118 +81,67 @@ fn peer_command(program: &str) -> Command {
 #[derive(Debug)]
 pub struct Engine {
     pub name: &'static str,
+    meter: Meter,
     daemons: Vec<Child>,
+}
+
+impl Candidate for Engine {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
 }
 
 impl Engine {
     pub fn berth() -> Self {
-        let dir = directory().join("berth");
-        fs::create_dir_all(&dir).unwrap();
+        let (meter, dir) = prepare("berth");
         let daemon = Command::new(binaries().join("berthd"))
             .arg("--root")
             .arg(dir.join("root"))
-            .arg("--state")
-            .arg("/run/berth-bench")
-            .args([
-                "--bridge",
-                "berthb0",
-                "--subnet",
-                "10.89.0.0/16",
-                "--nft-table",
-                "berthb",
-                "--cgroup-parent",
-                "/berth-bench",
-                "--private",
-                "--log-level",
-                "warn",
-            ])
+            .args(["--state", "/run/berth-bench", "--bridge", "berthb0", "--subnet", "10.89.0.0/16"])
+            .args(["--nft-table", "berthb", "--cgroup-parent", meter.cgroup_path(), "--private", "--log-level", "warn"])
             .stderr(log(&dir))
             .spawn()
             .unwrap();
-        let engine = Self { name: "berth", daemons: vec![daemon] };
-        wait_until("berthd answers", || {
-            engine
-                .command(&["version"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success()
-                .then_some(())
-        });
-        engine.load(&["load", "-i"]);
-        engine
+        Self { name: "berth", meter, daemons: vec![daemon] }.ready(&["load", "-i"])
     }
 
-    pub fn docker(containerd: &Path) -> Self {
-        let dir = directory().join("docker");
-        fs::create_dir_all(&dir).unwrap();
+    /// dockerd on a containerd of its own, so that what its shims cost is counted as Docker's.
+    pub fn docker() -> Self {
+        let (meter, dir) = prepare("docker");
+        let containerd = start_containerd(&dir, "docker-containerd");
         let daemon = peer_command("usr/sbin/dockerd")
-            .arg("--containerd")
-            .arg(containerd)
+            .args(["--containerd", &containerd_socket("docker-containerd"), "--cgroup-parent", meter.cgroup_path()])
             .arg("--data-root")
             .arg(dir.join("root"))
-            .arg("--exec-root")
-            .arg("/run/docker-bench")
-            .args([
-                "-H",
-                "unix:///run/docker-bench.sock",
-                "--pidfile",
-                "/run/docker-bench.pid",
-                "--bip",
-                "10.90.0.1/16",
-                "--storage-driver",
-                "overlay2",
-                "--userland-proxy=false",
-            ])
+            .args(["--exec-root", "/run/docker-bench", "-H", "unix:///run/docker-bench.sock"])
+            .args(["--pidfile", "/run/docker-bench.pid", "--bip", "10.90.0.1/16"])
+            .args(["--storage-driver", "overlay2", "--userland-proxy=false"])
             .stdout(log(&dir))
             .stderr(log(&dir))
             .spawn()
             .unwrap();
-        let engine = Self { name: "docker", daemons: vec![daemon] };
-        wait_until("dockerd answers", || {
-            engine
-                .command(&["version"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success()
-                .then_some(())
-        });
-        engine.load(&["load", "-q", "-i"]);
-        engine
+        Self { name: "docker", meter, daemons: vec![daemon, containerd] }.ready(&["load", "-q", "-i"])
     }
 
     pub fn containerd() -> Self {
-        let dir = directory().join("containerd");
-        fs::create_dir_all(&dir).unwrap();
-        let config = format!(
-            "version = 2\nroot = \"{}/root\"\nstate = \"/run/containerd-bench\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{}\"\n",
-            dir.display(),
-            CONTAINERD
-        );
-        fs::write(dir.join("config.toml"), config).unwrap();
-        let daemon = peer_command("usr/bin/containerd")
-            .arg("--config")
-            .arg(dir.join("config.toml"))
-            .stdout(log(&dir))
-            .stderr(log(&dir))
-            .spawn()
-            .unwrap();
-        let engine = Self { name: "ctr", daemons: vec![daemon] };
-        wait_until("containerd answers", || {
-            engine
-                .command(&["version"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success()
-                .then_some(())
-        });
-        engine.load(&["images", "import"]);
-        engine
+        let (meter, dir) = prepare("ctr");
+        let daemon = start_containerd(&dir, "containerd-bench");
+        Self { name: "ctr", meter, daemons: vec![daemon] }.ready(&["images", "import"])
+    }
+
+    /// Waits until it answers and loads the image.
+    fn ready(self, load: &[&str]) -> Self {
+        wait_until("the engine answers", || quiet(&mut self.command(&["version"])).then_some(()));
+        let archive = directory().join("busybox.tar");
+        if !archive.exists() {
+            fs::write(&archive, Image::busybox().docker_archive()).unwrap();
+        }
+        assert!(quiet(self.command(load).arg(&archive)), "{} loads the image", self.name);
+        self
     }
 
     /// The engine's client with these words.
@@ -187,7 +159,7 @@ impl Engine {
             }
             _ => {
                 let mut command = peer_command("usr/bin/ctr");
-                command.args(["--address", CONTAINERD]);
+                command.args(["--address", &containerd_socket("containerd-bench")]);
                 command
             }
         };
@@ -195,20 +167,12 @@ impl Engine {
         command
     }
 
-    fn load(&self, words: &[&str]) {
-        let archive = directory().join("busybox.tar");
-        if !archive.exists() {
-            fs::write(&archive, Image::busybox().docker_archive()).unwrap();
-        }
-        let status = self.command(words).arg(&archive).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        assert!(status.success(), "{} loads the image", self.name);
-    }
-
     /// Client words of `run --rm` with this network (`none` or `bridge`).
     pub fn run_true(&self, network: &str, id: &str) -> Vec<String> {
+        let group = format!("{}/{id}", self.meter.cgroup_path());
         let words: Vec<&str> = match (self.name, network) {
-            ("ctr", "bridge") => vec!["run", "--rm", "--cni", IMAGE, id, "true"],
-            ("ctr", _) => vec!["run", "--rm", IMAGE, id, "true"],
+            ("ctr", "bridge") => vec!["run", "--rm", "--cgroup", &group, "--cni", IMAGE, id, "true"],
+            ("ctr", _) => vec!["run", "--rm", "--cgroup", &group, IMAGE, id, "true"],
             (_, network) => vec!["run", "--rm", "--network", network, "busybox", "true"],
         };
         words.into_iter().map(str::to_owned).collect()
@@ -216,9 +180,10 @@ impl Engine {
 
     /// Client words of a sleeping background container.
     pub fn run_sleep(&self, network: &str, id: &str) -> Vec<String> {
+        let group = format!("{}/{id}", self.meter.cgroup_path());
         let words: Vec<&str> = match (self.name, network) {
-            ("ctr", "bridge") => vec!["run", "-d", "--cni", IMAGE, id, "sleep", "100000"],
-            ("ctr", _) => vec!["run", "-d", IMAGE, id, "sleep", "100000"],
+            ("ctr", "bridge") => vec!["run", "-d", "--cgroup", &group, "--cni", IMAGE, id, "sleep", "100000"],
+            ("ctr", _) => vec!["run", "-d", "--cgroup", &group, IMAGE, id, "sleep", "100000"],
             (_, network) => vec!["run", "-d", "--name", id, "--network", network, "busybox", "sleep", "100000"],
         };
         words.into_iter().map(str::to_owned).collect()
@@ -242,12 +207,48 @@ impl Engine {
         }
     }
 
+    /// Removes them by as few clients as the engine allows.
+    pub fn remove_all(&self, ids: &[String]) {
+        if self.name == "ctr" {
+            ids.iter().for_each(|id| self.remove(id));
+        } else {
+            let words: Vec<&str> = ["rm", "-f"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+            assert!(quiet(&mut self.command(&words)), "{} removes its containers", self.name);
+        }
+    }
+
     pub fn daemon_pids(&self) -> Vec<u32> {
         self.daemons.iter().map(Child::id).collect()
     }
 }
 
-pub const CONTAINERD: &str = "/run/containerd-bench.sock";
+/// A group to be counted in, entered so that its daemons are in it, and a directory.
+fn prepare(name: &str) -> (Meter, PathBuf) {
+    let meter = Meter::new(name);
+    meter.enter();
+    let dir = directory().join(name);
+    fs::create_dir_all(&dir).unwrap();
+    (meter, dir)
+}
+
+fn containerd_socket(name: &str) -> String {
+    format!("/run/{name}.sock")
+}
+
+fn start_containerd(dir: &Path, name: &str) -> Child {
+    let config = format!(
+        "version = 2\nroot = \"{}/{name}\"\nstate = \"/run/{name}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{}\"\n",
+        dir.display(),
+        containerd_socket(name)
+    );
+    let file = dir.join(format!("{name}.toml"));
+    fs::write(&file, config).unwrap();
+    let daemon =
+        peer_command("usr/bin/containerd").arg("--config").arg(file).stdout(log(dir)).stderr(log(dir)).spawn().unwrap();
+    wait_until("containerd listens", || Path::new(&containerd_socket(name)).exists().then_some(()));
+    daemon
+}
+
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
 /// Runs it, says whether it went well.

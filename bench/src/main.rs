@@ -6,12 +6,17 @@
 mod engine;
 mod measure;
 mod memory;
+mod meter;
+mod oci;
 mod report;
+mod storage;
 mod workload;
 
 use std::process::{Command, ExitCode};
 
 const INSIDE: &str = "--inside";
+/// The runtimes' part, in a mount namespace without the unified hierarchy, which crun needs on a hybrid host.
+const INSIDE_OCI: &str = "--inside-oci";
 
 const USAGE: &str = "\
 usage: berth-bench [--runs N] [--only WORD]
@@ -27,26 +32,53 @@ pub struct Options {
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == INSIDE) {
-        let Some(options) = parse(&words[1..]) else { return ExitCode::from(2) };
-        berth_network::loopback_up().expect("lo of our own namespace comes up");
-        engine::prepare_host_view();
-        report::print(&workload::run_all(&options));
-        return ExitCode::SUCCESS;
+    match words.first().map(String::as_str) {
+        Some(INSIDE) => inside(&words[1..], |options| {
+            berth_network::loopback_up().expect("lo of our own namespace comes up");
+            engine::prepare_host_view();
+            workload::run_all(options)
+        }),
+        Some(INSIDE_OCI) => inside(&words[1..], |options| {
+            engine::prepare_host_view();
+            engine::without_unified_hierarchy();
+            oci::run_all(options)
+        }),
+        _ if parse(&words).is_none() => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+        _ => {
+            let codes = [INSIDE_OCI, INSIDE].map(|part| in_namespaces(part, &words));
+            ExitCode::from(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
+        }
     }
-    if parse(&words).is_none() {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+}
+
+fn inside(words: &[String], part: impl FnOnce(&Options) -> report::Table) -> ExitCode {
+    let Some(options) = parse(words) else { return ExitCode::from(2) };
+    let table = part(&options);
+    println!("{}", table.to_markdown());
+    meter::remove_all();
+    match std::fs::remove_dir_all(engine::directory()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            eprintln!("cannot remove the benchmark's files: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
+}
+
+/// Runs one part of us in namespaces of its own; its exit code.
+fn in_namespaces(part: &str, words: &[String]) -> u8 {
     let own = std::env::current_exe().expect("the system knows where we are");
     let status = Command::new("unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--kill-child", "--"])
         .arg(own)
-        .arg(INSIDE)
-        .args(&words)
+        .arg(part)
+        .args(words)
         .status()
         .expect("unshare is part of util-linux");
-    ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))
+    u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)
 }
 
 fn parse(words: &[String]) -> Option<Options> {

@@ -1,106 +1,92 @@
-//! The workloads. Engines take turns within each round, so that the machine's moods hit all alike.
+//! What users do with an engine. Engines take turns within each round, so that the machine's moods hit all alike.
 
+use std::process::Command;
 use std::time::Instant;
 
 use crate::Options;
-use crate::engine::{self, CONTAINERD, Engine, quiet};
-use crate::measure::{Sample, median, sample};
+use crate::engine::{Engine, quiet};
+use crate::measure::{Candidate as _, Samples, in_turns, median, timed};
 use crate::memory;
 use crate::report::{Row, Table};
+use crate::storage;
 
 pub fn run_all(options: &Options) -> Table {
-    // Order matters once: dockerd stands on the same containerd.
-    let containerd = Engine::containerd();
-    let docker = Engine::docker(CONTAINERD.as_ref());
-    let berth = Engine::berth();
-    let engines = [&berth, &containerd, &docker];
-    let mut table = Table::default();
+    let mut table = Table::new("engine (medians)", "berth", &["ctr", "docker"]);
+    let names = [
+        "run --rm, none",
+        "run --rm, bridge",
+        "exec",
+        "run -d, stop, rm",
+        "memory",
+        "100 in parallel, none",
+        "100 in parallel, bridge",
+    ];
     let wanted = |name: &str| name.contains(&options.only);
+    if !names.iter().chain(&storage::NAMES).any(|name| wanted(name)) {
+        return table;
+    }
+    let engines = [Engine::berth(), Engine::containerd(), Engine::docker()];
+    let all: Vec<&Engine> = engines.iter().collect();
     for network in ["none", "bridge"] {
         let name = format!("run --rm, {network}");
         if wanted(&name) {
-            let mut number = 0;
-            let samples = in_turns(&engines, options.runs, |engine| {
-                number += 1;
-                let words = engine.run_true(network, &format!("r{number}"));
-                sample(&mut command(engine, &words))
+            let samples = in_turns(&all, options.runs, |engine, round| {
+                timed(&mut command(engine, &engine.run_true(network, &format!("r-{network}-{round}"))))
             });
-            table.push(Row::wall(&name, &samples));
-            table.push(Row::cpu(&format!("{name}: CPU"), &samples));
+            table.extend(vec![Row::wall(&name, &samples), Row::p95(&name, &samples), Row::cpu(&name, &samples)]);
         }
     }
     if wanted("exec") {
-        table.push(exec(&engines, options.runs));
+        table.extend(exec(&all, options.runs));
     }
     if wanted("run -d, stop, rm") {
-        for row in background(&[&berth, &docker], options.runs) {
-            table.push(row);
-        }
+        table.extend(background(&[all[0], all[2]], options.runs));
     }
     if wanted("memory") {
-        for row in idle_memory(&engines) {
-            table.push(row);
-        }
+        table.extend(idle_memory(&all));
     }
     for network in ["none", "bridge"] {
         let name = format!("100 in parallel, {network}");
         if wanted(&name) {
-            table.push(parallel(&name, network, &engines));
+            table.push(parallel(&name, network, &all));
         }
     }
-    drop((berth, docker, containerd));
-    std::fs::remove_dir_all(engine::directory())
-        .unwrap_or_else(|error| eprintln!("cannot remove the benchmark's files: {error}"));
+    storage::run_all(options, &all, &mut table);
     table
 }
 
-fn command(engine: &Engine, words: &[String]) -> std::process::Command {
+pub fn command(engine: &Engine, words: &[String]) -> Command {
     engine.command(&words.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-type Samples = Vec<(&'static str, Vec<Sample>)>;
-
-/// A B C A B C …, after one round that does not count.
-fn in_turns(engines: &[&Engine], runs: usize, mut once: impl FnMut(&Engine) -> Sample) -> Samples {
-    let mut samples: Samples = engines.iter().map(|engine| (engine.name, Vec::new())).collect();
-    for round in 0..=runs {
-        for (engine, (_, taken)) in engines.iter().zip(&mut samples) {
-            let sample = once(engine);
-            if round > 0 {
-                taken.push(sample);
-            }
-        }
-    }
-    samples
-}
-
-fn exec(engines: &[&Engine], runs: usize) -> Row {
+fn exec(engines: &[&Engine], runs: usize) -> Vec<Row> {
     for engine in engines {
+        engine.meter().enter();
         assert!(quiet(&mut command(engine, &engine.run_sleep("none", "target"))), "{} starts the target", engine.name);
     }
-    let mut number = 0;
-    let samples = in_turns(engines, runs, |engine| {
-        number += 1;
-        sample(&mut command(engine, &engine.exec_true("target", &format!("e{number}"))))
+    let samples = in_turns(engines, runs, |engine, round| {
+        timed(&mut command(engine, &engine.exec_true("target", &format!("e{round}"))))
     });
     for engine in engines {
         engine.remove("target");
     }
-    Row::wall("exec true", &samples)
+    vec![Row::wall("exec true", &samples), Row::cpu("exec true", &samples)]
 }
 
 fn background(engines: &[&Engine], runs: usize) -> Vec<Row> {
     let steps = ["run -d", "stop -t 0", "rm"];
-    let mut taken: Vec<Samples> = vec![engines.iter().map(|e| (e.name, Vec::new())).collect(); steps.len()];
+    let empty = || engines.iter().map(|e| Samples { name: e.name, wall_ms: Vec::new(), cpu_ms: 0.0 }).collect();
+    let mut taken: Vec<Vec<Samples>> = steps.iter().map(|_| empty()).collect();
     for round in 0..=runs {
         for (index, engine) in engines.iter().enumerate() {
+            engine.meter().enter();
             let id = format!("b{round}");
-            let run = sample(&mut command(engine, &engine.run_sleep("bridge", &id)));
-            let stop = sample(&mut engine.command(&["stop", "-t", "0", &id]));
-            let remove = sample(&mut engine.command(&["rm", &id]));
+            let run = timed(&mut command(engine, &engine.run_sleep("bridge", &id)));
+            let stop = timed(&mut engine.command(&["stop", "-t", "0", &id]));
+            let remove = timed(&mut engine.command(&["rm", &id]));
             if round > 0 {
-                for (step, sample) in taken.iter_mut().zip([run, stop, remove]) {
-                    step[index].1.push(sample);
+                for (step, wall_ms) in taken.iter_mut().zip([run, stop, remove]) {
+                    step[index].wall_ms.push(wall_ms);
                 }
             }
         }
@@ -114,6 +100,7 @@ fn idle_memory(engines: &[&Engine]) -> Vec<Row> {
     let mut per_container = Vec::new();
     let mut daemon = Vec::new();
     for engine in engines {
+        engine.meter().enter();
         let daemons = || -> u64 { engine.daemon_pids().into_iter().map(memory::pss_kib).sum() };
         let shims = || memory::named("containerd-shim");
         let before = daemons();
@@ -139,9 +126,10 @@ const PARALLEL: usize = 100;
 const CLIENTS: usize = 8;
 
 fn parallel(name: &str, network: &str, engines: &[&Engine]) -> Row {
-    let mut rates = Vec::new();
-    for engine in engines {
-        let rounds = (0..3).map(|round| {
+    let mut rates: Vec<(&'static str, Vec<f64>)> = engines.iter().map(|e| (e.name, Vec::new())).collect();
+    for round in 0..3 {
+        for (engine, (_, taken)) in engines.iter().zip(&mut rates) {
+            engine.meter().enter();
             let start = Instant::now();
             std::thread::scope(|scope| {
                 for client in 0..CLIENTS {
@@ -153,13 +141,10 @@ fn parallel(name: &str, network: &str, engines: &[&Engine]) -> Row {
                     });
                 }
             });
-            let rate = PARALLEL as f64 / start.elapsed().as_secs_f64();
-            for number in 0..PARALLEL {
-                engine.remove(&format!("p{round}-{number}"));
-            }
-            rate
-        });
-        rates.push((engine.name, median(rounds)));
+            taken.push(PARALLEL as f64 / start.elapsed().as_secs_f64());
+            engine.remove_all(&(0..PARALLEL).map(|number| format!("p{round}-{number}")).collect::<Vec<_>>());
+        }
     }
-    Row::rate(name, rates)
+    let medians = rates.into_iter().map(|(name, taken)| (name, median(taken.into_iter()))).collect();
+    Row::rate(&format!("{name}, per second"), medians)
 }

@@ -1,0 +1,205 @@
+//! Images and files: load, remove, commit, diff, copy, listings, logs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Instant;
+
+use berth_testkit::{Image, LayerFile};
+
+use crate::Options;
+use crate::engine::{Engine, directory, quiet};
+use crate::measure::{Candidate as _, Samples, in_turns, timed};
+use crate::report::{Row, Table};
+use crate::workload::command;
+
+/// Words that `--only` may ask for.
+pub const NAMES: [&str; 5] = ["load, rmi", "commit, diff", "cp", "listings", "logs"];
+
+pub fn run_all(options: &Options, engines: &[&Engine], table: &mut Table) {
+    let wanted = |name: &str| name.contains(&options.only);
+    let of_docker = [engines[0], engines[2]];
+    if wanted("load, rmi") {
+        table.extend(load_and_remove(engines));
+    }
+    if wanted("commit, diff") {
+        table.extend(commit_and_diff(&of_docker));
+    }
+    if wanted("cp") {
+        table.extend(copy(&of_docker));
+    }
+    if wanted("listings") {
+        table.extend(listings(engines, options.runs));
+    }
+    if wanted("logs") {
+        table.extend(logs(&of_docker));
+    }
+}
+
+const ROUNDS: usize = 3;
+
+/// 329 MB in 15,129 files and 7 layers, as an uncompressed docker-archive.
+fn large_archive() -> PathBuf {
+    let file = directory().join("large.tar");
+    if !file.exists() {
+        let mut seed = 1_u64;
+        let layers = (0..7).map(|layer| {
+            let mut files = vec![LayerFile::directory(&format!("layer{layer}"))];
+            for directory in 0..22 {
+                files.push(LayerFile::directory(&format!("layer{layer}/d{directory}")));
+                files.extend((0..98).map(|number| {
+                    let bytes = noise(&mut seed, 21_800);
+                    LayerFile::File { path: format!("layer{layer}/d{directory}/f{number}"), mode: 0o644, bytes }
+                }));
+            }
+            files
+        });
+        let image = layers.fold(Image::new("large:latest"), Image::layer);
+        fs::write(&file, image.docker_archive()).unwrap();
+    }
+    file
+}
+
+/// Half random, half zeros: it compresses to about half.
+fn noise(seed: &mut u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    for piece in bytes[..length / 2].chunks_mut(8) {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        piece.copy_from_slice(&seed.to_le_bytes()[..piece.len()]);
+    }
+    bytes
+}
+
+fn load_and_remove(engines: &[&Engine]) -> Vec<Row> {
+    let archive = large_archive();
+    let name = archive.to_str().expect("our own names are UTF-8");
+    let mut removal: Vec<Samples> = empty(engines);
+    let load = in_turns(engines, ROUNDS, |engine, round| {
+        let (words, remove): (&[&str], &[&str]) = match engine.name {
+            "ctr" => (&["images", "import"], &["images", "rm", "--sync", "docker.io/library/large:latest"]),
+            "docker" => (&["load", "-q", "-i"], &["rmi", "large:latest"]),
+            _ => (&["load", "-i"], &["rmi", "large:latest"]),
+        };
+        let taken = timed(engine.command(words).arg(name));
+        let removed = timed(&mut engine.command(remove));
+        if round > 0 {
+            let own = removal.iter_mut().find(|s| s.name == engine.name).expect("every engine has its samples");
+            own.wall_ms.push(removed);
+        }
+        taken
+    });
+    vec![
+        Row::wall("load of 329 MB, 15,000 files, 7 layers", &load),
+        Row::cpu("load of 329 MB, 15,000 files, 7 layers", &load),
+        Row::wall("image remove", &removal),
+    ]
+}
+
+fn commit_and_diff(engines: &[&Engine]) -> Vec<Row> {
+    let script = "mkdir /many && cd /many && i=0; while [ $i -lt 10000 ]; do echo $i > f$i; i=$((i+1)); done";
+    for engine in engines {
+        engine.meter().enter();
+        assert!(quiet(&mut engine.command(&[
+            "run",
+            "--name",
+            "changed",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            script
+        ])));
+    }
+    let diff = in_turns(engines, ROUNDS * 2, |engine, _| timed(&mut engine.command(&["diff", "changed"])));
+    let commit = in_turns(engines, ROUNDS, |engine, round| {
+        let taken = timed(&mut engine.command(&["commit", "changed", &format!("changed:{round}")]));
+        assert!(quiet(&mut engine.command(&["rmi", &format!("changed:{round}")])));
+        taken
+    });
+    engines.iter().for_each(|engine| engine.remove("changed"));
+    vec![Row::wall("commit of 10,000 new files", &commit), Row::wall("diff of 10,000 new files", &diff)]
+}
+
+fn copy(engines: &[&Engine]) -> Vec<Row> {
+    let file = directory().join("200M");
+    fs::write(&file, noise(&mut 7, 200 << 20)).unwrap();
+    let name = file.to_str().expect("our own names are UTF-8");
+    for engine in engines {
+        engine.meter().enter();
+        assert!(quiet(&mut command(engine, &engine.run_sleep("none", "copies"))));
+    }
+    let into = in_turns(engines, ROUNDS, |engine, _| timed(&mut engine.command(&["cp", name, "copies:/tmp/file"])));
+    let back = directory().join("back");
+    let out = in_turns(engines, ROUNDS, |engine, _| timed(engine.command(&["cp", "copies:/tmp/file"]).arg(&back)));
+    engines.iter().for_each(|engine| engine.remove("copies"));
+    vec![Row::wall("cp of 200 MB in", &into), Row::wall("cp of 200 MB out", &out)]
+}
+
+fn listings(engines: &[&Engine], runs: usize) -> Vec<Row> {
+    const OBJECTS: usize = 300;
+    for engine in engines {
+        engine.meter().enter();
+        for number in 0..OBJECTS {
+            let id = format!("l{number}");
+            let name = format!("docker.io/library/many:{number}");
+            let words: [Vec<&str>; 2] = match engine.name {
+                "ctr" => [
+                    vec!["containers", "create", "docker.io/library/busybox:latest", &id, "true"],
+                    vec!["images", "tag", "docker.io/library/busybox:latest", &name],
+                ],
+                _ => [vec!["create", "--name", &id, "busybox", "true"], vec!["tag", "busybox", &name]],
+            };
+            for words in words {
+                assert!(quiet(&mut engine.command(&words)), "{} {words:?}", engine.name);
+            }
+        }
+    }
+    let containers = in_turns(engines, runs, |engine, _| {
+        let words: &[&str] = if engine.name == "ctr" { &["containers", "ls"] } else { &["ps", "-a"] };
+        timed(&mut engine.command(words))
+    });
+    let images = in_turns(engines, runs, |engine, _| {
+        let words: &[&str] = if engine.name == "ctr" { &["images", "ls"] } else { &["images"] };
+        timed(&mut engine.command(words))
+    });
+    for engine in engines {
+        let ids: Vec<String> = (0..OBJECTS).map(|number| format!("l{number}")).collect();
+        if engine.name == "ctr" {
+            let words: Vec<&str> = ["containers", "rm"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+            assert!(quiet(&mut engine.command(&words)));
+        } else {
+            engine.remove_all(&ids);
+        }
+    }
+    vec![Row::wall("ps -a, 300 containers", &containers), Row::wall("images, 300 names", &images)]
+}
+
+/// A container prints 256 MB in lines of 64 bytes; then they are read back.
+fn logs(engines: &[&Engine]) -> Vec<Row> {
+    const MEBIBYTES: f64 = 256.0;
+    let line = "x".repeat(63);
+    let script = format!("yes {line} | head -c {}", (MEBIBYTES as u64) << 20);
+    let mut written = Vec::new();
+    let mut read = Vec::new();
+    for engine in engines {
+        engine.meter().enter();
+        let options = ["--log-opt", "max-size=2g", "--log-opt", "max-file=1"];
+        let words =
+            [&["run", "-d", "--name", "printer", "--network", "none"][..], &options, &["busybox", "sh", "-c", &script]];
+        let start = Instant::now();
+        assert!(quiet(&mut engine.command(&words.concat())));
+        assert!(quiet(&mut engine.command(&["wait", "printer"])));
+        written.push((engine.name, MEBIBYTES / start.elapsed().as_secs_f64()));
+        let start = Instant::now();
+        let status = engine.command(&["logs", "printer"]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success());
+        read.push((engine.name, MEBIBYTES / start.elapsed().as_secs_f64()));
+        engine.remove("printer");
+    }
+    vec![Row::rate("logs written, MiB per second", written), Row::rate("logs read back, MiB per second", read)]
+}
+
+fn empty(engines: &[&Engine]) -> Vec<Samples> {
+    engines.iter().map(|e| Samples { name: e.name, wall_ms: Vec::new(), cpu_ms: 0.0 }).collect()
+}
