@@ -142,7 +142,8 @@ fn peak_memory(runtimes: &[&Runtime]) -> Row {
         let text = String::from_utf8_lossy(&output.stderr);
         let line = text.lines().find(|line| line.contains("Maximum resident set size")).expect("time -v prints it");
         let kib: f64 = line.rsplit(' ').next().and_then(|word| word.parse().ok()).expect("a number of KiB");
-        (runtime.name, kib / 1024.0)
+        // It counts in pages of 4 KiB where the kernel counts in KiB.
+        (runtime.name, kib / 4.0 / 1024.0)
     });
     Row::plain("peak memory of a run, MiB", values.collect())
 }

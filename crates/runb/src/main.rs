@@ -13,6 +13,11 @@ mod streams;
 use std::process::ExitCode;
 
 use arguments::Parsed;
+use berth_sys::arena::Arena;
+
+/// A command lives milliseconds; its memory goes with it.
+#[global_allocator]
+static ARENA: Arena = Arena::new();
 
 fn main() -> ExitCode {
     let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();

@@ -2,6 +2,7 @@
 //!
 //! Raw descriptor numbers do not leave this crate; every descriptor is close-on-exec until the moment it must not be.
 
+pub mod arena;
 pub mod bpf;
 pub mod capability;
 pub mod clone;
