@@ -171,7 +171,8 @@ pub fn mount_target(root: &RootDir, path: &Path, kind: TargetKind) -> Result<Own
     }
     match root.resolve(path) {
         Ok(fd) => check_kind(fd, path, kind),
-        Err(RootError { source: Errno::NOENT, .. }) => make_target(root, path, kind),
+        // A link to what is not there yet is followed: the target is made where it leads.
+        Err(RootError { source: Errno::NOENT, .. }) => make_target(root, &root.through_links(path)?, kind),
         Err(error) => Err(error.into()),
     }
 }

@@ -151,6 +151,54 @@ impl RootDir {
         self.open(path, directory, Mode::empty())
     }
 
+    /// The path with every link on it replaced by where it leads inside the root, also where nothing is there yet: `/run/lock` for
+    /// `/var/lock` in an image whose `/run` is empty. Text, to be used with the methods of this type: a link that is swapped in
+    /// afterwards still cannot lead out.
+    ///
+    /// # Errors
+    /// `ELOOP` after 40 links; the kernel's.
+    pub fn through_links(&self, path: &Path) -> Result<PathBuf, RootError> {
+        const LINKS_MAX: usize = 40;
+        let mut links = 0;
+        // The next component is the last of the list.
+        let reversed = |path: &Path| path.components().rev().map(|c| PathBuf::from(c.as_os_str())).collect::<Vec<_>>();
+        let mut rest = reversed(path);
+        let mut done = PathBuf::from("/");
+        while let Some(component) = rest.pop() {
+            match component.components().next() {
+                Some(Component::Normal(_)) => {}
+                Some(Component::ParentDir) => {
+                    done.pop();
+                    continue;
+                }
+                Some(Component::RootDir) => {
+                    done = PathBuf::from("/");
+                    continue;
+                }
+                _ => continue,
+            }
+            done.push(&component);
+            if self.kind(&done)? != Some(FileType::Symlink) {
+                continue;
+            }
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(RootError { operation: "follow", path: path.to_owned(), source: Errno::LOOP });
+            }
+            let target = self.read_link(&done)?;
+            done.pop();
+            rest.extend(reversed(&target));
+        }
+        Ok(done)
+    }
+
+    fn read_link(&self, path: &Path) -> Result<PathBuf, RootError> {
+        let error = |source| RootError { operation: "read link", path: path.to_owned(), source };
+        let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+        let target = rustix::fs::readlinkat(&link, "", Vec::new()).map_err(error)?;
+        Ok(PathBuf::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(target.as_bytes())))
+    }
+
     /// What kind of file the path is, a link at its end not followed; `None` when it does not exist.
     ///
     /// # Errors
@@ -183,6 +231,26 @@ mod tests {
             let error = root.resolve(Path::new(path)).unwrap_err();
             assert_eq!(error.source, Errno::NOENT, "{path}");
         }
+    }
+
+    #[test]
+    fn links_to_nothing_are_followed_inside() {
+        let (dir, root) = root();
+        let check = |path: &str, expected: &str| {
+            assert_eq!(root.through_links(Path::new(path)).unwrap(), Path::new(expected), "{path}");
+        };
+        std::fs::create_dir(dir.path().join("var")).unwrap();
+        std::os::unix::fs::symlink("/run/lock", dir.path().join("var/lock")).unwrap();
+        std::os::unix::fs::symlink("../../../up", dir.path().join("var/up")).unwrap();
+        std::os::unix::fs::symlink("lock/deep", dir.path().join("var/chain")).unwrap();
+        std::os::unix::fs::symlink("round", dir.path().join("round")).unwrap();
+        check("/var/lock", "/run/lock");
+        check("var/lock/x/../y", "/run/lock/y");
+        check("/var/up/x", "/up/x");
+        check("/var/chain", "/run/lock/deep");
+        check("/not/there", "/not/there");
+        check("../..", "/");
+        assert_eq!(root.through_links(Path::new("/round/x")).unwrap_err().source, Errno::LOOP);
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(crate) fn start(root: &Path, id: &str, log: &Log) -> Result<(), CommandError
 pub(crate) fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<(), CommandError> {
     let signal: Signal = signal.parse()?;
     let container = paths::container(root, id)?;
+    if container.status() == Status::Stopped && !all {
+        return Err(refused("container not running"));
+    }
     if all {
         return Ok(container.kill_all(signal)?);
     }
