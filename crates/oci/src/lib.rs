@@ -10,4 +10,6 @@ pub mod annotation {
     pub const GROUP_ADD: &str = "dev.berth.group-add";
     /// `true`: the shim writes the spans of create, start and exec to `<bundle>/trace.json`.
     pub const TRACE: &str = "dev.berth.trace";
+    /// `systemd`: the container's cgroup is a scope of the machine's systemd, as `SystemdCgroup` of runc's options says it.
+    pub const CGROUP_DRIVER: &str = "dev.berth.cgroup-driver";
 }

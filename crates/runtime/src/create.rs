@@ -17,6 +17,7 @@ use rustix::mount::MountPropagationFlags;
 use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
 use rustix::thread::LinkNameSpaceType;
 
+use crate::cgroup_driver::{CgroupDriver, Keeper, start_scope};
 use crate::channel::{Channel, Message, Report, wait_readable};
 use crate::container::{Container, Process, Waiting};
 use crate::error::RuntimeError;
@@ -48,6 +49,7 @@ struct Creation<'a> {
     filter: Option<Filter>,
     namespaces: Vec<(Namespace, OwnedFd)>,
     cgroup: Option<Cgroup>,
+    keeper: Option<Keeper>,
     mappings: Vec<(IdMaps, OwnedFd)>,
     rootfs: Option<OwnedFd>,
     sources: Vec<Option<OwnedFd>>,
@@ -93,6 +95,7 @@ impl Container {
             filter: None,
             namespaces: Vec::new(),
             cgroup: None,
+            keeper: None,
             mappings: Vec::new(),
             rootfs: None,
             sources: Vec::new(),
@@ -119,7 +122,8 @@ impl Creation<'_> {
         for index in self.plan.range(Stage::Prepare) {
             self.walk(index)?;
         }
-        self.attend()
+        self.attend()?;
+        self.release_keeper()
     }
 
     /// Does one of the caller's steps, timed, with its fault point.
@@ -139,6 +143,8 @@ impl Creation<'_> {
             Action::LoadProgram => self.load_program(),
             Action::OpenNamespace(kind, path) => self.open_namespace(step, *kind, path),
             Action::CreateCgroup(path) => self.create_cgroup(path),
+            // A scope was started with them.
+            Action::LimitResources(_) if self.keeper.is_some() => Ok(()),
             Action::LimitResources(resources) => {
                 let settings = berth_cgroup::plan(&self.layout, resources)?;
                 let cgroup = |source| RuntimeError::Cgroup { what: "limit", source: Box::new(source) };
@@ -190,7 +196,15 @@ impl Creation<'_> {
             let (id, class) = (self.state.id.clone(), ErrorClass::FailedPrecondition);
             return Err(RuntimeError::Container { id, problem, class });
         }
-        self.cgroup = Some(Cgroup::create(&self.layout, path).map_err(cgroup)?);
+        self.cgroup = Some(match &self.options.tuning.cgroup_driver {
+            CgroupDriver::Cgroupfs => Cgroup::create(&self.layout, path).map_err(cgroup)?,
+            CgroupDriver::Systemd(instance) => {
+                let (group, keeper) =
+                    start_scope(&self.layout, instance, path, &self.state.id, &self.plan.resources())?;
+                self.keeper = Some(keeper);
+                group
+            }
+        });
         Ok(())
     }
 
@@ -370,6 +384,14 @@ impl Creation<'_> {
         }
     }
 
+    /// Init lives in the scope now, so the process that held its place can go.
+    fn release_keeper(&mut self) -> Result<(), RuntimeError> {
+        match (self.keeper.take(), &self.cgroup) {
+            (Some(keeper), Some(group)) => keeper.release(group),
+            _ => Ok(()),
+        }
+    }
+
     fn finish(mut self) -> Result<Container, RuntimeError> {
         let gone = |what| RuntimeError::InitDied { step: what };
         let child = self.child.take().ok_or_else(|| gone("clone-init".to_owned()))?;
@@ -395,6 +417,9 @@ impl Creation<'_> {
         self.channel = None;
         if let Some(child) = self.child.take() {
             kill_and_reap(&child.pidfd);
+        }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.end();
         }
         if let Some(cgroup) = self.cgroup.take() {
             let _killed = cgroup.kill_all(berth_types::Signal::KILL, KILL_TIMEOUT);

@@ -52,7 +52,7 @@ fn linux() -> Value {
     let mut linux = json!({
         "namespaces": crate::namespaces::KINDS.iter().map(|kind| kind.text()).collect::<Vec<_>>(),
         "capabilities": berth_types::capability::NAMES.iter().map(|name| format!("CAP_{name}")).collect::<Vec<_>>(),
-        "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+        "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
         "seccomp": seccomp(),
         "apparmor": {"enabled": is_planned(&json!({"process": {"apparmorProfile": "any"}}))},
         "selinux": {"enabled": is_planned(&json!({"process": {"selinuxLabel": "a:b:c:s0"}}))},

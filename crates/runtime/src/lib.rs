@@ -10,6 +10,7 @@
 //! * Every step is timed, can be made to fail ([`Fault`]), and what was done before a failure is undone.
 //! * Init reports failures as step, object and errno over its socket; it never unwinds and never returns.
 
+mod cgroup_driver;
 mod cgroups;
 mod channel;
 mod container;
@@ -33,7 +34,9 @@ mod sysctl;
 mod trace;
 mod user;
 
+pub use berth_cgroup::Instance as SystemdInstance;
 pub use berth_rootfs::OverlayRootfs;
+pub use cgroup_driver::CgroupDriver;
 pub use container::{Container, Process, Saved};
 pub use error::{ExecFailure, RuntimeError};
 pub use features::{Features, features};

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use berth_rootfs::OverlayRootfs;
 use berth_types::ContainerId;
 
+use crate::cgroup_driver::CgroupDriver;
+
 /// Where the container's root file system comes from.
 #[derive(Debug, Clone)]
 pub enum Rootfs {
@@ -54,6 +56,8 @@ pub struct Tuning {
     /// A listening `SOCK_SEQPACKET` socket at which init waits for its start, so that it can outlive its creator
     /// (see [`crate::StateDir`]). Without it, init dies with the process that made it unless it was started.
     pub start_listener: Option<OwnedFd>,
+    /// Who makes the container's cgroup.
+    pub cgroup_driver: CgroupDriver,
     /// Let this step fail (tests of the roll-back).
     pub fault: Option<Fault>,
 }

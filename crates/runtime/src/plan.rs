@@ -174,6 +174,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What the container's cgroup shall have.
+    pub(crate) fn resources(&self) -> Resources {
+        let found = self.steps.iter().find_map(|step| match &step.action {
+            Action::LimitResources(resources) => Some(resources.as_ref().clone()),
+            _ => None,
+        });
+        found.unwrap_or_default()
+    }
+
     /// Half-open range of the steps of a stage.
     pub(crate) fn range(&self, stage: Stage) -> std::ops::Range<usize> {
         range(&self.steps, stage)

@@ -17,7 +17,7 @@ use berth_proto::ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::error::TaskError;
 use crate::process::{Addresses, Status};
-use crate::task::{CreateRequest, ExecRequest, Shim};
+use crate::task::{CreateRequest, ExecRequest, Options, Shim};
 
 pub(crate) struct Service(pub(crate) Arc<Shim>);
 
@@ -34,7 +34,9 @@ impl Task for Service {
             terminal: request.terminal,
         };
         let bundle = PathBuf::from(request.bundle);
-        let pid = self.0.create(CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses })?;
+        let options = Options::from_wire(request.options.as_ref())?;
+        let request = CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses, options };
+        let pid = self.0.create(request)?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 

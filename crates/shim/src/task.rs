@@ -3,6 +3,7 @@
 mod create;
 mod end;
 mod exec;
+mod options;
 mod rootfs;
 mod start;
 mod trace;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use create::CreateRequest;
 pub(crate) use exec::ExecRequest;
+pub(crate) use options::Options;
 
 use crate::error::TaskError;
 use crate::events::Publisher;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::Spec;
-use berth_runtime::{Container, CreateOptions, Rootfs, StateDir, Stdio, Tuning};
+use berth_runtime::{CgroupDriver, Container, CreateOptions, Rootfs, StateDir, Stdio, SystemdInstance, Tuning};
 use berth_types::{ContainerId, Timestamp};
 
 use crate::arguments::{CreateArguments, Global, RunArguments};
@@ -25,6 +25,7 @@ struct Making<'a> {
     stdio: Stdio,
     preserve_fds: u32,
     receivers: Receivers,
+    global: &'a Global,
 }
 
 /// Takes the id, creates, and writes the state down; everything is given back when something fails.
@@ -35,9 +36,6 @@ fn make(
     global: &Global,
     log: &Log,
 ) -> Result<Container, CommandError> {
-    if global.systemd_cgroup {
-        return Err(CommandError::NotYet("the systemd cgroup driver (--systemd-cgroup)"));
-    }
     let preserve_fds = streams::preserved(arguments.preserve_fds, listen_fds())?;
     let id: ContainerId = arguments.id.parse()?;
     let bundle = paths::bundle(arguments.bundle.as_deref())?;
@@ -52,7 +50,7 @@ fn make(
     };
     let receivers = Receivers::connect(arguments.console_socket.as_deref(), arguments.pidfd_socket.as_deref())?;
     let directory = StateDir::create(root, &id)?;
-    let making = Making { arguments, bundle, spec, stdio, preserve_fds, receivers };
+    let making = Making { arguments, bundle, spec, stdio, preserve_fds, receivers, global };
     match making.make_in(&directory) {
         Ok(container) => {
             container.warnings.iter().for_each(|warning| log.warn(warning));
@@ -73,6 +71,7 @@ impl Making<'_> {
             no_pivot: self.arguments.no_pivot,
             preserve_fds: self.preserve_fds,
             start_listener: Some(directory.start_listener()?),
+            cgroup_driver: cgroup_driver(self.global),
             fault: None,
         };
         let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.bundle.join(root.path()));
@@ -96,6 +95,21 @@ impl Making<'_> {
                 let _also_failed = container.delete();
                 Err(error)
             }
+        }
+    }
+}
+
+/// `--systemd-cgroup`: the machine's systemd for root, else the user's own.
+#[expect(clippy::disallowed_methods, reason = "XDG_RUNTIME_DIR is how a user's systemd is found")]
+fn cgroup_driver(global: &Global) -> CgroupDriver {
+    let uid = rustix::process::geteuid();
+    match (global.systemd_cgroup, uid.is_root() && global.rootless != Some(true)) {
+        (false, _) => CgroupDriver::Cgroupfs,
+        (true, true) => CgroupDriver::Systemd(SystemdInstance::System),
+        (true, false) => {
+            let own = |_| format!("/run/user/{}", uid.as_raw());
+            let runtime_dir = std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(own);
+            CgroupDriver::Systemd(SystemdInstance::User { runtime_dir: runtime_dir.into() })
         }
     }
 }

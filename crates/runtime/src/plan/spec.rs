@@ -10,6 +10,7 @@ use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
 use super::{Action, Plan, PlanInput, Stage, Step, StepList, release_steps};
+use crate::cgroup_driver::CgroupDriver;
 use crate::cgroups::resources;
 use crate::error::RuntimeError;
 use crate::hooks::HookStage;
@@ -103,16 +104,12 @@ fn plan_mounts(spec: &Spec, bundle: &Path) -> Result<Vec<MountPlan>, RuntimeErro
     Ok(plans)
 }
 
-/// The group a container gets: what the spec says, else one named after it.
-fn cgroup_path(spec: &Spec, id: &str) -> Result<String, RuntimeError> {
-    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    let Some(path) = asked.filter(|path| !path.as_os_str().is_empty()) else { return Ok(format!("/berth/{id}")) };
-    let field = "linux.cgroupsPath";
-    let text = path.to_str().ok_or(RuntimeError::Spec { field, problem: "is not text".to_owned() })?;
-    if !text.starts_with('/') && text.split(':').count() == 3 {
-        return Err(RuntimeError::Unsupported { what: format!("the systemd cgroup driver (cgroupsPath {text})") });
-    }
-    Ok(text.to_owned())
+/// The group a container gets.
+fn cgroup_path(spec: &Spec, id: &str, driver: &CgroupDriver) -> Result<String, RuntimeError> {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    let not_text = || RuntimeError::Spec { field: "linux.cgroupsPath", problem: "is not text".to_owned() };
+    let asked = asked.map(|path| path.to_str().ok_or_else(not_text)).transpose()?;
+    driver.path(asked, id)
 }
 
 impl Planning<'_> {
@@ -134,7 +131,7 @@ impl Planning<'_> {
             let object = path.display().to_string();
             self.push(stage, Action::OpenNamespace(kind, path), object, "linux.namespaces names a path");
         }
-        let cgroup = cgroup_path(self.input.spec, self.input.id)?;
+        let cgroup = cgroup_path(self.input.spec, self.input.id, &self.input.tuning.cgroup_driver)?;
         self.push(stage, Action::CreateCgroup(cgroup.clone()), cgroup.clone(), "linux.cgroupsPath");
         let resources = resources(self.linux.resources().as_ref())?;
         self.push(stage, Action::LimitResources(Box::new(resources)), cgroup, "linux.resources");

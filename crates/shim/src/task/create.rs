@@ -10,11 +10,11 @@ use berth_oci::runtime::{LinuxNamespaceType, Spec};
 use berth_proto::events;
 use berth_proto::protobuf::MessageField;
 use berth_proto::task::Mount;
-use berth_runtime::{Container, CreateOptions, Rootfs, Tuning};
+use berth_runtime::{CgroupDriver, Container, CreateOptions, Rootfs, SystemdInstance, Tuning};
 use berth_types::Span;
 
 use super::trace::{Trace, now_ns};
-use super::{Shim, Task, rootfs, runtime};
+use super::{Options, Shim, Task, rootfs, runtime};
 use crate::error::TaskError;
 use crate::io::{IoRequest, ProcessIo, Streams};
 use crate::log;
@@ -31,6 +31,7 @@ pub(crate) struct CreateRequest {
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) addresses: Addresses,
+    pub(crate) options: Options,
 }
 
 /// What the documents say.
@@ -87,13 +88,17 @@ impl Shim {
     fn make(&self, request: &CreateRequest, io: &Arc<ProcessIo>) -> Result<(Task, Streams), TaskError> {
         let Documents { spec, rootfs, seccomp_program } = self.documents(request)?;
         let (stdio, streams) = io.streams(terminal_size(&spec))?;
+        let by_systemd = request.options.systemd_cgroup || has_annotation(&spec, annotation::CGROUP_DRIVER, "systemd");
+        let cgroup_driver =
+            if by_systemd { CgroupDriver::Systemd(SystemdInstance::System) } else { CgroupDriver::default() };
+        let tuning = Tuning { cgroup_driver, ..Tuning::default() };
         let options = CreateOptions {
             id: request.id.parse().map_err(|source| TaskError::Id { id: request.id.clone(), source })?,
             bundle: request.bundle.clone(),
             rootfs,
             stdio,
             seccomp_program,
-            tuning: Tuning::default(),
+            tuning,
         };
         let mut spans: Vec<Span> = Vec::new();
         let container = Container::create(&spec, options, &mut spans).map_err(|source| runtime("create", source))?;
