@@ -40,6 +40,10 @@ pub enum SnapshotError {
     HasChild { key: String, child: String },
     #[error("snapshot {key:?} has more than {parents} parents")]
     TooManyParents { key: String, parents: usize },
+    #[error("there is no snapshotter {name:?}")]
+    UnknownDriver { name: String },
+    #[error("snapshotter {driver} does not work at {}: {why}", .root.display())]
+    Unusable { driver: &'static str, root: PathBuf, why: String },
     #[error(transparent)]
     Labels(#[from] berth_types::label::LabelError),
     #[error(transparent)]
@@ -70,13 +74,26 @@ impl Classify for SnapshotError {
             Self::AlreadyPrepared { .. } | Self::Exists { .. } => ErrorClass::AlreadyExists,
             Self::NotPrepared { .. } | Self::Unknown { .. } => ErrorClass::NotFound,
             Self::Committed { .. } | Self::NotActive { .. } | Self::HasChild { .. } => ErrorClass::FailedPrecondition,
+            Self::Unusable { .. } => ErrorClass::FailedPrecondition,
             Self::Records(error) => error.class,
             Self::Labels(error) => error.class(),
             Self::Name { .. }
             | Self::TooDeep { .. }
+            | Self::UnknownDriver { .. }
             | Self::Key { .. }
             | Self::Parent { .. }
             | Self::TooManyParents { .. } => ErrorClass::InvalidArgument,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownDriver { .. } => Some(format!("choose one of {}", crate::DRIVERS.join(", "))),
+            Self::Unusable { driver, .. } => {
+                let others: Vec<&str> = crate::DRIVERS.into_iter().filter(|name| name != driver).collect();
+                Some(format!("leave --snapshotter out to take the best that works, or try {}", others.join(" or ")))
+            }
+            _ => None,
         }
     }
 }

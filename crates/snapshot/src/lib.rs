@@ -41,7 +41,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
-pub use driver::{Driver, OverlayDriver};
+pub use driver::{BtrfsDriver, DRIVERS, Driver, NativeDriver, OverlayDriver, choose};
 pub use error::SnapshotError;
 pub use layer::PendingLayer;
 use layer::{LAYER_FILE, LayerRecord, SETTLED_FILE};
@@ -61,7 +61,7 @@ type Unsettled = Arc<Mutex<BTreeSet<ChainId>>>;
 pub struct SnapshotStore {
     root: PathBuf,
     boot_id: String,
-    driver: Box<dyn Driver>,
+    driver: Arc<dyn Driver>,
     trash: Arc<Trash>,
     unsettled: Unsettled,
     next_pending: AtomicU64,
@@ -87,11 +87,12 @@ impl SnapshotStore {
             make_dir_private(&root.join(name))?;
         }
         recovery::check_version(root)?;
+        let driver: Arc<dyn Driver> = Arc::from(driver);
         let store = Self {
             root: root.to_owned(),
             boot_id: recovery::boot_id()?,
+            trash: Arc::new(Trash::open(root.join("trash"), Arc::clone(&driver))?),
             driver,
-            trash: Arc::new(Trash::open(root.join("trash"))?),
             unsettled: Unsettled::default(),
             next_pending: AtomicU64::new(0),
             next_home: AtomicU64::new(home::next_number(root)?),
@@ -134,6 +135,14 @@ impl SnapshotStore {
     /// # Errors
     /// What the kernel says.
     pub fn begin_layer(&self, chain_id: &ChainId) -> Result<PendingLayer> {
+        self.begin_layer_on(chain_id, None)
+    }
+
+    /// The same on the files of a layer below, which a driver that keeps whole trees copies; others do not need it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn begin_layer_on(&self, chain_id: &ChainId, below: Option<&Path>) -> Result<PendingLayer> {
         let home = loop {
             let number = self.next_pending.fetch_add(1, Ordering::Relaxed);
             let home = self.root.join("pending").join(number.to_string());
@@ -143,7 +152,12 @@ impl SnapshotStore {
                 Err(source) => return Err(SnapshotError::io("create", &home, source)),
             }
         };
-        let files = self.driver.make_layer(&home)?;
+        let made = self.driver.make_layer(&home, below);
+        if made.is_err() {
+            // The first error is the one that matters; what stays is swept at the next start.
+            self.trash.put(&home).ok();
+        }
+        let files = made?;
         Ok(PendingLayer {
             chain_id: *chain_id,
             target: self.layer_home(chain_id),
@@ -266,6 +280,11 @@ impl SnapshotStore {
             self.trash.put(&pending.join(name))?;
         }
         Ok(())
+    }
+
+    /// The tree a container's writable layer began as a copy of; nothing where it holds only changes.
+    pub fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
+        self.driver.base(rootfs)
     }
 
     pub fn driver(&self) -> &dyn Driver {

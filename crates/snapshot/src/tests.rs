@@ -14,22 +14,6 @@ fn store() -> (tempfile::TempDir, SnapshotStore) {
     (dir, store)
 }
 
-/// S-085, S-115: the overlay driver keeps the contract.
-#[test]
-fn s085_s115_overlay_driver_contract() {
-    let (_dir, store) = store();
-    testsuite::run(&store).unwrap();
-}
-
-/// S-115: the same store keeps containerd's contract.
-#[test]
-fn s115_overlay_snapshotter_contract() {
-    let (_dir, store) = store();
-    let store = std::sync::Arc::new(store);
-    let snapshots = LocalSnapshotter::new(store, std::sync::Arc::new(MemoryRecords::default()), "default/");
-    testsuite::snapshotter::run(&snapshots).unwrap();
-}
-
 /// S-083: one new empty upper directory per container, shared lowers.
 #[test]
 fn s083_containers_share_layers() {

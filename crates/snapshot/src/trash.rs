@@ -3,18 +3,19 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use berth_rootfs::{Overflow, remove_tree};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::{Result, SnapshotError, names};
+use crate::{Driver, Result, SnapshotError, names};
 
 /// A directory of things to delete, on the file system they are on.
 #[derive(Debug)]
 pub struct Trash {
     path: PathBuf,
+    driver: Arc<dyn Driver>,
     fd: OwnedFd,
     next: AtomicU64,
     signal: Mutex<Signal>,
@@ -28,13 +29,13 @@ struct Signal {
 }
 
 impl Trash {
-    pub(crate) fn open(path: PathBuf) -> Result<Self> {
+    pub(crate) fn open(path: PathBuf, driver: Arc<dyn Driver>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|errno| SnapshotError::io("open", &path, errno.into()))?;
         // What an earlier process left is work.
         let signal = Mutex::new(Signal { has_work: true, is_stopped: false });
-        Ok(Self { path, fd, next: AtomicU64::new(0), signal, changed: Condvar::new() })
+        Ok(Self { path, driver, fd, next: AtomicU64::new(0), signal, changed: Condvar::new() })
     }
 
     /// Renames a path of the same file system here. A path that does not exist is fine.
@@ -64,6 +65,7 @@ impl Trash {
         let names = names(&self.path)?;
         let mut first_error = None;
         for name in names.iter().take(count) {
+            self.driver.destroy(&self.path.join(name));
             let overflow = Some(Overflow(self.fd.as_fd()));
             if let Err(source) = remove_tree(self.fd.as_fd(), name.as_ref(), overflow) {
                 first_error.get_or_insert(SnapshotError::Tree { path: self.path.clone(), source });

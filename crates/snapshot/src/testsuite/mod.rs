@@ -1,6 +1,8 @@
 //! The contract of a snapshot driver as a runnable suite: each driver's tests call [`run`] on a fresh store, and [`snapshotter::run`] on a
 //! snapshotter over it, as root.
 
+pub mod crash;
+mod files;
 pub mod snapshotter;
 
 use std::fmt::Debug;
@@ -35,6 +37,8 @@ pub fn run(store: &SnapshotStore) -> Check {
     writable_pairs(store)?;
     merged_files(store)?;
     deletions(store)?;
+    files::every_kind(store)?;
+    files::renamed_directories(store)?;
     removal(store)
 }
 
@@ -53,8 +57,14 @@ fn works<T, E: Debug>(check: &'static str, result: Result<T, E>) -> Result<T, Vi
     result.map_err(|error| Violation { check, problem: format!("{error:?}") })
 }
 
-fn make_layer(store: &SnapshotStore, number: u8, fill: impl Fn(&Path) -> std::io::Result<()>) -> Check {
-    let pending = works("begin layer", store.begin_layer(&chain(number)))?;
+fn make_layer(
+    store: &SnapshotStore,
+    number: u8,
+    below: Option<u8>,
+    fill: impl Fn(&Path) -> std::io::Result<()>,
+) -> Check {
+    let below = below.map(|below| store.layer_dir(&chain(below)));
+    let pending = works("begin layer", store.begin_layer_on(&chain(number), below.as_deref()))?;
     works("fill layer", fill(pending.dir()))?;
     works("commit layer", pending.commit(u64::from(number)))
 }
@@ -120,8 +130,12 @@ fn writable_pairs(store: &SnapshotStore) -> Check {
 
 /// Three layers and a writable one, as one tree; every kind of file can be made in it.
 fn merged_files(store: &SnapshotStore) -> Check {
-    make_layer(store, 3, |dir| fs::write(dir.join("three"), "3").and_then(|()| fs::write(dir.join("both"), "lower")))?;
-    make_layer(store, 4, |dir| fs::write(dir.join("four"), "4").and_then(|()| fs::write(dir.join("both"), "upper")))?;
+    make_layer(store, 3, Some(1), |dir| {
+        fs::write(dir.join("three"), "3").and_then(|()| fs::write(dir.join("both"), "lower"))
+    })?;
+    make_layer(store, 4, Some(3), |dir| {
+        fs::write(dir.join("four"), "4").and_then(|()| fs::write(dir.join("both"), "upper"))
+    })?;
     let lowers: Vec<PathBuf> = [4, 3, 1].map(|number| store.layer_dir(&chain(number))).to_vec();
     let rootfs = works("prepare", store.prepare("merged", lowers, true))?;
     let mount = works("mount", rootfs.mount_detached())?;
@@ -147,7 +161,7 @@ fn merged_files(store: &SnapshotStore) -> Check {
 }
 
 fn deletions(store: &SnapshotStore) -> Check {
-    make_layer(store, 5, |dir| fs::create_dir(dir.join("d")).and_then(|()| fs::write(dir.join("d/x"), "x")))?;
+    make_layer(store, 5, None, |dir| fs::create_dir(dir.join("d")).and_then(|()| fs::write(dir.join("d/x"), "x")))?;
     let rootfs = works("prepare", store.prepare("deletes", vec![store.layer_dir(&chain(5))], false))?;
     let mount = works("mount", rootfs.mount_detached())?;
     let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
