@@ -20,6 +20,8 @@ pub enum ImageError {
     Root(#[from] RootError),
     #[error("cannot keep the layer")]
     Snapshot(#[from] SnapshotError),
+    #[error("cannot mount what is to be compared")]
+    Overlay(#[from] berth_rootfs::OverlayError),
     #[error("cannot use the content store")]
     Content(#[from] ContentError),
     #[error("cannot use the image records")]
@@ -84,6 +86,7 @@ impl Classify for ImageError {
             Self::Io { source, .. } => class_of_io(source),
             Self::Root(error) => error.class(),
             Self::Snapshot(error) => error.class(),
+            Self::Overlay(error) => error.class(),
             Self::Content(error) => error.class(),
             Self::Metadata(error) => error.class(),
             Self::NotFound { .. } | Self::Unknown { .. } => ErrorClass::NotFound,

@@ -11,8 +11,10 @@
 //! Names are cleaned as text first (`a/./b`, `/a`); one that climbs out by `..` is refused.
 
 mod attributes;
+mod merge;
 mod parents;
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -77,6 +79,8 @@ pub(crate) type Extracted<T> = std::result::Result<T, ExtractError>;
 pub(crate) enum Placement {
     /// An empty layer directory: whiteouts become overlay marks, a replaced thing hides what is below it.
     Layer,
+    /// A copy of the layers below: whiteouts delete from it.
+    Merge,
     /// A living root: names are only names.
     Copy { refuses_dir_non_dir: bool, keeps_owners: bool },
 }
@@ -88,17 +92,20 @@ pub(crate) struct Extractor<'r> {
     attributes: Attributes,
     mode: Placement,
     size_bytes: u64,
+    /// What a merged layer has itself (hashes of paths): its whiteouts do not mean that.
+    own: HashSet<u64>,
 }
 
 impl<'r> Extractor<'r> {
     /// `base` is a directory of the root that must exist; `lowers` tell what directories look like that the archive does not mention.
     pub(crate) fn new(root: &'r RootDir, base: &Path, lowers: &'r [RootDir], mode: Placement) -> Self {
-        let is_layer = mode == Placement::Layer;
+        let is_layer = matches!(mode, Placement::Layer | Placement::Merge);
         Self {
             parents: Parents::new(root, base.as_os_str().as_bytes().to_vec(), lowers, is_layer),
-            attributes: Attributes::new(is_layer),
+            attributes: Attributes::new(mode),
             mode,
             size_bytes: 0,
+            own: HashSet::new(),
         }
     }
 
@@ -135,8 +142,15 @@ impl<'r> Extractor<'r> {
     /// Makes the entry; a regular file comes back opened, to be filled.
     fn place(&mut self, entry: &Entry, path: &[u8]) -> Extracted<Option<OwnedFd>> {
         let Some((parent, name)) = split(path) else { return self.place_root(entry) };
-        if self.mode == Placement::Layer && name.starts_with(b".wh.") {
-            return self.place_whiteout(parent, name, entry).map(|()| None);
+        match self.mode {
+            Placement::Layer if name.starts_with(b".wh.") => {
+                return self.place_whiteout(parent, name, entry).map(|()| None);
+            }
+            Placement::Merge if name.starts_with(b".wh.") => {
+                return self.merge_whiteout(parent, name, entry).map(|()| None);
+            }
+            Placement::Merge => merge::note(&mut self.own, path),
+            Placement::Layer | Placement::Copy { .. } => {}
         }
         let name = OsStr::from_bytes(name);
         match entry.kind {
@@ -154,7 +168,7 @@ impl<'r> Extractor<'r> {
         if entry.kind != EntryKind::Directory {
             return Err(ExtractError::Refused("the root of an archive must be a directory"));
         }
-        if self.mode == Placement::Layer {
+        if self.mode == Placement::Layer || self.mode == Placement::Merge {
             let owner = self.owner(entry)?;
             let directory = self.parents.get(b"", entry)?;
             self.attributes.set_on_directory(directory, b"", entry, owner)?;

@@ -14,7 +14,7 @@ use crate::load::to_json;
 use crate::record::{ImageRecord, LayerRecord};
 use crate::store::{ImageStore, Pin};
 use crate::unpack::{Packed, Task, Unpacked, Unpacker};
-use crate::{CommitOptions, Image, ImageError, ProgressFn, Result, layer_pack, platform};
+use crate::{CommitOptions, Image, ImageError, ProgressFn, Result, layer_pack, platform, tree_diff};
 
 /// A tar without entries: two blocks of zeros. Docker makes no layer of it.
 const EMPTY_TAR_BYTES: u64 = 1024;
@@ -56,7 +56,10 @@ impl ImageStore {
         let config = instruction::apply(options.config.clone(), &options.changes)?;
         let ingest = self.content.begin()?;
         let mut out = std::io::BufWriter::with_capacity(256 << 10, ingest);
-        layer_pack::pack(upper, &rootfs.lowers, &mut out)?;
+        match self.snapshots.base(rootfs) {
+            Some(base) => tree_diff::pack(Some(&base), upper, &mut out)?,
+            None => layer_pack::pack(upper, &rootfs.lowers, &mut out)?,
+        }
         let failed = |source| ImageError::Io { operation: "write", object: "the new layer".to_owned(), source };
         out.flush().map_err(failed)?;
         let ingest = out.into_inner().map_err(|e| failed(e.into_error()))?;
@@ -113,12 +116,14 @@ impl ImageStore {
     }
 
     fn unpack_new(&self, layer: &Staged, diff_ids: &[Digest], progress: ProgressFn<'_>) -> Result<Vec<Unpacked>> {
-        let Some(chain_id) = chain_ids(diff_ids).pop() else { return Ok(Vec::new()) };
+        let mut chain = chain_ids(diff_ids);
+        let Some(chain_id) = chain.pop() else { return Ok(Vec::new()) };
         let task = Task {
             packed: Packed::Staged(layer),
             compression: Compression::None,
             diff_id: layer.digest(),
             chain_id,
+            below: chain.pop(),
             is_unpacked_already: self.snapshots.has_layer(&chain_id),
         };
         let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress };

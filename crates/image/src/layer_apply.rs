@@ -36,3 +36,13 @@ pub fn apply_on(tar: &mut dyn Read, into: &RootDir, lowers: &[RootDir]) -> Resul
     let size_bytes = Extractor::new(into, Path::new(""), lowers, Placement::Layer).extract(&mut reader)?;
     Ok(Applied { size_bytes })
 }
+
+/// Onto a copy of everything below: whiteouts delete from it.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_merged(tar: &mut dyn Read, into: &RootDir) -> Result<Applied> {
+    let mut reader = TarReader::new(tar);
+    let size_bytes = Extractor::new(into, Path::new(""), &[], Placement::Merge).extract(&mut reader)?;
+    Ok(Applied { size_bytes })
+}

@@ -31,6 +31,7 @@ mod store;
 mod tag;
 pub mod tar_stream;
 pub mod tenant;
+pub mod tree_diff;
 mod unpack;
 
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub use changes::{Change, ChangeKind, changes};
 pub use compression::Expansion;
 pub use error::ImageError;
 pub use extract::ExtractError;
-pub use layer_apply::{Applied, apply, apply_on};
+pub use layer_apply::{Applied, apply, apply_merged, apply_on};
 pub use layer_pack::pack;
 pub use store::{Collected, ImageStore};
 

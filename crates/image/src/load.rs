@@ -29,12 +29,20 @@ enum Kept {
     New(Vec<PackedLayer>),
 }
 
+/// A layer to unpack, or only to verify when it is there.
+struct Planned {
+    layer: PackedLayer,
+    diff_id: Digest,
+    chain_id: Digest,
+    below: Option<Digest>,
+    is_there: bool,
+}
+
 /// How a load will be carried out, decided before anything is unpacked.
 #[derive(Default)]
 struct Plan<'s> {
     images: Vec<Kept>,
-    /// (blob, diff id, chain id) -> whether only to verify.
-    tasks: Vec<(PackedLayer, Digest, Digest, bool)>,
+    tasks: Vec<Planned>,
     /// Keeps what is relied upon.
     pins: Vec<Pin<'s>>,
 }
@@ -78,7 +86,9 @@ impl ImageStore {
             }
             let mut kept = Vec::with_capacity(candidate.layers.len());
             let chain = chain_ids(&candidate.config.diff_ids);
+            let mut next_below = None;
             for ((offered, diff_id), chain_id) in candidate.layers.iter().zip(&candidate.config.diff_ids).zip(chain) {
+                let below = next_below.replace(chain_id);
                 let is_there = self.snapshots.has_layer(&chain_id);
                 let same = known.get(diff_id).filter(|blobs| is_there && !blobs.is_empty());
                 // A manifest that came with the image names its own blobs; one we make can name those we have.
@@ -95,7 +105,7 @@ impl ImageStore {
                     continue;
                 }
                 if seen.insert((offered.blob, *diff_id, chain_id)) {
-                    plan.tasks.push((*offered, *diff_id, chain_id, is_there));
+                    plan.tasks.push(Planned { layer: *offered, diff_id: *diff_id, chain_id, below, is_there });
                 }
                 kept.push(*offered);
             }
@@ -168,15 +178,16 @@ impl ImageStore {
     fn unpack(&self, plan: &Plan<'_>, spool: &Spool, progress: ProgressFn<'_>) -> Result<Vec<Unpacked>> {
         let mut tasks = Vec::with_capacity(plan.tasks.len());
         let mut blobs = Vec::with_capacity(plan.tasks.len());
-        for (layer, diff_id, chain_id, is_there) in &plan.tasks {
-            let blob = spool.content(&layer.blob).ok_or_else(|| ImageError::archive("a layer went missing"))?;
+        for planned in &plan.tasks {
+            let blob = spool.content(&planned.layer.blob).ok_or_else(|| ImageError::archive("a layer went missing"))?;
             blobs.push(blob);
             tasks.push(Task {
                 packed: Packed::Staged(blob),
-                compression: layer.compression,
-                diff_id: *diff_id,
-                chain_id: *chain_id,
-                is_unpacked_already: *is_there,
+                compression: planned.layer.compression,
+                diff_id: planned.diff_id,
+                chain_id: planned.chain_id,
+                below: planned.below,
+                is_unpacked_already: planned.is_there,
             });
         }
         let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress };

@@ -24,6 +24,8 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 pub(crate) enum Tree {
     /// An overlay upper directory: its marks become OCI whiteouts.
     Layer,
+    /// Part of a layer, out of a whole tree.
+    Whole,
     /// A root file system with what is mounted in it, but not the kernel's own file systems.
     Mounted,
     /// A root file system alone: mount points are empty.
@@ -92,7 +94,7 @@ impl<'w> TreePacker<'w> {
         if self.tree == Tree::Layer && is_whiteout(&stat) {
             return self.whiteout(path, name.to_bytes());
         }
-        if self.tree == Tree::Layer && name.to_bytes().starts_with(b".wh.") {
+        if matches!(self.tree, Tree::Layer | Tree::Whole) && name.to_bytes().starts_with(b".wh.") {
             let name = String::from_utf8_lossy(path).into_owned();
             return Err(TarError::Unwritable { name, why: "its name would mean a deleted file" }.into());
         }
@@ -192,7 +194,7 @@ impl<'w> TreePacker<'w> {
     }
 
     /// The same bytes for the same deletion, whenever and by whomever: the mark's own owner and time mean nothing.
-    fn whiteout(&mut self, path: &[u8], name: &[u8]) -> Result<()> {
+    pub(crate) fn whiteout(&mut self, path: &[u8], name: &[u8]) -> Result<()> {
         let mark = [&path[..path.len() - name.len()], b".wh.", name].concat();
         Ok(self.writer.start(&Entry { path: mark, mode: 0o600, ..Entry::default() })?)
     }
@@ -303,7 +305,7 @@ fn entry(kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
 }
 
 /// Attributes that belong to the file, not to the overlay or the host. The buffer is for names and values.
-fn xattrs(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> std::result::Result<Vec<Xattr>, Errno> {
+pub(crate) fn xattrs(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> std::result::Result<Vec<Xattr>, Errno> {
     let (list, value) = buffer.split_at_mut(XATTR_SIZE_MAX);
     let length = match rustix::fs::flistxattr(fd, &mut *list) {
         Ok(length) => length,

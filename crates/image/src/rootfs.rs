@@ -7,7 +7,7 @@ use berth_rootfs::OverlayRootfs;
 use crate::changes::{self, Change};
 use crate::store::ImageStore;
 use crate::unpack::{Packed, Task, Unpacker};
-use crate::{Image, Layer, Result, compression};
+use crate::{Image, Layer, Result, compression, tree_diff};
 
 impl ImageStore {
     /// Upper and work directories for a container, on top of an image's layers. Durable only if asked.
@@ -36,7 +36,7 @@ impl ImageStore {
         }
         let _changing = self.lock();
         let mut tasks = Vec::new();
-        for layer in image.layers.iter().filter(is_missing) {
+        for (at, layer) in image.layers.iter().enumerate().filter(|(_, layer)| is_missing(layer)) {
             tracing::info!(chain_id = %layer.chain_id, "layer is missing, unpacking it again");
             self.content.verify(&layer.blob)?;
             let (compression, _) = compression::detect(self.content.reader(&layer.blob)?, "a stored layer")?;
@@ -45,6 +45,7 @@ impl ImageStore {
                 compression,
                 diff_id: layer.diff_id,
                 chain_id: layer.chain_id,
+                below: at.checked_sub(1).map(|below| image.layers[below].chain_id),
                 is_unpacked_already: false,
             });
         }
@@ -73,7 +74,10 @@ impl ImageStore {
     /// # Errors
     /// When a layer cannot be read.
     pub fn changes(&self, rootfs: &OverlayRootfs) -> Result<Vec<Change>> {
-        changes::changes(rootfs)
+        match self.snapshots.base(rootfs) {
+            Some(base) => tree_diff::changes(&base, rootfs),
+            None => changes::changes(rootfs),
+        }
     }
 
     /// Bytes of regular files in a writable layer.

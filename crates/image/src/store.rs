@@ -52,7 +52,19 @@ impl ImageStore {
     /// # Errors
     /// When the directories cannot be made, or a record is damaged.
     pub fn open(data_root: &Path, metadata: Arc<Metadata>) -> Result<Self> {
-        let snapshots = Arc::new(SnapshotStore::open(&data_root.join("snapshots/overlay"))?);
+        Self::open_with(data_root, metadata, Some("overlay"))
+    }
+
+    /// The same with a snapshotter by name, or the best that works here. Each has a directory of its own; what another one unpacked is unpacked
+    /// again from the blobs when it is needed.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and as [`berth_snapshot::choose`].
+    pub fn open_with(data_root: &Path, metadata: Arc<Metadata>, snapshotter: Option<&str>) -> Result<Self> {
+        let place = data_root.join("snapshots");
+        let driver = berth_snapshot::choose(&place, snapshotter)?;
+        let root = place.join(driver.name());
+        let snapshots = Arc::new(SnapshotStore::open_with(&root, driver)?);
         snapshots.sweep()?;
         let store = Self {
             content: ContentStore::open(&data_root.join("content"))?,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +32,8 @@ pub(crate) struct Task<'t> {
     pub(crate) compression: Compression,
     pub(crate) diff_id: Digest,
     pub(crate) chain_id: Digest,
+    /// The layer it is on.
+    pub(crate) below: Option<Digest>,
     pub(crate) is_unpacked_already: bool,
 }
 
@@ -82,7 +85,8 @@ pub(crate) struct Unpacker<'u> {
 impl Unpacker<'_> {
     /// Unpacks all or fails; what was unpacked before a failure is discarded.
     pub(crate) fn run(&self, tasks: Vec<Task<'_>>) -> Result<Vec<Unpacked>> {
-        let threads = tasks.len().min(LAYERS_AT_ONCE);
+        let is_layered = self.snapshots.driver().is_layered();
+        let threads = if is_layered { tasks.len().min(LAYERS_AT_ONCE) } else { tasks.len().min(1) };
         let queue = Mutex::new(VecDeque::from(tasks));
         let is_cancelled = AtomicBool::new(false);
         let outcomes: Vec<Result<Vec<Unpacked>>> = std::thread::scope(|scope| {
@@ -108,7 +112,7 @@ impl Unpacker<'_> {
             let Some(task) = task else {
                 return Ok(done);
             };
-            match self.one(&task, is_cancelled) {
+            match self.one(&task, &done, is_cancelled) {
                 Ok(unpacked) => done.extend(unpacked),
                 // Only the first failure is told: the others may come from being told to stop.
                 Err(_) if is_cancelled.swap(true, Ordering::Relaxed) => return Err(ImageError::Cancelled),
@@ -117,7 +121,7 @@ impl Unpacker<'_> {
         }
     }
 
-    fn one(&self, task: &Task<'_>, is_cancelled: &AtomicBool) -> Result<Option<Unpacked>> {
+    fn one(&self, task: &Task<'_>, done: &[Unpacked], is_cancelled: &AtomicBool) -> Result<Option<Unpacked>> {
         if task.compression == Compression::None {
             check_diff_id(task, task.packed.digest())?;
             if task.is_unpacked_already {
@@ -140,16 +144,29 @@ impl Unpacker<'_> {
             check_diff_id(task, found)?;
             return Ok(None);
         }
-        let pending = self.snapshots.begin_layer(&task.chain_id)?;
+        let pending = self.snapshots.begin_layer_on(&task.chain_id, self.below(task, done).as_deref())?;
         let root = RootDir::open_host(pending.dir())?;
         let size_bytes = match task.compression {
             // Its digest was taken when it was staged and is its diff id.
-            Compression::None => {
-                layer_apply::apply(&mut BufReader::with_capacity(PIECE_BYTES, source), &root)?.size_bytes
-            }
+            Compression::None => self.apply(&mut BufReader::with_capacity(PIECE_BYTES, source), &root)?.size_bytes,
             _ => self.decompress_and_apply(task, source, &root)?,
         };
         Ok(Some(Unpacked { chain_id: task.chain_id, pending, size_bytes }))
+    }
+
+    fn apply(&self, tar: &mut dyn Read, root: &RootDir) -> Result<layer_apply::Applied> {
+        if self.snapshots.driver().is_layered() {
+            layer_apply::apply(tar, root)
+        } else {
+            layer_apply::apply_merged(tar, root)
+        }
+    }
+
+    /// The files of the layer below, which may have been unpacked just before this one.
+    fn below(&self, task: &Task<'_>, done: &[Unpacked]) -> Option<PathBuf> {
+        let below = task.below.filter(|_| !self.snapshots.driver().is_layered())?;
+        let just_now = done.iter().find(|unpacked| unpacked.chain_id == below);
+        Some(just_now.map_or_else(|| self.snapshots.layer_dir(&below), |unpacked| unpacked.pending.dir().to_owned()))
     }
 
     fn decompress_and_apply(&self, task: &Task<'_>, source: impl Read + Send, root: &RootDir) -> Result<u64> {
@@ -158,7 +175,7 @@ impl Unpacker<'_> {
             let (empty, recycled) = sync_channel(PIECES + 1);
             let reading = scope.spawn(|| self.decompress(task, source, full, recycled));
             let mut tar = Pieces { pieces, empty, current: Vec::new(), at: 0 };
-            let applied = layer_apply::apply(&mut tar, root);
+            let applied = self.apply(&mut tar, root);
             let drained = applied.and_then(|applied| {
                 // The diff id is of all bytes, also of those behind the end marker.
                 io::copy(&mut tar, &mut io::sink()).map_err(ImageError::reading_archive)?;

@@ -40,6 +40,8 @@ pub enum SnapshotError {
     HasChild { key: String, child: String },
     #[error("snapshot {key:?} has more than {parents} parents")]
     TooManyParents { key: String, parents: usize },
+    #[error("cannot use the mounts: {why}")]
+    Mounts { why: &'static str },
     #[error("there is no snapshotter {name:?}")]
     UnknownDriver { name: String },
     #[error("snapshotter {driver} does not work at {}: {why}", .root.display())]
@@ -79,6 +81,7 @@ impl Classify for SnapshotError {
             Self::Labels(error) => error.class(),
             Self::Name { .. }
             | Self::TooDeep { .. }
+            | Self::Mounts { .. }
             | Self::UnknownDriver { .. }
             | Self::Key { .. }
             | Self::Parent { .. }

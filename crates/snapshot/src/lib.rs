@@ -47,7 +47,7 @@ pub use layer::PendingLayer;
 use layer::{LAYER_FILE, LayerRecord, SETTLED_FILE};
 pub use snapshotter::{
     Info, Kind, LocalSnapshotter, MemoryRecords, Mount, Place, RecordWrite, Records, RecordsError, SnapshotRecord,
-    Snapshotter, Usage, mounts,
+    Snapshotter, Usage, mounts, rootfs_of_mounts,
 };
 pub use trash::Trash;
 

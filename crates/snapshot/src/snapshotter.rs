@@ -519,6 +519,31 @@ pub fn mounts(rootfs: &OverlayRootfs) -> Result<Vec<Mount>> {
     Ok(vec![mount])
 }
 
+/// The plan of mounts as [`mounts`] makes them, whoever made these.
+///
+/// # Errors
+/// `InvalidArgument` for other mounts than one overlay or bind mount.
+pub fn rootfs_of_mounts(mounts: &[Mount]) -> Result<OverlayRootfs> {
+    let [mount] = mounts else { return Err(SnapshotError::Mounts { why: "exactly one is expected" }) };
+    let option = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
+    match mount.kind.as_str() {
+        "bind" if mount.options.iter().any(|option| option == "ro") => {
+            Ok(OverlayRootfs { lowers: vec![PathBuf::from(&mount.source)], ..OverlayRootfs::default() })
+        }
+        "bind" => {
+            let directory = Some(PathBuf::from(&mount.source));
+            Ok(OverlayRootfs { upper: directory.clone(), work: directory, ..OverlayRootfs::default() })
+        }
+        "overlay" => Ok(OverlayRootfs {
+            lowers: option("lowerdir=").unwrap_or_default().split(':').map(PathBuf::from).collect(),
+            upper: option("upperdir=").map(PathBuf::from),
+            work: option("workdir=").map(PathBuf::from),
+            is_volatile: false,
+        }),
+        _ => Err(SnapshotError::Mounts { why: "an overlay or a bind mount is expected" }),
+    }
+}
+
 fn shown(key: &str) -> String {
     key.chars().take(200).collect()
 }

@@ -1,14 +1,14 @@
 //! Owner, mode, extended attributes and time of what was extracted, in the order in which none undoes another.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::parents::{Owner, Parents, timespec};
-use super::{ExtractError, Extracted};
+use super::{ExtractError, Extracted, Placement};
 use crate::tar_stream::{Entry, Xattr};
 use crate::{ImageError, Result};
 
@@ -21,6 +21,8 @@ const ACL_DEFAULT: &str = "system.posix_acl_default";
 pub(super) struct Attributes {
     /// Bits that the process's mask takes from what is created. All of them where that is not all that decides.
     masked: u32,
+    /// What is there already may have attributes the archive does not give.
+    is_merge: bool,
     /// Default ACLs: set at once they would change what is made in their directory next.
     late: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -45,9 +47,9 @@ fn rule(name: &[u8]) -> XattrRule {
 
 impl Attributes {
     /// In an own, empty directory the process's mask alone decides about modes; elsewhere a default ACL may.
-    pub(super) fn new(is_layer: bool) -> Self {
-        let masked = if is_layer { process_mask().unwrap_or(0o777) } else { 0o777 };
-        Self { masked, late: Vec::new() }
+    pub(super) fn new(mode: Placement) -> Self {
+        let masked = if mode == Placement::Layer { process_mask().unwrap_or(0o777) } else { 0o777 };
+        Self { masked, is_merge: mode == Placement::Merge, late: Vec::new() }
     }
 
     pub(super) fn creation_mode(&self, mode: u32) -> Mode {
@@ -56,6 +58,9 @@ impl Attributes {
 
     pub(super) fn set_on_file(&self, file: &OwnedFd, entry: &Entry, owner: Extracted<Owner>) -> Extracted<()> {
         let owner = owner?;
+        if self.is_merge {
+            remove_acl(file.as_fd(), "system.posix_acl_access")?;
+        }
         self.set_owner_and_mode(file, entry, owner)?;
         for xattr in entry.xattrs.iter().filter(|xattr| rule(&xattr.name) == XattrRule::Keep) {
             set_xattr(file, xattr)?;
@@ -70,6 +75,9 @@ impl Attributes {
         entry: &Entry,
         owner: Owner,
     ) -> Extracted<()> {
+        if self.is_merge {
+            clear_xattrs(directory)?;
+        }
         // It may have existed with another owner and mode.
         rustix::fs::fchown(directory, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
             .map_err(ExtractError::kernel("set the owner"))?;
@@ -158,6 +166,27 @@ fn set_owner(fd: &OwnedFd, owner: Owner) -> Extracted<()> {
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     rustix::fs::chownat(fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
         .map_err(ExtractError::kernel("set the owner"))
+}
+
+/// Inherited from a default ACL of its directory.
+fn remove_acl(fd: BorrowedFd<'_>, name: &str) -> Extracted<()> {
+    match rustix::fs::fremovexattr(fd, name) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(source) => Err(ExtractError::Kernel { operation: "remove an inherited ACL", source }),
+    }
+}
+
+/// What an archive may set it also takes away by not having it.
+fn clear_xattrs(directory: BorrowedFd<'_>) -> Extracted<()> {
+    let mut list = vec![0; 64 << 10];
+    let length = rustix::fs::flistxattr(directory, &mut list).unwrap_or(0);
+    for name in list[..length].split(|byte| *byte == 0).filter(|name| rule(name) != XattrRule::Drop) {
+        match rustix::fs::fremovexattr(directory, OsStr::from_bytes(name)) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(source) => return Err(ExtractError::Kernel { operation: "remove an extended attribute", source }),
+        }
+    }
+    Ok(())
 }
 
 fn set_xattr(fd: impl std::os::fd::AsFd, xattr: &Xattr) -> Extracted<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use berth_content::{Expected, IngestStatus, ResumableIngest};
+use berth_content::{Expected, IngestStatus, ResumableIngest, Staged};
 use berth_metadata::Table;
 use berth_types::label::{self, Labels};
 use berth_types::{Digest, Timestamp};
@@ -204,6 +204,20 @@ impl<'s> Tenant<'s> {
                 (digest, None)
             }
         };
+        match self.keep(digest, staged, labels, lease)? {
+            true => Err(exists("content", digest)),
+            false => Ok(digest),
+        }
+    }
+
+    /// Makes complete content a blob of the tenant; one it has already stays as it is.
+    pub(super) fn keep_blob(&self, staged: Staged, labels: &Labels, lease: Option<&str>) -> Result<()> {
+        label::check(labels)?;
+        self.keep(staged.digest(), Some(staged), labels, lease).map(|_| ())
+    }
+
+    /// Tells whether the tenant had it already.
+    fn keep(&self, digest: Digest, staged: Option<Staged>, labels: &Labels, lease: Option<&str>) -> Result<bool> {
         let _changing = self.store.lock();
         let is_known = self.find_blob(&digest)?.is_some();
         match staged {
@@ -220,7 +234,7 @@ impl<'s> Tenant<'s> {
             writes.push(self.with_resource(lease, resource)?);
         }
         self.write(writes)?;
-        if is_known { Err(exists("content", digest)) } else { Ok(digest) }
+        Ok(is_known)
     }
 
     /// # Errors

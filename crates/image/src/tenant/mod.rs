@@ -30,7 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use blob::{BlobInfo, BlobWriter};
-pub use diff::AppliedLayer;
+pub use diff::{AppliedLayer, CreatedLayer, LayerFormat};
 pub use lease::{Lease, Resource};
 pub use name::{NamedImage, Target};
 pub use namespace::Namespace;

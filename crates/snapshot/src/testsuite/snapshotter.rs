@@ -4,13 +4,10 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use berth_rootfs::OverlayRootfs;
 use berth_types::{Classify, ErrorClass, Labels};
-use rustix::fs::CWD;
-use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::{Check, Violation, expect, works};
-use crate::{Kind, Mount, Snapshotter};
+use crate::{Kind, Mount, Snapshotter, rootfs_of_mounts};
 
 /// Runs every check on a snapshotter without snapshots, as root.
 ///
@@ -38,22 +35,8 @@ pub(super) struct Mounted {
 
 /// Carries mounts out, detached.
 pub(super) fn mount(mounts: &[Mount]) -> Result<Mounted, Violation> {
-    let [mount] = mounts else {
-        return Err(Violation { check: "mounts", problem: format!("one mount expected, got {mounts:?}") });
-    };
-    let option = |name: &str| mount.options.iter().find_map(|o| o.strip_prefix(name)?.strip_prefix('='));
-    let tree = if mount.kind == "bind" {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        works("bind", open_tree(CWD, mount.source.as_str(), flags))?
-    } else {
-        let rootfs = OverlayRootfs {
-            lowers: option("lowerdir").unwrap_or_default().split(':').map(PathBuf::from).collect(),
-            upper: option("upperdir").map(PathBuf::from),
-            work: option("workdir").map(PathBuf::from),
-            is_volatile: false,
-        };
-        works("mount", rootfs.mount_detached())?
-    };
+    let rootfs = works("mounts", rootfs_of_mounts(mounts))?;
+    let tree = works("mount", rootfs.mount_detached())?;
     let root = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
     Ok(Mounted { _tree: tree, root })
 }
