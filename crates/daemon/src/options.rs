@@ -34,6 +34,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = "berth")]
     pub(crate) nft_table: String,
 
+    /// How layers are kept: overlay, btrfs or native [default: the first of them that works]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) snapshotter: Option<String>,
+
     /// The shim's binary [default: containerd-shim-berth-v1 beside berthd]
     #[arg(long, value_name = "FILE")]
     pub(crate) shim: Option<PathBuf>,

@@ -78,6 +78,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, RunError> {
         bridge_name: options.bridge.clone(),
         bridge_subnet: options.subnet.clone(),
         nft_table: options.nft_table.clone(),
+        snapshotter: options.snapshotter.clone(),
     })
 }
 

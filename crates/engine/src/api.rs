@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub bridge_name: String,
     pub bridge_subnet: String,
     pub nft_table: String,
+    /// Name of the snapshotter; nothing: the best that works.
+    pub snapshotter: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

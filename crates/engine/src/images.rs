@@ -182,6 +182,14 @@ impl Engine {
         items
     }
 
+    /// As Docker's clients know it: its name for overlays is overlay2.
+    pub(crate) fn storage_driver(&self) -> String {
+        match self.inner.images.snapshotter() {
+            "overlay" => "overlay2".to_owned(),
+            other => other.to_owned(),
+        }
+    }
+
     pub(crate) fn emit_image(&self, action: &str, id: &str, name: &str) {
         self.emit("image", action, id, [("name".to_owned(), name.to_owned())].into());
     }

@@ -101,7 +101,7 @@ impl Engine {
             resolv_conf_path: bundle.file("resolv.conf"),
             hostname_path: bundle.file("hostname"),
             hosts_path: bundle.file("hosts"),
-            driver: "overlay2".to_owned(),
+            driver: self.storage_driver(),
             upper_dir: Path::new("").into(),
             work_dir: Path::new("").into(),
             lower_dirs: Vec::new(),

@@ -238,7 +238,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     for warning in warnings {
         tracing::error!("{warning}");
     }
-    let images = Arc::new(ImageStore::open(&paths.data, metadata)?);
+    let images = Arc::new(ImageStore::open_with(&paths.data, metadata, options.snapshotter.as_deref())?);
     let events = EventLog::open(&paths.events(), EventLimits::default())?;
     let network = open_network(&options, &records);
     let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary);

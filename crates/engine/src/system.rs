@@ -32,7 +32,7 @@ impl Engine {
             memory_bytes: facts.memory_bytes,
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: facts.cgroup_version.to_string(),
-            storage_driver: "overlay2".to_owned(),
+            storage_driver: self.storage_driver(),
             storage_status: vec![("Data Root".to_owned(), self.inner.paths.data.display().to_string())],
             default_runtime: "io.containerd.berth.v1".to_owned(),
             runtimes: vec!["io.containerd.berth.v1".to_owned()],

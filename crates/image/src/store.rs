@@ -80,6 +80,11 @@ impl ImageStore {
         Ok(store)
     }
 
+    /// Name of the snapshotter in use.
+    pub fn snapshotter(&self) -> &'static str {
+        self.snapshots.driver().name()
+    }
+
     /// Other limits for content that grows when it is unpacked.
     pub fn set_expansion(&mut self, expansion: Expansion) {
         self.expansion = expansion;

@@ -295,7 +295,10 @@ fn io_uris(record: &Record, log: &std::path::Path) -> Result<IoUris> {
 fn overlay_mount(rootfs: &OverlayRootfs) -> RootfsMount {
     let escaped = |path: &std::path::Path| path.display().to_string().replace('\\', "\\\\").replace(':', "\\:");
     let lowers: Vec<String> = rootfs.lowers.iter().map(|path| escaped(path)).collect();
-    let mut options = vec![format!("lowerdir={}", lowers.join(":"))];
+    let mut options = Vec::new();
+    if !lowers.is_empty() {
+        options.push(format!("lowerdir={}", lowers.join(":")));
+    }
     options.extend(rootfs.upper.iter().map(|path| format!("upperdir={}", path.display())));
     options.extend(rootfs.work.iter().map(|path| format!("workdir={}", path.display())));
     if rootfs.is_volatile {

@@ -8,7 +8,8 @@ use berth_runtime::{OverlayRootfs, Rootfs};
 
 use crate::error::TaskError;
 
-/// An overlay is mounted detached by the runtime. A bind of one directory is used in place: the spec's root points at it.
+/// An overlay is mounted detached by the runtime; one without lower directories is its upper directory alone (snapshotters that keep whole
+/// trees). A bind of one directory is used in place: the spec's root points at it.
 pub(super) fn from_wire(mounts: &[Mount], spec: &mut Spec) -> Result<Rootfs, TaskError> {
     match mounts {
         [] => Ok(Rootfs::Bundle),
@@ -42,7 +43,8 @@ fn overlay(mount: &Mount) -> Result<OverlayRootfs, TaskError> {
         }
     }
     let absolute = rootfs.lowers.iter().chain(&rootfs.upper).chain(&rootfs.work).all(|path| path.is_absolute());
-    if !absolute || rootfs.upper.is_some() != rootfs.work.is_some() || rootfs.lowers.is_empty() {
+    let is_nothing = rootfs.lowers.is_empty() && rootfs.upper.is_none();
+    if !absolute || rootfs.upper.is_some() != rootfs.work.is_some() || is_nothing {
         return Err(TaskError::Argument { what: "overlay", value: mount.options.join(",") });
     }
     Ok(rootfs)
@@ -98,9 +100,14 @@ mod tests {
             is_volatile: true,
         };
         assert_eq!(rootfs, expected);
-        for bad in
-            [&["upperdir=/u"][..], &["lowerdir=/a", "upperdir=/u"], &["lowerdir=a"], &["lowerdir=/a", "userxattr"]]
-        {
+        assert!(parse(&["upperdir=/u", "workdir=/w"]).unwrap().lowers.is_empty());
+        for bad in [
+            &["upperdir=/u"][..],
+            &["index=off"],
+            &["lowerdir=/a", "upperdir=/u"],
+            &["lowerdir=a"],
+            &["lowerdir=/a", "userxattr"],
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
