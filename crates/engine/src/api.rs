@@ -12,6 +12,7 @@ pub use crate::caller::Caller;
 use crate::config::{ContainerConfig, HostConfig, Resources, RestartPolicy};
 pub use crate::engine::Engine;
 pub use crate::error::EngineError;
+pub use crate::explain::{ExplainLine, ExplainReport};
 pub use crate::why::end::{Disposition, End, PastEnd, Sender, Sent};
 pub use crate::why::{Cause, Evidence, WhyReport};
 

@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod explain;
 mod faults;
 mod files;
 mod filters;

@@ -88,6 +88,9 @@ pub(crate) struct Link {
     pub(crate) kind: Option<String>,
     pub(crate) alias: Option<String>,
     pub(crate) mtu: Option<u32>,
+    /// Index of the bridge it is a port of.
+    pub(crate) master: Option<u32>,
+    pub(crate) is_up: bool,
 }
 
 impl Link {
@@ -99,6 +102,8 @@ impl Link {
             kind: attributes.nested(IFLA_LINKINFO).and_then(|info| info.string(IFLA_INFO_KIND)),
             alias: attributes.string(IFLA_IFALIAS),
             mtu: attributes.u32(IFLA_MTU),
+            master: attributes.u32(IFLA_MASTER),
+            is_up: u32::from_ne_bytes(*body.get(8..)?.first_chunk()?) & IFF_UP != 0,
         })
     }
 }

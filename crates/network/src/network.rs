@@ -33,7 +33,7 @@ const SANDBOXES_READY: usize = 8;
 /// The bridge network of a daemon. `&self` methods are safe from several threads.
 #[derive(Debug)]
 pub struct Network {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pool: Pool<Sandbox>,
     housekeeper: Housekeeper,
 }
@@ -320,7 +320,7 @@ impl Shared {
         format!("veth{:08x}", self.next_name.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn netfilter(&self) -> MutexGuard<'_, Socket> {
+    pub(crate) fn netfilter(&self) -> MutexGuard<'_, Socket> {
         self.netfilter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use crate::error::NetworkError;
 use crate::netlink::message::{ACK, APPEND, CREATE, EXCLUSIVE};
-use crate::netlink::{Attributes, Batch, Socket, Step};
+use crate::netlink::{AttributeReader, Attributes, Batch, Socket, Step};
+use crate::observed::ObservedPort;
 use crate::port::{PortMapping, Protocol};
 use expression::Version;
 use ruleset::{Chain, PortMap, Ruleset};
@@ -26,6 +27,7 @@ const NEWCHAIN: u16 = SUBSYSTEM << 8 | 3;
 const NEWRULE: u16 = SUBSYSTEM << 8 | 6;
 const NEWSET: u16 = SUBSYSTEM << 8 | 9;
 const NEWSETELEM: u16 = SUBSYSTEM << 8 | 12;
+const GETSETELEM: u16 = SUBSYSTEM << 8 | 13;
 const DELSETELEM: u16 = SUBSYSTEM << 8 | 14;
 
 const NFPROTO_INET: u8 = 1;
@@ -147,6 +149,32 @@ pub(crate) fn exists(socket: &mut Socket, table: &str) -> Result<bool, NetworkEr
     Ok(socket.get(batch)?.is_some())
 }
 
+/// Where a published port leads to by the kernel's map; `None`: the map has no such entry, or there is no table.
+pub(crate) fn look_up(
+    socket: &mut Socket,
+    table: &str,
+    element: &Element,
+) -> Result<Option<(IpAddr, u16)>, NetworkError> {
+    let mut batch = Batch::default();
+    let name = element.map.name();
+    let step = Step::new("look up an entry of", format!("map {name} of table {table}"));
+    batch.push(step, GETSETELEM, 0, &header(NFPROTO_INET), |message| {
+        message.string(1, table);
+        message.string(2, name);
+        message.nested(3, |list| element.encode(list, false));
+    });
+    let found = socket.get(batch)?;
+    Ok(found.and_then(|body| {
+        let list = AttributeReader::after(&body, 4).nested(3)?;
+        let value = list.nested(LIST_ELEM)?.nested(2)?.find(DATA_VALUE)?;
+        let (address, port): (IpAddr, _) = match element.map.version() {
+            Version::V4 => (Ipv4Addr::from(*value.first_chunk::<4>()?).into(), value.get(4..)?),
+            Version::V6 => (Ipv6Addr::from(*value.first_chunk::<16>()?).into(), value.get(16..)?),
+        };
+        Some((address, u16::from_be_bytes(*port.first_chunk()?)))
+    }))
+}
+
 /// Messages between a begin and an end, which the kernel carries out all or none.
 struct Transaction<'a> {
     table: &'a str,
@@ -248,6 +276,17 @@ impl Element {
 
     pub(crate) fn is_ipv6(&self) -> bool {
         self.target.is_ipv6()
+    }
+
+    pub(crate) fn observed(&self, table: &str, found: Option<(IpAddr, u16)>) -> ObservedPort {
+        ObservedPort {
+            place: format!("map {} of table inet {table}", self.map.name()),
+            protocol: self.protocol,
+            host: self.host,
+            host_port: self.host_port,
+            wanted: (self.target, self.target_port),
+            found,
+        }
     }
 
     fn encode(&self, list: &mut Attributes<'_>, with_value: bool) {

@@ -19,6 +19,15 @@ pub(crate) fn resources(asked: Option<&oci::LinuxResources>) -> Result<cg::Resou
     Ok(resources)
 }
 
+/// Each limit of a spec as the kernel file it becomes on a host of this layout. Pure.
+///
+/// # Errors
+/// As create: a limit this host cannot enforce.
+pub fn limit_settings(layout: &cg::Layout, spec: &oci::Spec) -> Result<Vec<cg::Setting>, RuntimeError> {
+    let asked = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    Ok(cg::plan(layout, &resources(asked)?)?)
+}
+
 /// Resources of an update: only what is named.
 pub(crate) fn convert(asked: &oci::LinuxResources) -> Result<cg::Resources, RuntimeError> {
     let mut resources = cg::Resources {

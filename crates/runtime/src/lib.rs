@@ -37,6 +37,7 @@ mod user;
 pub use berth_cgroup::Instance as SystemdInstance;
 pub use berth_rootfs::OverlayRootfs;
 pub use cgroup_driver::CgroupDriver;
+pub use cgroups::limit_settings;
 pub use container::{Container, Process, Saved};
 pub use error::{ExecFailure, RuntimeError};
 pub use features::{Features, features};

@@ -35,13 +35,16 @@ pub fn namespace_bits(flags: UnshareFlags) -> u64 {
 const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
 const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// What clone(2) takes: 32 bits, of which the lowest eight are the signal at the child's end.
+const LEGACY_FLAGS_MAX: u64 = 0xffff_ffff;
+const LEGACY_SIGNAL_MASK: u64 = 0xff;
 
 /// Clones; the child runs `child` and leaves by `_exit` with what it returns, the parent gets pid and pidfd.
 ///
 /// A panic of the closure ends the child with 255 (it never unwinds into the caller's frames).
 ///
 /// # Errors
-/// The kernel's: `ENOSYS` before Linux 5.3, `EPERM`, `ENOSPC` (too many namespaces), `EAGAIN` (pids limit), `EBUSY` (v2 cgroup
+/// The kernel's: `ENOSYS` before Linux 5.3 for what clone(2) cannot do, `EPERM`, `ENOSPC` (too many namespaces), `EAGAIN` (pids limit), `EBUSY` (v2 cgroup
 /// with domain controllers enabled).
 pub fn clone_child(args: &CloneArgs<'_>, child: impl FnOnce() -> u8) -> Result<Child, Errno> {
     let mut pidfd: libc::c_int = -1;
@@ -71,7 +74,14 @@ pub fn clone_child(args: &CloneArgs<'_>, child: impl FnOnce() -> u8) -> Result<C
     };
     // SAFETY: `raw` is a valid clone_args of the size given; without CLONE_VM the child has its own copy of this stack, and the
     // caller is single-threaded by contract, so no lock is held by a thread that the child lacks.
-    let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw mut raw, size_of::<libc::clone_args>()) };
+    let mut answer = unsafe { libc::syscall(libc::SYS_clone3, &raw mut raw, size_of::<libc::clone_args>()) };
+    // Filters of containers refuse clone3 so, since they cannot look at its arguments: berth-init meets that in every container.
+    if answer == -1 && last_errno() == Errno::NOSYS && flags <= LEGACY_FLAGS_MAX && flags & LEGACY_SIGNAL_MASK == 0 {
+        let none = std::ptr::null::<libc::c_void>();
+        // SAFETY: as above; clone(2) without a stack goes on with the copied one, and stores the descriptor where the third
+        // argument points, on every architecture.
+        answer = unsafe { libc::syscall(libc::SYS_clone, flags | exit_signal, none, &raw mut pidfd, none, none) };
+    }
     match answer {
         0 => {
             let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(255);

@@ -65,6 +65,16 @@ fn exit_codes() {
     );
 }
 
+/// `--init` under the default seccomp filter, which refuses clone3: the program's words and code come through, orphans are reaped.
+#[test]
+fn init_under_the_default_filter() {
+    let berth = Instance::with_busybox();
+    let script = "(sleep 0 &) ; echo out; exit 7";
+    let output = berth.busybox(&["--init", "--userns", "auto"], &["sh", "-c", script]);
+    assert_eq!((output.code, output.stdout.as_str()), (7, "out\n"), "{output:?}");
+    assert_eq!(berth.busybox(&["--init"], &["no-such-program"]).code, 127);
+}
+
 /// S-134: the process gets exactly the signal, real-time ones too; stop sends its signal, then KILL.
 #[test]
 fn s134_signals() {

@@ -1,5 +1,6 @@
 //! `/berth/…`: what Docker's API has no word for.
 
+mod explain;
 mod why;
 
 use axum::Router;
@@ -8,5 +9,7 @@ use axum::routing::get;
 use crate::state::Face;
 
 pub(super) fn routes() -> Router<Face> {
-    Router::new().route("/berth/containers/{id}/why", get(why::why))
+    Router::new()
+        .route("/berth/containers/{id}/explain", get(explain::explain))
+        .route("/berth/containers/{id}/why", get(why::why))
 }

@@ -174,3 +174,24 @@ fn an_endless_udp_flow_follows_the_port() {
     let _server = second.machine.serve_udp("0.0.0.0:53");
     crate::world::wait_until("the second container answers", answered);
 }
+
+/// What the kernel is found to have is what was made; entries and interfaces that somebody takes away are missed.
+#[test]
+fn an_endpoint_is_observed_as_the_kernel_has_it() {
+    let world = World::new();
+    let network = world.network();
+    let container = Container::attach(&network, "a", &[tcp(None, 8080, 80), udp(Some(HOST), 5353, 53)]);
+    let observed = network.observe(&container.endpoint).unwrap();
+    let link = observed.link.unwrap();
+    assert_eq!((link.master.as_deref(), link.is_up), (Some(network.bridge_name()), true));
+    assert_eq!(observed.ports.len(), 2);
+    assert!(observed.ports.iter().all(|port| port.found == Some(port.wanted)), "{:?}", observed.ports);
+    assert!(world.host.nft(&["list", "table", "inet", "berth"]).contains("8080"));
+    world.host.nft(&["delete", "element", "inet", "berth", "published4", "{ tcp . 8080 }"]);
+    world.host.busybox(&["ip", "link", "set", &container.endpoint.host_interface, "nomaster", "down"]);
+    let observed = network.observe(&container.endpoint).unwrap();
+    let link = observed.link.unwrap();
+    assert_eq!((link.master, link.is_up), (None, false));
+    let missing: Vec<u16> = observed.ports.iter().filter(|p| p.found.is_none()).map(|p| p.host_port).collect();
+    assert_eq!(missing, [8080]);
+}

@@ -8,6 +8,7 @@ mod cp;
 pub(super) mod create;
 mod diff;
 mod exec;
+mod explain;
 mod export;
 mod inspect;
 mod kill;
@@ -50,6 +51,12 @@ pub(super) const VERBS: &[Verb] = &[
     verb!(["pause", "container pause"], "Freeze all processes of containers", pause::Arguments, pause::run),
     verb!(["unpause", "container unpause"], "Thaw frozen containers", unpause::Arguments, unpause::run),
     verb!(["wait", "container wait"], "Wait until containers stop; print their exit codes", wait::Arguments, wait::run),
+    verb!(
+        ["explain", "container explain"],
+        "Show a container as it is in the kernel, and what has changed",
+        explain::Arguments,
+        explain::run
+    ),
     verb!(["why", "container why"], "Tell why a container ended", why::Arguments, why::run),
     verb!(["rm", "container rm", "container remove"], "Remove containers", rm::Arguments, rm::run),
     verb!(["rename", "container rename"], "Give a container another name", rename::Arguments, rename::run),

@@ -179,7 +179,7 @@ fn fraction(part: u64, whole: u64) -> f64 {
 }
 
 /// Ids of 64 digits as people see them: twelve.
-fn short_ids(text: &str) -> String {
+pub(super) fn short_ids(text: &str) -> String {
     let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let ids: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_id).collect();
     ids.into_iter().fold(text.to_owned(), |text, id| text.replace(id, &id[..12]))
