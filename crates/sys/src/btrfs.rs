@@ -8,10 +8,10 @@ use rustix::io::Errno;
 
 const NAME_BYTES_MAX: usize = 255;
 /// `BTRFS_IOC_SUBVOL_CREATE`, `BTRFS_IOC_SNAP_DESTROY`: `_IOW(0x94, 14 | 15, struct btrfs_ioctl_vol_args)`.
-const SUBVOL_CREATE: u32 = 0x5000_940e;
-const SNAP_DESTROY: u32 = 0x5000_940f;
+const SUBVOL_CREATE: libc::Ioctl = 0x5000_940e;
+const SNAP_DESTROY: libc::Ioctl = 0x5000_940f;
 /// `BTRFS_IOC_SNAP_CREATE`: `_IOW(0x94, 1, struct btrfs_ioctl_vol_args)`.
-const SNAP_CREATE: u32 = 0x5000_9401;
+const SNAP_CREATE: libc::Ioctl = 0x5000_9401;
 
 /// `struct btrfs_ioctl_vol_args`.
 #[repr(C)]
@@ -44,7 +44,7 @@ pub fn destroy(directory: impl AsFd, name: &CStr) -> Result<(), Errno> {
     call(&directory, SNAP_DESTROY, 0, name)
 }
 
-fn call(directory: &impl AsFd, request: u32, fd: i64, name: &CStr) -> Result<(), Errno> {
+fn call(directory: &impl AsFd, request: libc::Ioctl, fd: i64, name: &CStr) -> Result<(), Errno> {
     let name = name.to_bytes();
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(Errno::NAMETOOLONG);
@@ -53,8 +53,7 @@ fn call(directory: &impl AsFd, request: u32, fd: i64, name: &CStr) -> Result<(),
     arguments.name[..name.len()].copy_from_slice(name);
     // SAFETY: the descriptor is borrowed and so open for the whole call; `arguments` has the layout and size (4096, part of the request number)
     // of `struct btrfs_ioctl_vol_args`, its name ends with a NUL, and the kernel only reads it.
-    let result =
-        unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), libc::Ioctl::from(request), &raw const arguments) };
+    let result = unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), request, &raw const arguments) };
     if result == 0 {
         return Ok(());
     }
