@@ -167,6 +167,17 @@ impl Cgroup {
         first_error
     }
 
+    /// Names of the groups directly below, in any hierarchy.
+    pub(crate) fn child_names(&self) -> Result<Vec<String>, CgroupError> {
+        let mut names = Vec::new();
+        for directory in self.directories() {
+            names.extend(child_names(directory)?);
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
     /// The directory that has a controller's files.
     pub(crate) fn home(&self, controller: Controller) -> Option<HomeDirectory<'_>> {
         let name = controller.v1_name();

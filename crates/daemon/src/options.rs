@@ -14,12 +14,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", default_value = "/run/berth")]
     pub(crate) state: PathBuf,
 
-    /// Parent cgroup of all containers
-    #[arg(long, value_name = "PATH", default_value = "/berth")]
-    pub(crate) cgroup_parent: String,
+    /// Parent of the containers' cgroups: a path, or a slice for systemd [default: /berth or system.slice]
+    #[arg(long, value_name = "PARENT")]
+    pub(crate) cgroup_parent: Option<String>,
 
-    /// Cgroup driver; only cgroupfs is there yet
-    #[arg(long, value_name = "DRIVER", default_value = "cgroupfs")]
+    /// Who makes and limits the containers' cgroups
+    #[arg(long, value_name = "DRIVER", default_value = "cgroupfs", value_parser = ["cgroupfs", "systemd"])]
     pub(crate) cgroup_manager: String,
 
     /// Name of the bridge of the default network

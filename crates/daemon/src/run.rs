@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_docker::FaceOptions;
-use berth_engine::api::{Engine, EngineOptions};
+use berth_engine::api::{CgroupDriver, Engine, EngineOptions};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -16,8 +16,6 @@ use crate::{embedded, socket};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum RunError {
-    #[error("cgroup manager {0:?} is not supported yet; use cgroupfs")]
-    CgroupManager(String),
     #[error("log filter {filter:?} is not valid")]
     LogFilter { filter: String, source: tracing_subscriber::filter::ParseError },
     #[error("cannot find the shim containerd-shim-berth-v1 at {}; name it with --shim", .0.display())]
@@ -36,9 +34,6 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
     start_log(&options)?;
-    if options.cgroup_manager != "cgroupfs" {
-        return Err(RunError::CgroupManager(options.cgroup_manager).into());
-    }
     socket::ensure_directory(&options.root, 0o711)?;
     socket::ensure_directory(&options.state, 0o711)?;
     // One thread: the work is the kernel's, and a second worker costs memory and wake-ups on every start.
@@ -68,13 +63,18 @@ fn find_shim(options: &Options) -> Result<PathBuf, RunError> {
 }
 
 fn engine_options(options: &Options) -> Result<EngineOptions, RunError> {
+    let (cgroup_driver, default_parent) = match options.cgroup_manager.as_str() {
+        "systemd" => (CgroupDriver::Systemd, "system.slice"),
+        _ => (CgroupDriver::Cgroupfs, "/berth"),
+    };
     Ok(EngineOptions {
         data_root: options.root.clone(),
         state_root: options.state.clone(),
         shim_binary: find_shim(options)?,
         init_binary: embedded::INIT,
         hello_image: embedded::HELLO_IMAGE,
-        cgroup_parent: options.cgroup_parent.clone(),
+        cgroup_parent: options.cgroup_parent.clone().unwrap_or_else(|| default_parent.to_owned()),
+        cgroup_driver,
         bridge_name: options.bridge.clone(),
         bridge_subnet: options.subnet.clone(),
         nft_table: options.nft_table.clone(),

@@ -27,14 +27,35 @@ pub struct EngineOptions {
     pub init_binary: &'static [u8],
     /// OCI archive of the image `hello`, loaded the first time somebody asks for `hello` and the store has none; empty when the build has none.
     pub hello_image: &'static [u8],
-    /// Parent cgroup of all containers (`/berth`).
+    /// Parent of all containers' cgroups: a path (`/berth`), or a slice (`system.slice`) for systemd.
     pub cgroup_parent: String,
+    pub cgroup_driver: CgroupDriver,
     /// Bridge name (`berth0`), its IPv4 network, and the nftables table (`berth`); private instances choose their own.
     pub bridge_name: String,
     pub bridge_subnet: String,
     pub nft_table: String,
     /// Name of the snapshotter; nothing: the best that works.
     pub snapshotter: Option<String>,
+}
+
+/// Who makes and limits the containers' cgroups (S-040).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The runtime, as directories.
+    #[default]
+    Cgroupfs,
+    /// The machine's systemd, as transient scopes `berth-<id>.scope`.
+    Systemd,
+}
+
+impl CgroupDriver {
+    /// As `docker info` and the CRI call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

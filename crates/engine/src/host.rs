@@ -6,7 +6,8 @@ use std::path::Path;
 use berth_cgroup::Layout;
 use rustix::process::Resource;
 
-use crate::error::Result;
+use crate::api::CgroupDriver;
+use crate::error::{EngineError, Result};
 
 /// Facts that decide whether a request can be honoured. Tests make their own.
 #[derive(Debug, Clone)]
@@ -20,6 +21,7 @@ pub(crate) struct HostFacts {
     /// 1 or 2; a hybrid host counts as 1.
     pub(crate) cgroup_version: u8,
     pub(crate) cgroups: Option<Layout>,
+    pub(crate) cgroup_driver: CgroupDriver,
     /// Bit per capability number that we have and could give.
     pub(crate) capabilities: u64,
     /// Hard limits of the daemon itself, by `ulimit` name; absent: unlimited.
@@ -57,7 +59,8 @@ impl HostFacts {
     ///
     /// # Errors
     /// When no control groups are mounted: nothing could be limited or stopped reliably.
-    pub(crate) fn read() -> Result<Self> {
+    pub(crate) fn read(cgroup_driver: CgroupDriver) -> Result<Self> {
+        check_driver(cgroup_driver, Path::new("/run/systemd/system").exists())?;
         let cgroups = Layout::detect()?;
         let cpu_list = first_line("/sys/devices/system/cpu/online", "0");
         let lsm = first_line("/sys/kernel/security/lsm", "");
@@ -73,6 +76,7 @@ impl HostFacts {
             kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
             cgroup_version: if cgroups.version_text() == "2" { 2 } else { 1 },
             cgroups: Some(cgroups),
+            cgroup_driver,
             capabilities: own_capabilities(),
             hard_limits: hard_limits(),
             oom_score_adj: first_line("/proc/self/oom_score_adj", "0").parse().unwrap_or(0),
@@ -135,9 +139,28 @@ fn parse_digits(text: &str) -> Option<u32> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
+/// sd_booted(3): the directory is there where systemd is process 1.
+fn check_driver(driver: CgroupDriver, has_systemd: bool) -> Result<()> {
+    if driver == CgroupDriver::Systemd && !has_systemd {
+        let message = "the cgroup driver systemd is asked, but this host was not booted by systemd";
+        return Err(EngineError::conflict(message).with_hint("use --cgroup-manager cgroupfs"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// S-046: a driver this host cannot have is refused when the daemon starts.
+    #[test]
+    fn s046_systemd_is_asked_where_it_is() {
+        assert!(
+            check_driver(CgroupDriver::Systemd, true).is_ok() && check_driver(CgroupDriver::Cgroupfs, false).is_ok()
+        );
+        let error = check_driver(CgroupDriver::Systemd, false).unwrap_err();
+        assert!(error.message.contains("systemd") && error.hint.unwrap().contains("cgroupfs"));
+    }
 
     /// A host of four processors and 8 GiB, cgroup v2, all capabilities.
     pub(crate) fn facts() -> HostFacts {
@@ -149,6 +172,7 @@ pub(crate) mod tests {
             kernel_release: "6.18.5".to_owned(),
             cgroup_version: 2,
             cgroups: None,
+            cgroup_driver: CgroupDriver::Cgroupfs,
             capabilities: (1 << 41) - 1,
             hard_limits: BTreeMap::from([("nofile", 20_000)]),
             oom_score_adj: 0,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::api::CgroupDriver;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -128,11 +129,14 @@ pub(crate) fn id_maps(record: &Record, request: &Request) -> Vec<IdRange> {
 }
 
 impl Engine {
-    /// `<parent>/<id>`; a relative `--cgroup-parent` is below the root as in Docker.
+    /// `<parent>/<id>`; a relative `--cgroup-parent` is below the root as in Docker. By systemd `<slice>:berth:<id>`.
     pub(crate) fn cgroup_path(&self, record: &Record) -> String {
         let asked = record.host.cgroup_parent.trim_matches('/');
         let parent = if asked.is_empty() { self.inner.options.cgroup_parent.trim_matches('/') } else { asked };
-        format!("/{parent}/{}", record.id)
+        match self.inner.options.cgroup_driver {
+            CgroupDriver::Cgroupfs => format!("/{parent}/{}", record.id),
+            CgroupDriver::Systemd => format!("{parent}:berth:{}", record.id),
+        }
     }
 
     /// The layer stack of a container, from memory or, after a restart, from the image store.

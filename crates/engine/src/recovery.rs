@@ -229,7 +229,8 @@ impl Engine {
 fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let paths = Paths::create(&options.data_root, &options.state_root)?;
     let root_lock = lock_root(&paths.lock())?;
-    let facts = HostFacts::read().doing(|| "cannot use this host".to_owned())?;
+    crate::request::check_cgroup_parent(&options.cgroup_parent, options.cgroup_driver)?;
+    let facts = HostFacts::read(options.cgroup_driver).doing(|| "cannot use this host".to_owned())?;
     let binary = SealedBinary::copy(&options.shim_binary)?;
     let metadata = Arc::new(Metadata::open(&paths.metadata())?);
     let id = daemon_id(&metadata)?;

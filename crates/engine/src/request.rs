@@ -13,9 +13,11 @@ pub(crate) mod security;
 #[cfg(test)]
 mod tests;
 
+use berth_cgroup::{Instance, UnitName};
 use berth_network::PortMapping;
 use berth_types::Signal;
 
+use crate::api::CgroupDriver;
 use crate::config::{ContainerConfig, HostConfig, RestartPolicy};
 use crate::error::{EngineError, Result};
 use crate::host::HostFacts;
@@ -53,7 +55,7 @@ impl Request {
     /// `InvalidArgument`, `FailedPrecondition` or `Unimplemented`, for the first thing that cannot be done.
     pub(crate) fn parse(config: &ContainerConfig, host: &HostConfig, facts: &HostFacts) -> Result<Self> {
         let mut warnings = Vec::new();
-        check_policy(host)?;
+        check_policy(host, facts)?;
         check_logging(host)?;
         check_annotations(host)?;
         if host.oom_kill_disable == Some(true) && facts.cgroup_version == 2 {
@@ -94,7 +96,7 @@ pub(crate) fn stop_signal(config: &ContainerConfig) -> Result<Signal> {
 /// Only the native runtime exists until shims of others are wired in.
 pub(crate) const NATIVE_RUNTIMES: [&str; 3] = ["", "berth", "io.containerd.berth.v1"];
 
-fn check_policy(host: &HostConfig) -> Result<()> {
+fn check_policy(host: &HostConfig, facts: &HostFacts) -> Result<()> {
     if host.auto_remove && host.restart_policy != RestartPolicy::No {
         return Err(EngineError::invalid("can't create 'AutoRemove' container with restart policy")
             .with_hint("use either --rm or --restart"));
@@ -107,7 +109,7 @@ fn check_policy(host: &HostConfig) -> Result<()> {
         .with_hint("leave out --runtime"));
     }
     if !host.cgroup_parent.is_empty() {
-        check_cgroup_parent(&host.cgroup_parent)?;
+        check_cgroup_parent(&host.cgroup_parent, facts.cgroup_driver)?;
     }
     Ok(())
 }
@@ -121,7 +123,18 @@ fn check_annotations(host: &HostConfig) -> Result<()> {
 }
 
 /// The cgroupfs driver takes a path; a systemd slice belongs to the systemd driver.
-fn check_cgroup_parent(parent: &str) -> Result<()> {
+pub(crate) fn check_cgroup_parent(parent: &str, driver: CgroupDriver) -> Result<()> {
+    if driver == CgroupDriver::Systemd {
+        let is_slice = UnitName::parse(&format!("{parent}:berth:x"), &Instance::System).is_ok();
+        return if is_slice && parent.ends_with(".slice") {
+            Ok(())
+        } else {
+            Err(EngineError::invalid(format!(
+                "cgroup parent {parent:?} is not a systemd slice, but the cgroup driver is systemd"
+            ))
+            .with_hint("give a slice such as machine.slice"))
+        };
+    }
     if parent.ends_with(".slice") {
         return Err(EngineError::invalid(format!(
             "cgroup parent {parent:?} is a systemd slice, but the cgroup driver is cgroupfs"

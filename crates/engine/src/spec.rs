@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use berth_oci::annotation;
 use berth_oci::runtime::{Linux, Root, Spec};
 
+use crate::api::CgroupDriver;
 use crate::host::HostFacts;
 use crate::record::Record;
 use crate::request::Request;
@@ -117,6 +118,9 @@ fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {
     let mut annotations: HashMap<String, String> = host.annotations.clone().into_iter().collect();
     if let Some(program) = input.seccomp_program {
         annotations.insert(annotation::SECCOMP_PROGRAM.to_owned(), program.display().to_string());
+    }
+    if input.facts.cgroup_driver == CgroupDriver::Systemd {
+        annotations.insert(annotation::CGROUP_DRIVER.to_owned(), CgroupDriver::Systemd.name().to_owned());
     }
     if !host.group_add.is_empty() {
         annotations.insert(annotation::GROUP_ADD.to_owned(), host.group_add.join(","));

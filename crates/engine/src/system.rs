@@ -5,7 +5,7 @@ use std::path::Path;
 
 use berth_types::Timestamp;
 
-use crate::api::{DiskUsage, Filters, InfoView, NetworkSummary, PruneOutcome, Status};
+use crate::api::{CgroupDriver, DiskUsage, Filters, InfoView, NetworkSummary, PruneOutcome, Status};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::filters;
@@ -30,7 +30,7 @@ impl Engine {
             architecture: std::env::consts::ARCH.to_owned(),
             cpus: facts.cpus,
             memory_bytes: facts.memory_bytes,
-            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_driver: facts.cgroup_driver.name().to_owned(),
             cgroup_version: facts.cgroup_version.to_string(),
             storage_driver: self.storage_driver(),
             storage_status: vec![("Data Root".to_owned(), self.inner.paths.data.display().to_string())],
@@ -177,7 +177,8 @@ impl Engine {
             if let Ok(network) = &engine.inner.network {
                 network.destroy()?;
             }
-            if let Some(layout) = &engine.inner.facts.cgroups {
+            let is_ours = engine.inner.options.cgroup_driver == CgroupDriver::Cgroupfs;
+            if let Some(layout) = engine.inner.facts.cgroups.as_ref().filter(|_| is_ours) {
                 let parent = format!("/{}", engine.inner.options.cgroup_parent.trim_matches('/'));
                 let group = berth_cgroup::Cgroup::open(layout, &parent);
                 let deleted = group.and_then(|group| group.delete(std::time::Duration::from_secs(2)));

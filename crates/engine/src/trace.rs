@@ -11,12 +11,7 @@ use crate::error::Result;
 /// Traces of removed containers that are kept in memory.
 const KEPT_MAX: usize = 64;
 
-/// `CLOCK_MONOTONIC` in nanoseconds: one clock for all parties.
-pub(crate) fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
-}
+pub(crate) use berth_sys::clock::monotonic_ns as now_ns;
 
 /// A finished step of the engine's.
 pub(crate) fn span(name: &str, object: impl Into<String>, start_ns: u64) -> Span {

@@ -6,16 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use berth_sys::shared::SharedNumbers;
 use berth_types::{Party, Span};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::plan::Step;
 
-/// `CLOCK_MONOTONIC` in nanoseconds.
-pub(crate) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
-}
+pub(crate) use berth_sys::clock::monotonic_ns as now_ns;
 
 /// Start and end of every step of a plan.
 #[derive(Debug)]

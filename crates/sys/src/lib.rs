@@ -6,6 +6,7 @@ pub mod arena;
 pub mod bpf;
 pub mod btrfs;
 pub mod capability;
+pub mod clock;
 pub mod clone;
 pub mod detached;
 pub mod fs_identity;

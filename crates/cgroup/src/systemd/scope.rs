@@ -95,6 +95,16 @@ impl Cgroup {
         self.apply_files(split.direct.iter().copied())
     }
 
+    /// Names of the scopes in a slice of the machine's systemd, without `.scope`; none when there is no such slice.
+    pub fn scopes(layout: &Layout, slice: &str) -> Vec<String> {
+        let Ok(name) = UnitName::parse(&format!("{slice}::x"), &Instance::System) else { return Vec::new() };
+        let path = name.control_group();
+        let Some(parent) = path.strip_suffix("/x.scope").filter(|parent| !parent.is_empty()) else { return Vec::new() };
+        let children = Self::open(layout, parent).and_then(|group| group.child_names());
+        let scope = |child: &String| child.strip_suffix(".scope").map(str::to_owned);
+        children.unwrap_or_default().iter().filter_map(scope).collect()
+    }
+
     /// Whether systemd manages the group.
     pub fn is_scope(&self) -> bool {
         self.unit.is_some()

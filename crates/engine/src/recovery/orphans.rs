@@ -1,9 +1,10 @@
 //! What a crash left without a record: bundles with their shims, cgroups, writable layers, container directories.
 
-use berth_cgroup::Cgroup;
+use berth_cgroup::{Cgroup, Layout};
 use berth_core::Bundle;
 use berth_types::{ContainerId, Signal};
 
+use crate::api::CgroupDriver;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 
@@ -44,6 +45,10 @@ impl Engine {
     fn sweep_cgroups(&self) {
         let Some(layout) = &self.inner.facts.cgroups else { return };
         let parent = self.inner.options.cgroup_parent.trim_matches('/');
+        if self.inner.options.cgroup_driver == CgroupDriver::Systemd {
+            self.sweep_scopes(layout, parent);
+            return;
+        }
         let mut dirs: Vec<std::path::PathBuf> =
             layout.hierarchies.iter().map(|h| h.mount.join(h.own.trim_matches('/')).join(parent)).collect();
         dirs.extend(layout.hierarchies.iter().map(|h| h.mount.join(parent)));
@@ -57,13 +62,17 @@ impl Engine {
         ids.sort_unstable();
         ids.dedup();
         for id in ids.into_iter().filter(|id| !self.inner.registry.contains(id)) {
-            let swept = Cgroup::open(layout, &format!("/{parent}/{id}")).and_then(|group| {
-                group.kill_all(Signal::KILL, KILL_WAIT)?;
-                group.delete(KILL_WAIT)
-            });
-            if let Err(error) = swept {
-                tracing::warn!(container_id = %id, "cannot sweep a cgroup: {}", berth_types::report(&error));
-            }
+            sweep_group(layout, &format!("/{parent}/{id}"), &id);
+        }
+    }
+
+    /// Scopes of ours in our slice whose container is unknown.
+    fn sweep_scopes(&self, layout: &Layout, slice: &str) {
+        for name in Cgroup::scopes(layout, slice) {
+            let id =
+                name.strip_prefix("berth-").filter(|id| is_full_id(id)).and_then(|id| id.parse::<ContainerId>().ok());
+            let Some(id) = id.filter(|id| !self.inner.registry.contains(id)) else { continue };
+            sweep_group(layout, &format!("{slice}:berth:{id}"), &id);
         }
     }
 
@@ -87,6 +96,16 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+fn sweep_group(layout: &Layout, path: &str, id: &ContainerId) {
+    let swept = Cgroup::open(layout, path).and_then(|group| {
+        group.kill_all(Signal::KILL, KILL_WAIT)?;
+        group.delete(KILL_WAIT)
+    });
+    if let Err(error) = swept {
+        tracing::warn!(container_id = %id, "cannot sweep a cgroup: {}", berth_types::report(&error));
     }
 }
 

@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use berth_types::{Party, Span};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::log;
 
 const FILE: &str = "trace.json";
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// All spans of a task so far.
 #[derive(Debug, Default)]
@@ -17,11 +15,7 @@ pub(super) struct Trace {
     pub(super) is_written: bool,
 }
 
-pub(super) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let part = |value: i64| u64::try_from(value).unwrap_or_default();
-    part(now.tv_sec).saturating_mul(NANOS_PER_SECOND).saturating_add(part(now.tv_nsec))
-}
+pub(super) use berth_sys::clock::monotonic_ns as now_ns;
 
 impl Trace {
     /// Adds the shim's own span for what began at `start_ns`, and stores all. A trace never fails what it watches.

@@ -1,7 +1,7 @@
 //! `--plan` and `--trace`: the steps of a start, before and after the fact.
 
+use berth_sys::clock::monotonic_ns as now_ns;
 use berth_types::{Party, Span};
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::commands::objects::{container_path, items, text};
@@ -37,12 +37,6 @@ pub(super) struct Timeline {
     last_ns: u64,
     spans: Vec<Span>,
     id: String,
-}
-
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 impl Timeline {
