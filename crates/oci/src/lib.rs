@@ -1,5 +1,7 @@
 //! Documents of the Open Container Initiative: runtime-spec and image-spec types, and the annotations of our own.
 
+pub mod document;
+
 pub use oci_spec::{image, runtime};
 
 /// Annotations that Berth's engine gives to Berth's own runtime; other runtimes ignore them.

@@ -19,12 +19,14 @@ pub struct DeviceNode {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// Whether something else of that name gives way (the devices every container has); otherwise it is an error.
+    pub replaces: bool,
 }
 
-/// Makes the node; one that is already there must be the same device, anything else is replaced.
+/// Makes the node; one that is already there must be the same device, see [`DeviceNode::replaces`].
 ///
 /// # Errors
-/// The kernel's, with the path.
+/// `AlreadyExists` for something else of that name; the kernel's, with the path.
 pub fn make_node(root: &RootDir, node: &DeviceNode) -> Result<(), MountError> {
     let error = |operation| move |source| MountError::Root(RootError { operation, path: node.path.clone(), source });
     root.create_dir_all(node.path.parent().unwrap_or(Path::new("")), Mode::from_raw_mode(0o755))?;
@@ -36,6 +38,9 @@ pub fn make_node(root: &RootDir, node: &DeviceNode) -> Result<(), MountError> {
         Err(Errno::EXIST) => {
             if is_same(&parent, name, node, device) {
                 return Ok(());
+            }
+            if !node.replaces {
+                return Err(error("make device over something else at")(Errno::EXIST));
             }
             rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(error("replace"))?;
             rustix::fs::mknodat(&parent, name, node.kind, mode, device).map_err(error("make device"))?;

@@ -10,7 +10,7 @@ use berth_sys::mount_attr::{MountAttr, mount_setattr};
 use berth_types::{Classify, ErrorClass};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use crate::options::MountOptions;
 use crate::root_dir::{RootDir, RootError};
@@ -83,10 +83,30 @@ pub fn new_filesystem(fstype: &str, source: Option<&Path>, options: &MountOption
     if let Some(source) = source {
         rustix::mount::fsconfig_set_string(&context, "source", source).map_err(kernel("set the source of"))?;
     }
+    set_superblock(&context, &options.superblock).map_err(kernel("set the options of"))?;
+    set_data(&context, fstype, options)?;
+    rustix::mount::fsconfig_create(&context).map_err(kernel("create an instance of"))?;
+    // Nothing is mounted below it yet, so the options of the whole tree are its own.
+    let attributes = options.top.set | options.tree.set;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(kernel("mount"))
+}
+
+/// Options of any file system. `iversion` is no parameter of the new mount API: a file system that counts versions does so unasked.
+fn set_superblock(context: &OwnedFd, options: &[String]) -> Result<(), Errno> {
+    for option in options {
+        match rustix::mount::fsconfig_set_flag(context, option.as_str()) {
+            Err(Errno::INVAL) if option.ends_with("iversion") => {}
+            set_or_failed => set_or_failed?,
+        }
+    }
+    Ok(())
+}
+
+fn set_data(context: &OwnedFd, fstype: &str, options: &MountOptions) -> Result<(), MountError> {
     for (key, value) in &options.data {
         let result = match value {
-            Some(value) => rustix::mount::fsconfig_set_string(&context, key.as_str(), value.as_str()),
-            None => rustix::mount::fsconfig_set_flag(&context, key.as_str()),
+            Some(value) => rustix::mount::fsconfig_set_string(context, key.as_str(), value.as_str()),
+            None => rustix::mount::fsconfig_set_flag(context, key.as_str()),
         };
         result.map_err(|source| MountError::Option {
             fstype: fstype.to_owned(),
@@ -94,8 +114,24 @@ pub fn new_filesystem(fstype: &str, source: Option<&Path>, options: &MountOption
             source,
         })?;
     }
-    rustix::mount::fsconfig_create(&context).map_err(kernel("create an instance of"))?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, options.top.set).map_err(kernel("mount"))
+    Ok(())
+}
+
+/// Other options for the mount at a target: its attributes, and with options of the file system that one's own (fspick(2)).
+///
+/// # Errors
+/// `EINVAL` when nothing is mounted at the target; the option that was not taken.
+pub fn remount(target: BorrowedFd<'_>, path: &Path, options: &MountOptions) -> Result<(), MountError> {
+    let kernel = |what| move |source| MountError::Kernel { what, object: path.to_owned(), source };
+    set_attributes(target, options).map_err(kernel("remount"))?;
+    if options.data.is_empty() && options.superblock.is_empty() {
+        return Ok(());
+    }
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = rustix::mount::fspick(target, "", flags).map_err(kernel("find the file system at"))?;
+    set_superblock(&context, &options.superblock).map_err(kernel("set the options of"))?;
+    set_data(&context, "the mounted file system", options)?;
+    rustix::mount::fsconfig_reconfigure(&context).map_err(kernel("change the file system at"))
 }
 
 /// A detached copy of the mount at a path of the host (trusted), with everything mounted below it when `recursive`.

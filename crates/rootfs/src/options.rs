@@ -48,6 +48,10 @@ pub struct MountOptions {
     pub copy_up: bool,
     /// `idmap` (false) or `ridmap` (true).
     pub id_map: Option<bool>,
+    /// `remount`: other options for what is mounted at the target already.
+    pub remount: bool,
+    /// `sync`, `lazytime` and their kin: for the file system as a whole, every kind of it takes them.
+    pub superblock: Vec<String>,
     /// For the file system itself: `size=64m`, `newinstance`.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -84,7 +88,16 @@ const PROPAGATION: &[(&str, Propagation)] = &[
     ("unbindable", Propagation::UNBINDABLE),
 ];
 
+/// Options of any file system as a whole (mount(8), "Filesystem-independent mount options").
+const SUPERBLOCK: &[&str] =
+    &["async", "sync", "dirsync", "lazytime", "nolazytime", "mand", "nomand", "iversion", "noiversion"];
+
 impl MountOptions {
+    /// Texts that go to the kernel as they are.
+    pub fn all_strings(&self) -> impl Iterator<Item = &str> {
+        self.data.iter().flat_map(|(key, value)| std::iter::once(key.as_str()).chain(value.as_deref()))
+    }
+
     /// Sorts options; what no table knows is the file system's own.
     pub fn parse<S: AsRef<str>>(options: &[S]) -> Self {
         let mut sorted = Self::default();
@@ -96,7 +109,9 @@ impl MountOptions {
 
     fn add(&mut self, option: &str) {
         match option {
+            // Whether the kernel logs a failed mount: the new mount API answers the caller instead.
             "defaults" | "" | "loud" | "silent" => return,
+            "remount" => return self.remount = true,
             "bind" => return self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => return self.bind = Some(true),
             "tmpcopyup" => return self.copy_up = true,
@@ -106,6 +121,9 @@ impl MountOptions {
         }
         if attribute(&mut self.top, option) {
             return;
+        }
+        if SUPERBLOCK.contains(&option) {
+            return self.superblock.push(option.to_owned());
         }
         if let Some(rest) = option.strip_prefix('r') {
             if attribute(&mut self.tree, rest) {

@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use berth_oci::runtime::Spec;
+use berth_oci::document::Parsed;
+use berth_oci::runtime::{Process, Spec};
 use berth_runtime::{Container, Saved, StateDir};
 use berth_types::ContainerId;
 
@@ -17,11 +18,23 @@ pub(crate) fn bundle(given: Option<&Path>) -> Result<PathBuf, CommandError> {
     path.canonicalize().map_err(file("find bundle", path))
 }
 
-pub(crate) fn spec(bundle: &Path) -> Result<Spec, CommandError> {
-    document(&bundle.join("config.json"))
+pub(crate) fn spec(bundle: &Path) -> Result<Parsed<Spec>, CommandError> {
+    let path = bundle.join("config.json");
+    let json = |source| CommandError::Json { path: path.display().to_string(), source };
+    berth_oci::document::spec(text(&path)?.as_bytes()).map_err(json)
+}
+
+/// The process of an exec.
+pub(crate) fn process(path: &Path) -> Result<Parsed<Process>, CommandError> {
+    let json = |source| CommandError::Json { path: path.display().to_string(), source };
+    berth_oci::document::process(text(path)?.as_bytes()).map_err(json)
 }
 
 pub(crate) fn document<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CommandError> {
+    serde_json::from_str(&text(path)?).map_err(|source| CommandError::Json { path: path.display().to_string(), source })
+}
+
+fn text(path: &Path) -> Result<String, CommandError> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
         std::io::stdin().take(DOCUMENT_MAX + 1).read_to_string(&mut text)
@@ -32,7 +45,7 @@ pub(crate) fn document<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T,
     if u64::try_from(read.map_err(file("read", path))?).unwrap_or(u64::MAX) > DOCUMENT_MAX {
         return Err(CommandError::Usage(format!("{} is larger than {DOCUMENT_MAX} bytes", path.display())));
     }
-    serde_json::from_str(&text).map_err(|source| CommandError::Json { path: path.display().to_string(), source })
+    Ok(text)
 }
 
 pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CommandError {

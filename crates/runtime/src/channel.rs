@@ -4,6 +4,10 @@
 //! init -> creator   M              waiting for its user namespace's mappings
 //!                   H              mounts are ready: run the hooks that belong outside
 //!                   T (+ fd)       master of the pseudo-terminal
+//!                   K              in a new time namespace whose clocks somebody else must set
+//!                   D              waiting for interfaces of the host
+//!                   L (+ fd)       the seccomp listener; the answer comes when the agent has it
+//!                   P (+ fd)       init's pidfd, from the process that cloned it in a joined user namespace
 //!                   W text         something could not be done as asked, and init went on
 //!                   R              ready; now waiting for start
 //!                   E errno step \0 object \0 detail
@@ -39,6 +43,10 @@ pub(crate) struct Report {
 pub(crate) enum Message {
     AwaitsMappings,
     AwaitsHooks,
+    AwaitsClocks,
+    AwaitsDevices,
+    Listener(OwnedFd),
+    Child(OwnedFd),
     Console(OwnedFd),
     Warning(String),
     Ready,
@@ -73,6 +81,16 @@ impl Channel {
         match message {
             Message::AwaitsMappings => packet.push(b'M'),
             Message::AwaitsHooks => packet.push(b'H'),
+            Message::AwaitsClocks => packet.push(b'K'),
+            Message::AwaitsDevices => packet.push(b'D'),
+            Message::Listener(listener) => {
+                packet.push(b'L');
+                fd = Some(listener.as_fd());
+            }
+            Message::Child(pidfd) => {
+                packet.push(b'P');
+                fd = Some(pidfd.as_fd());
+            }
             Message::Console(master) => {
                 packet.push(b'T');
                 fd = Some(master.as_fd());
@@ -88,6 +106,11 @@ impl Channel {
         }
         packet.truncate(PACKET_MAX);
         self.send_packet(&packet, fd)
+    }
+
+    /// The listener by its number in the table that the sender shares with init (see `init::notify`), and does not own.
+    pub(crate) fn send_listener(&self, number: i32) -> Result<(), Errno> {
+        berth_sys::inherited::with_borrowed(number, |listener| self.send_packet(b"L", Some(listener)))?
     }
 
     fn send_packet(&self, packet: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
@@ -151,6 +174,10 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message, Errno> {
     Ok(match kind {
         b'M' => Message::AwaitsMappings,
         b'H' => Message::AwaitsHooks,
+        b'K' => Message::AwaitsClocks,
+        b'D' => Message::AwaitsDevices,
+        b'L' => Message::Listener(fd.ok_or(Errno::BADMSG)?),
+        b'P' => Message::Child(fd.ok_or(Errno::BADMSG)?),
         b'T' => Message::Console(fd.ok_or(Errno::BADMSG)?),
         b'W' => Message::Warning(String::from_utf8_lossy(rest).into_owned()),
         b'R' => Message::Ready,

@@ -16,6 +16,8 @@ use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
 use crate::namespaces::{Namespace, Namespaces};
 use crate::plan::Step;
+use crate::process::Affinity;
+use crate::rdt::RdtGroup;
 use crate::record::{RECORD_VERSION, Record};
 use crate::seccomp::Filter;
 use crate::state::{ContainerState, OCI_VERSION, StateDir, Status, process_start};
@@ -66,6 +68,9 @@ pub struct Container {
     pub(crate) cgroup: Cgroup,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) state_dir: Option<StateDir>,
+    /// The container's `process.execCPUAffinity`, for processes that name none.
+    pub(crate) affinity: Affinity,
+    pub(crate) rdt: Option<RdtGroup>,
 }
 
 fn cgroup_error(what: &'static str) -> impl Fn(CgroupError) -> RuntimeError {
@@ -187,7 +192,15 @@ impl Container {
     ///
     /// # Errors
     /// What could not be removed; the rest is removed all the same.
-    pub fn delete(mut self) -> Result<(), RuntimeError> {
+    pub fn delete(self) -> Result<(), RuntimeError> {
+        self.delete_reporting().map(drop)
+    }
+
+    /// The same; hooks that failed after the end come back as warnings (runtime-spec runtime, "Lifecycle" 13).
+    ///
+    /// # Errors
+    /// As [`Container::delete`].
+    pub fn delete_reporting(mut self) -> Result<Vec<String>, RuntimeError> {
         // An init that still waits must not be let go by the end of its channel; a frozen one dies only when it is thawed (v1).
         let _gone_already = self.kill(Signal::KILL);
         if self.cgroup.frozen().unwrap_or(false) {
@@ -200,10 +213,15 @@ impl Container {
         let removed = self.cgroup.delete(KILL_TIMEOUT).map_err(cgroup_error("remove"));
         let mut state = self.state.clone();
         (state.status, state.pid) = (Status::Stopped, 0);
-        let hooked = hooks::run(HookStage::Poststop, self.hooks.as_ref(), &state.to_json());
+        let class = self.rdt.as_ref().map_or(Ok(()), RdtGroup::remove).map_err(|source| RuntimeError::File {
+            what: "remove the resctrl group of",
+            path: self.state.id.clone(),
+            source,
+        });
+        let warnings = hooks::run_all(HookStage::Poststop, self.hooks.as_ref(), &state.to_json());
         let forgotten = self.state_dir.as_ref().map_or(Ok(()), StateDir::remove);
         // A group that could be removed was empty, whatever killing said.
-        removed.or_else(|error| killed.and(Err(error))).and(hooked).and(forgotten)
+        removed.or_else(|error| killed.and(Err(error))).and(class).and(forgotten).map(|()| warnings)
     }
 
     /// Writes down what [`Container::load`] needs.
@@ -224,6 +242,8 @@ impl Container {
             namespaces: self.namespaces.clone(),
             hooks: self.hooks.clone(),
             annotations: self.state.annotations.clone(),
+            affinity: self.affinity.clone(),
+            rdt: self.rdt.clone(),
         };
         if let Some(filter) = &self.filter {
             directory.save_filter(filter)?;
@@ -278,6 +298,8 @@ impl Container {
             cgroup,
             waiting,
             state_dir: Some(directory.clone()),
+            affinity: record.affinity,
+            rdt: record.rdt,
         };
         Ok(Saved { container, rootfs: record.rootfs, created: record.created, owner: record.owner })
     }

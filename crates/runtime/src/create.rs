@@ -1,6 +1,6 @@
 //! Create: walks the caller's part of the plan, clones init, attends to it until it is ready; undoes everything on failure.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,14 +21,17 @@ use crate::cgroup_driver::{CgroupDriver, Keeper, start_scope};
 use crate::channel::{Channel, Message, Report, wait_readable};
 use crate::container::{Container, Process, Waiting};
 use crate::error::RuntimeError;
-use crate::hooks;
+use crate::hooks::{self, HookStage};
 use crate::id_map::{IdMaps, mapping_namespace, write_proc};
 use crate::init::{self, CgroupView, InitContext, Scratch};
+use crate::labels::Label;
 use crate::lend::Lent;
 use crate::namespaces::Namespace;
+use crate::net_devices::{Mover, NetDevice};
 use crate::options::{CreateOptions, Fault};
 use crate::plan::{Action, MountPlan, MountSource, Plan, PlanInput, Stage, Step, plan_create};
 use crate::process::capability_names;
+use crate::rdt::{RdtGroup, RdtPlan};
 use crate::seccomp::Filter;
 use crate::state::{ContainerState, OCI_VERSION, Status};
 use crate::trace::Times;
@@ -57,6 +60,14 @@ struct Creation<'a> {
     child: Option<Child>,
     console: Option<OwnedFd>,
     warnings: Vec<String>,
+    /// The user namespace that is joined: who clones init goes there first, and files are mapped by it.
+    user_ns: Option<OwnedFd>,
+    /// The network namespace that is joined, for interfaces to move there.
+    net_ns: Option<OwnedFd>,
+    mover: Option<Mover>,
+    rdt: Option<RdtGroup>,
+    /// A hook has begun, so those that end a container have to run as well (runtime-spec runtime, "Lifecycle" 3 to 13).
+    has_begun_hooks: bool,
 }
 
 impl Container {
@@ -66,7 +77,8 @@ impl Container {
     /// # Errors
     /// `InvalidArgument` for a spec that is not valid, `Unimplemented` for what this runtime cannot do, and what a step said.
     pub fn create(spec: &Spec, options: CreateOptions, spans: &mut Vec<Span>) -> Result<Self, RuntimeError> {
-        let plan = plan_create(&PlanInput {
+        check_preserved(options.tuning.preserve_fds)?;
+        let mut plan = plan_create(&PlanInput {
             spec,
             id: options.id.as_str(),
             bundle: &options.bundle,
@@ -85,6 +97,7 @@ impl Container {
             bundle: options.bundle.clone(),
             annotations: spec.annotations().clone().unwrap_or_default(),
         };
+        let warnings = std::mem::take(&mut plan.warnings);
         let mut creation = Creation {
             spec,
             options,
@@ -102,7 +115,12 @@ impl Container {
             channel: None,
             child: None,
             console: None,
-            warnings: Vec::new(),
+            warnings,
+            user_ns: None,
+            net_ns: None,
+            mover: None,
+            rdt: None,
+            has_begun_hooks: false,
         };
         let result = creation.run();
         let done = creation.plan.range(Stage::Release).start;
@@ -122,8 +140,22 @@ impl Creation<'_> {
         for index in self.plan.range(Stage::Prepare) {
             self.walk(index)?;
         }
-        self.attend()?;
+        let attended = self.attend();
+        // What was tried on an init that had failed already fails as well; its own word is the reason.
+        attended.map_err(|error| self.report_of_dead_init().unwrap_or(error))?;
         self.release_keeper()
+    }
+
+    fn report_of_dead_init(&self) -> Option<RuntimeError> {
+        wait_readable(self.child.as_ref()?.pidfd.as_fd(), Duration::ZERO).ok()?;
+        let channel = self.channel.as_ref()?;
+        loop {
+            match channel.receive(Some(Duration::ZERO)).ok()? {
+                Message::Failed(report) => return Some(reported(report)),
+                Message::End => return None,
+                _ => {}
+            }
+        }
     }
 
     /// Does one of the caller's steps, timed, with its fault point.
@@ -140,6 +172,11 @@ impl Creation<'_> {
 
     fn apply(&mut self, step: &Step) -> Result<(), RuntimeError> {
         match &step.action {
+            Action::CheckLabel(label) => label.check_host(),
+            Action::CheckMountLabel => Label::SeLinux(String::new())
+                .check_host()
+                .map_err(|_| RuntimeError::HostLacks { wanted_by: "linux.mountLabel", what: "SELinux" }),
+            Action::CreateRdtGroup(plan) => self.create_rdt_group(plan),
             Action::LoadProgram => self.load_program(),
             Action::OpenNamespace(kind, path) => self.open_namespace(step, *kind, path),
             Action::CreateCgroup(path) => self.create_cgroup(path),
@@ -152,22 +189,39 @@ impl Creation<'_> {
             }
             Action::MapMounts => self.map_mounts(step),
             Action::MountOverlay(overlay) => {
-                self.rootfs = Some(match self.mapping(&self.plan.id_maps) {
+                self.rootfs = Some(match self.mapping(None) {
                     Some(user_ns) => overlay.mount_detached_idmapped(user_ns.as_fd())?,
                     None => overlay.mount_detached()?,
                 });
                 Ok(())
             }
-            Action::CloneRootfs(path) => self.clone_rootfs(step, path),
+            Action::CloneRootfs { path, is_slave } => self.clone_rootfs(step, path, *is_slave),
             Action::CloneSource(slot) => self.clone_source(step, *slot),
             Action::CloneInit => self.clone_init(step),
-            Action::MapIds => {
-                let pid = self.state.pid;
-                self.plan.id_maps.write(pid).map_err(|(errno, file)| failed(step, file, errno))
+            other => self.apply_attending(step, other),
+        }
+    }
+
+    /// Steps while init is there.
+    fn apply_attending(&mut self, step: &Step, action: &Action) -> Result<(), RuntimeError> {
+        let pid = self.state.pid;
+        match action {
+            Action::MapIds => self.plan.id_maps.write(pid).map_err(|(errno, file)| failed(step, file, errno)),
+            Action::CompareMaps => self.plan.id_maps.compare(pid).map_err(|(errno, what)| failed(step, what, errno)),
+            Action::WriteClocks(offsets) => {
+                write_proc(pid, "timens_offsets", offsets.as_bytes()).map_err(|errno| failed(step, "", errno))
             }
+            Action::JoinRdtGroup => {
+                let joined = self.rdt.as_ref().map_or(Ok(()), |group| group.add(pid));
+                joined.map_err(|error| failed(step, "", errno_of(&error)))
+            }
+            Action::TakeNetDevice(device) => self.take_net_device(step, device),
             Action::RaiseLimit(limit) => self.raise_limit(*limit),
             Action::SetOomScore(score) => self.set_oom_score(step, *score),
-            Action::OutsideHooks(stage) => hooks::run(*stage, self.spec.hooks().as_ref(), &self.state.to_json()),
+            Action::OutsideHooks(stage) => {
+                self.has_begun_hooks = true;
+                hooks::run(*stage, self.spec.hooks().as_ref(), &self.state.to_json())
+            }
             _ => Err(failed(step, "this step is not for the caller", Errno::INVAL)),
         }
     }
@@ -182,7 +236,19 @@ impl Creation<'_> {
     fn open_namespace(&mut self, step: &Step, kind: Namespace, path: &Path) -> Result<(), RuntimeError> {
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| failed(step, "cannot open it", errno))?;
-        self.namespaces.push((kind, fd));
+        let copy = || fd.try_clone().map_err(|error| failed(step, "cannot copy it", errno_of(&error)));
+        match kind {
+            Namespace::User => self.user_ns = Some(fd),
+            Namespace::Network => {
+                self.net_ns = Some(copy()?);
+                self.namespaces.push((kind, fd));
+            }
+            Namespace::Mount => {
+                refuse_own_mount_ns(step, &fd)?;
+                self.namespaces.push((kind, fd));
+            }
+            _ => self.namespaces.push((kind, fd)),
+        }
         Ok(())
     }
 
@@ -209,10 +275,11 @@ impl Creation<'_> {
     }
 
     fn map_mounts(&mut self, step: &Step) -> Result<(), RuntimeError> {
-        let own = (!self.plan.id_maps.is_empty()).then(|| self.plan.id_maps.clone());
+        let is_new = self.plan.namespaces.is_new(Namespace::User);
+        let own = is_new.then(|| self.plan.id_maps.clone());
         let asked = self.plan.sources.iter().filter_map(|mount| mount.id_maps.clone());
         for maps in own.into_iter().chain(asked) {
-            if self.mapping(&maps).is_none() {
+            if !self.mappings.iter().any(|(made, _)| *made == maps) {
                 let user_ns = mapping_namespace(&maps)
                     .map_err(|errno| failed(step, "cannot make a user namespace that carries the mapping", errno))?;
                 self.mappings.push((maps, user_ns));
@@ -221,14 +288,50 @@ impl Creation<'_> {
         Ok(())
     }
 
-    fn mapping(&self, maps: &IdMaps) -> Option<&OwnedFd> {
-        self.mappings.iter().find(|(made, _)| made == maps && !maps.is_empty()).map(|(_, fd)| fd)
+    /// A user namespace that carries these mappings, or (`None`) the container's own.
+    fn mapping(&self, maps: Option<&IdMaps>) -> Option<&OwnedFd> {
+        if let (None, Some(user_ns)) = (maps, &self.user_ns) {
+            return Some(user_ns);
+        }
+        let maps = maps.unwrap_or(&self.plan.id_maps);
+        self.mappings.iter().find(|(made, _)| made == maps).map(|(_, fd)| fd)
     }
 
-    fn clone_rootfs(&mut self, step: &Step, path: &Path) -> Result<(), RuntimeError> {
+    fn create_rdt_group(&mut self, plan: &RdtPlan) -> Result<(), RuntimeError> {
+        let mount = crate::rdt::mount_point()?;
+        let path = mount.display().to_string();
+        let error = |source| RuntimeError::File { what: "make a resctrl group below", path, source };
+        self.rdt = Some(plan.create(&mount, &self.state.id).map_err(error)?);
+        Ok(())
+    }
+
+    fn take_net_device(&mut self, step: &Step, device: &NetDevice) -> Result<(), RuntimeError> {
+        let failed = |errno: Errno| {
+            let detail = match errno {
+                Errno::NODEV => "the host has no interface of this name",
+                Errno::EXIST => "the container has an interface of this name already",
+                _ => "",
+            };
+            failed(step, detail, errno)
+        };
+        if self.mover.is_none() {
+            let net_ns = match self.net_ns.take() {
+                Some(joined) => joined,
+                None => {
+                    let path = format!("/proc/{}/ns/net", self.state.pid);
+                    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?
+                }
+            };
+            self.mover = Some(Mover::new(net_ns).map_err(failed)?);
+        }
+        self.mover.as_mut().map_or(Ok(()), |mover| mover.take(device)).map_err(failed)
+    }
+
+    fn clone_rootfs(&mut self, step: &Step, path: &Path, is_slave: bool) -> Result<(), RuntimeError> {
         let mount = clone_tree(path, true)?;
-        let private = MountAttr { propagation: MountPropagationFlags::PRIVATE, ..MountAttr::default() };
-        mount_setattr(mount.as_fd(), true, &private).map_err(|errno| failed(step, "cannot make it private", errno))?;
+        let propagation = if is_slave { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
+        let change = MountAttr { propagation, ..MountAttr::default() };
+        mount_setattr(mount.as_fd(), true, &change).map_err(|errno| failed(step, "cannot isolate it", errno))?;
         self.rootfs = Some(mount);
         Ok(())
     }
@@ -244,8 +347,7 @@ impl Creation<'_> {
             mount_setattr(mount.as_fd(), true, &slave).map_err(failed)?;
         }
         if plan.is_id_mapped() {
-            let maps = plan.id_maps.as_ref().unwrap_or(&self.plan.id_maps);
-            let user_ns = self.mapping(maps).ok_or(failed(Errno::INVAL))?;
+            let user_ns = self.mapping(plan.id_maps.as_ref()).ok_or(failed(Errno::INVAL))?;
             let change = MountAttr { id_map: Some(user_ns.as_fd()), ..MountAttr::default() };
             mount_setattr(mount.as_fd(), options.id_map.unwrap_or(false), &change).map_err(failed)?;
         }
@@ -270,10 +372,10 @@ impl Creation<'_> {
         let pid_ns = self.namespaces.iter().position(|(kind, _)| *kind == Namespace::Pid);
         let pid_ns = pid_ns.map(|index| self.namespaces.swap_remove(index).1);
         let stdio = std::mem::replace(&mut self.options.stdio, crate::Stdio::Terminal { rows: 0, columns: 0 });
-        let has_new_user_ns = self.plan.namespaces.is_new(Namespace::User);
-        let lent = if has_new_user_ns { Lent::enter(&mut self.namespaces).map_err(kernel)? } else { Lent::default() };
+        let has_user_ns = self.plan.namespaces.is_private(Namespace::User);
+        let lent = if has_user_ns { Lent::enter(&mut self.namespaces).map_err(kernel)? } else { Lent::default() };
         // Only who has a right to the network namespace may mount a view of it: the caller, while it stands there.
-        let sysfs = (has_new_user_ns && self.plan.namespaces.is_joined(Namespace::Network))
+        let sysfs = (has_user_ns && self.plan.namespaces.is_joined(Namespace::Network))
             .then(|| new_filesystem("sysfs", None, &MountOptions::default()).ok())
             .flatten();
         let context = InitContext {
@@ -298,9 +400,9 @@ impl Creation<'_> {
         let args = CloneArgs {
             namespaces: namespace_bits(self.plan.namespaces.clone_flags()),
             cgroup: group.and_then(Cgroup::cgroup_dir_fd),
-            sibling: false,
+            ..CloneArgs::default()
         };
-        let child = clone_into_pid_ns(&args, pid_ns.as_ref(), context);
+        let child = clone_into_pid_ns(&args, pid_ns.as_ref(), self.user_ns.as_ref(), context);
         let back = lent.leave();
         let child = child.map_err(kernel)?;
         self.state.pid = child.pid;
@@ -312,11 +414,22 @@ impl Creation<'_> {
 
     /// Serves init until it is ready.
     fn attend(&mut self) -> Result<(), RuntimeError> {
-        self.attend_to(|action| matches!(action, Action::SetOomScore(_)))?;
+        self.attend_to(|action| {
+            use Action::{MapIds, OutsideHooks, TakeNetDevice, WriteClocks};
+            !matches!(action, MapIds | WriteClocks(_) | TakeNetDevice(_) | OutsideHooks(_))
+        })?;
         loop {
             match self.receive()? {
                 Message::AwaitsMappings => {
-                    self.attend_to(|action| matches!(action, Action::MapIds | Action::RaiseLimit(_)))?;
+                    self.attend_to(|action| matches!(action, Action::MapIds))?;
+                    self.send_go()?;
+                }
+                Message::AwaitsDevices => {
+                    self.attend_to(|action| matches!(action, Action::TakeNetDevice(_)))?;
+                    self.send_go()?;
+                }
+                Message::AwaitsClocks => {
+                    self.attend_to(|action| matches!(action, Action::WriteClocks(_)))?;
                     self.send_go()?;
                 }
                 Message::AwaitsHooks => {
@@ -327,7 +440,7 @@ impl Creation<'_> {
                 Message::Warning(text) => self.warnings.push(text),
                 Message::Failed(report) => return Err(reported(report)),
                 Message::Ready => return Ok(()),
-                Message::Go | Message::End => {
+                Message::Go | Message::End | Message::Listener(_) | Message::Child(_) => {
                     return Err(RuntimeError::InitDied { step: self.times.current(&self.plan.steps) });
                 }
             }
@@ -409,11 +522,16 @@ impl Creation<'_> {
             cgroup,
             waiting: Some(Waiting { channel: Some(channel), steps: self.plan.steps, times: Some(self.times) }),
             state_dir: None,
+            affinity: self.plan.process.affinity,
+            rdt: self.rdt,
         })
     }
 
     /// Everything made so far, taken back. The first error is the one that counts, so these are not reported.
     fn undo(&mut self) {
+        if let Some(mover) = self.mover.take() {
+            mover.give_back();
+        }
         self.channel = None;
         if let Some(child) = self.child.take() {
             kill_and_reap(&child.pidfd);
@@ -425,7 +543,51 @@ impl Creation<'_> {
             let _killed = cgroup.kill_all(berth_types::Signal::KILL, KILL_TIMEOUT);
             let _removed = cgroup.delete(KILL_TIMEOUT);
         }
+        if let Some(group) = self.rdt.take() {
+            let _removed = group.remove();
+        }
+        let inside = self.times.has_begun(&self.plan.steps, crate::plan::INSIDE_HOOKS);
+        if self.has_begun_hooks || inside {
+            let mut state = self.state.clone();
+            (state.status, state.pid) = (Status::Stopped, 0);
+            let _warnings = hooks::run_all(HookStage::Poststop, self.spec.hooks().as_ref(), &state.to_json());
+        }
     }
+}
+
+/// A number that is not open would be taken by a descriptor of ours, and handed to the container as one of its own.
+pub(crate) fn check_preserved(count: u32) -> Result<(), RuntimeError> {
+    match (3..count.saturating_add(3)).find(|number| !berth_sys::process::is_inherited(*number)) {
+        Some(number) => {
+            let problem = format!("descriptor {number} shall be preserved and is not open");
+            Err(RuntimeError::Spec { field: "preserved descriptors", problem })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The mounts of a container that joins the caller's own mount namespace would be the host's, and its root everybody's.
+fn refuse_own_mount_ns(step: &Step, fd: &OwnedFd) -> Result<(), RuntimeError> {
+    let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let own = rustix::fs::stat("/proc/self/ns/mnt").map(identity);
+    let theirs = rustix::fs::fstat(fd).map(identity);
+    match (own, theirs) {
+        (Ok(own), Ok(theirs)) if own != theirs => Ok(()),
+        (Err(errno), _) | (_, Err(errno)) => Err(failed(step, "cannot look at it", errno)),
+        _ => Err(failed(step, "it is the runtime's own mount namespace", Errno::INVAL)),
+    }
+}
+
+/// The number of a process in the caller's PID namespace (who cloned it may be in another one).
+fn pid_of(pidfd: &OwnedFd) -> Result<u32, Errno> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(path).map_err(|error| errno_of(&error))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or(Errno::SRCH)
+}
+
+pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 /// Clones with the caller's children going to another PID namespace meanwhile, where one is joined; the child's memory is not
@@ -433,6 +595,7 @@ impl Creation<'_> {
 pub(crate) fn clone_into_pid_ns(
     args: &CloneArgs<'_>,
     pid_ns: Option<&OwnedFd>,
+    user_ns: Option<&OwnedFd>,
     context: InitContext<'_>,
 ) -> Result<Child, Errno> {
     let own = match pid_ns {
@@ -445,8 +608,10 @@ pub(crate) fn clone_into_pid_ns(
         None => None,
     };
     let before = rustix::process::dumpable_behavior();
-    let result = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .and_then(|()| clone_child(args, move || init::run(context)));
+    let result = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).and_then(|()| match user_ns {
+        Some(user_ns) => clone_in_user_ns(args, user_ns, context),
+        None => clone_child(args, move || init::run(context)),
+    });
     if let Ok(before) = before {
         let _restored = rustix::process::set_dumpable_behavior(before);
     }
@@ -454,6 +619,35 @@ pub(crate) fn clone_into_pid_ns(
         rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
     }
     result
+}
+
+/// The new namespaces of a container shall belong to the user namespace it joins, and nobody comes back from there: a process in
+/// between joins it, clones init as its sibling (our child) and ends.
+fn clone_in_user_ns(args: &CloneArgs<'_>, user_ns: &OwnedFd, context: InitContext<'_>) -> Result<Child, Errno> {
+    let (ours, theirs) = Channel::pair()?;
+    let between = CloneArgs { cgroup: args.cgroup, ..CloneArgs::default() };
+    let inner = CloneArgs { namespaces: args.namespaces, sibling: true, ..CloneArgs::default() };
+    let between = clone_child(&between, move || {
+        let cloned = rustix::thread::move_into_link_name_space(user_ns.as_fd(), Some(LinkNameSpaceType::User))
+            .and_then(|()| init::become_root())
+            .and_then(|()| clone_child(&inner, move || init::run(context)));
+        let told = match cloned {
+            Ok(child) => theirs.send(&Message::Child(child.pidfd)),
+            Err(errno) => {
+                let (step, object, detail) = ("join".to_owned(), "user".to_owned(), String::new());
+                theirs.send(&Message::Failed(Report { step, object, detail, errno }))
+            }
+        };
+        u8::from(told.is_err())
+    })?;
+    let answer = ours.receive(Some(INIT_TIMEOUT));
+    let _gone = wait_readable(between.pidfd.as_fd(), KILL_TIMEOUT);
+    kill_and_reap(&between.pidfd);
+    match answer? {
+        Message::Child(pidfd) => Ok(Child { pid: pid_of(&pidfd)?, pidfd }),
+        Message::Failed(report) => Err(report.errno),
+        _ => Err(Errno::CONNRESET),
+    }
 }
 
 /// `Some` is a warning: the host may not go as low as asked, the container runs all the same.

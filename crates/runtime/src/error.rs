@@ -21,6 +21,9 @@ pub enum RuntimeError {
     Spec { field: &'static str, problem: String },
     #[error("{what} cannot be done by this runtime yet")]
     Unsupported { what: String },
+    /// The kernel or the machine lacks it: another host can run the same container.
+    #[error("{wanted_by} needs {what}, which this host does not have")]
+    HostLacks { wanted_by: &'static str, what: &'static str },
     /// A step failed, in the caller or in init.
     #[error("step {step} failed{}", on(.object, .detail))]
     Step { step: String, object: String, detail: String, source: Errno },
@@ -81,6 +84,7 @@ impl Classify for RuntimeError {
         match self {
             Self::Spec { .. } => ErrorClass::InvalidArgument,
             Self::Unsupported { .. } => ErrorClass::Unimplemented,
+            Self::HostLacks { .. } => ErrorClass::FailedPrecondition,
             Self::Step { source, .. } | Self::Kernel { source, .. } => of_errno(*source),
             Self::Cgroup { source, .. } => source.class(),
             Self::Limits(error) => error.class(),

@@ -1,5 +1,6 @@
 //! Exec: one more process in the namespaces and the cgroup of a running container.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use berth_cgroup::Cgroup;
@@ -7,15 +8,16 @@ use berth_oci::runtime::Process as ProcessSpec;
 use berth_sys::clone::CloneArgs;
 use berth_types::Span;
 use rustix::io::Errno;
+use rustix::thread::CpuSet;
 
 use crate::channel::{Channel, Message};
 use crate::container::{Container, Process, Waiting};
-use crate::create::{clone_into_pid_ns, kill_and_reap, reported, write_oom_score};
+use crate::create::{check_preserved, clone_into_pid_ns, errno_of, failed, kill_and_reap, reported, write_oom_score};
 use crate::error::RuntimeError;
 use crate::init::{InitContext, Scratch};
 use crate::namespaces::Namespace;
-use crate::options::{ExecTuning, Stdio};
-use crate::plan::{Action, Plan, Stage, plan_exec};
+use crate::options::{ExecTuning, Fault, Stdio};
+use crate::plan::{Action, ExecInput, Plan, Stage, Step, plan_exec};
 use crate::seccomp::Filter;
 use crate::start::await_exec;
 use crate::state::Status;
@@ -44,6 +46,20 @@ impl Container {
         tuning: &ExecTuning,
         spans: &mut Vec<Span>,
     ) -> Result<Process, RuntimeError> {
+        self.exec_reporting(process, stdio, tuning, spans).map(|(process, _)| process)
+    }
+
+    /// The same; what could not be done as asked comes back as warnings.
+    ///
+    /// # Errors
+    /// As [`Container::exec_tuned`].
+    pub fn exec_reporting(
+        &self,
+        process: &ProcessSpec,
+        stdio: Stdio,
+        tuning: &ExecTuning,
+        spans: &mut Vec<Span>,
+    ) -> Result<(Process, Vec<String>), RuntimeError> {
         match self.status() {
             Status::Stopped => {
                 return Err(RuntimeError::State { state: "stopped", wanted: "a process can join only a running one" });
@@ -57,10 +73,21 @@ impl Container {
             (None, Some(directory)) => directory.load_filter()?,
             (filter, _) => filter.clone(),
         };
-        let plan = plan_exec(process, &self.namespaces, filter.is_some(), &self.state.annotations)?;
+        check_preserved(tuning.preserve_fds)?;
+        let plan = plan_exec(&ExecInput {
+            process,
+            namespaces: &self.namespaces,
+            has_seccomp: filter.is_some(),
+            annotations: &self.state.annotations,
+            affinity: &self.affinity,
+        })?;
         let kernel = |source| RuntimeError::Kernel { what: "make a page for the times of the process", source };
         let times = Times::new(plan.steps.len()).map_err(kernel)?;
-        let joined = self.join(&plan, &times, stdio, filter, tuning);
+        let agent = filter.as_ref().and_then(|filter| filter.agent().cloned());
+        let mut joining = Joining { container: self, plan, times, filter, tuning, pinned: None, warnings: Vec::new() };
+        let joined = joining.join(stdio);
+        joining.unpin();
+        let Joining { plan, times, mut warnings, .. } = joining;
         let (process, channel) = match joined {
             Ok(joined) => joined,
             Err(error) => {
@@ -69,13 +96,56 @@ impl Container {
             }
         };
         let waiting = Waiting { channel: None, steps: plan.steps, times: Some(times) };
-        let mut warnings = Vec::new();
-        let result = await_exec(&channel, &waiting, &mut warnings);
+        let hand_over = |listener: OwnedFd| match &agent {
+            Some(agent) => agent.hand_over(listener.as_fd(), process.pid, &self.state()),
+            None => Ok(()),
+        };
+        let result = await_exec(&channel, &waiting, hand_over, &mut warnings);
         if let Some(times) = &waiting.times {
             times.spans(&waiting.steps, 0..waiting.steps.len(), spans);
         }
         match result {
-            Ok(()) => Ok(process),
+            Ok(()) => Ok((process, warnings)),
+            Err(error) => {
+                kill_and_reap(&process.pidfd);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A process on its way into the container.
+struct Joining<'a> {
+    container: &'a Container,
+    plan: Plan,
+    times: Times,
+    filter: Option<Filter>,
+    tuning: &'a ExecTuning,
+    /// The caller's own CPUs, while it stands on others.
+    pinned: Option<CpuSet>,
+    warnings: Vec<String>,
+}
+
+impl Joining<'_> {
+    /// Walks the caller's steps up to the clone, then serves the process until it waits for its go.
+    fn join(&mut self, stdio: Stdio) -> Result<(Process, Channel), RuntimeError> {
+        let mut stdio = Some(stdio);
+        let mut made = None;
+        for index in self.plan.range(Stage::Prepare) {
+            let Some(step) = self.plan.steps.get(index).cloned() else { continue };
+            self.begin(index, &step)?;
+            match &step.action {
+                Action::CheckLabel(label) => label.check_host()?,
+                Action::PinCaller(cpus) => self.pin(cpus).map_err(|errno| failed(&step, "", errno))?,
+                Action::CloneInit => made = stdio.take().map(|stdio| self.clone_process(stdio)).transpose()?,
+                _ => return Err(failed(&step, "this step is not for the caller", Errno::INVAL)),
+            }
+            self.times.end(index);
+        }
+        let gone = || RuntimeError::InitDied { step: "clone-init".to_owned() };
+        let (mut process, channel) = made.ok_or_else(gone)?;
+        match self.attend(&channel, &mut process) {
+            Ok(()) => Ok((process, channel)),
             Err(error) => {
                 kill_and_reap(&process.pidfd);
                 Err(error)
@@ -83,85 +153,88 @@ impl Container {
         }
     }
 
-    /// Clones the process and serves it until it waits for its go.
-    fn join(
-        &self,
-        plan: &Plan,
-        times: &Times,
-        stdio: Stdio,
-        filter: Option<Filter>,
-        tuning: &ExecTuning,
-    ) -> Result<(Process, Channel), RuntimeError> {
+    fn begin(&self, index: usize, step: &Step) -> Result<(), RuntimeError> {
+        self.times.begin(index);
+        if self.tuning.fault == Some(Fault(index)) {
+            return Err(failed(step, "injected fault", Errno::IO));
+        }
+        Ok(())
+    }
+
+    fn pin(&mut self, cpus: &[usize]) -> Result<(), Errno> {
+        let before = rustix::thread::sched_getaffinity(None)?;
+        let mut set = CpuSet::new();
+        cpus.iter().for_each(|cpu| set.set(*cpu));
+        rustix::thread::sched_setaffinity(None, &set)?;
+        self.pinned = Some(before);
+        Ok(())
+    }
+
+    fn unpin(&mut self) {
+        if let Some(before) = self.pinned.take() {
+            let _as_before = rustix::thread::sched_setaffinity(None, &before);
+        }
+    }
+
+    fn clone_process(&self, stdio: Stdio) -> Result<(Process, Channel), RuntimeError> {
         let kernel = |source| RuntimeError::Kernel { what: "clone a process into the container", source };
         let cgroup = |source| RuntimeError::Cgroup { what: "enter", source: Box::new(source) };
-        let subs = tuning.sub_cgroups.iter().map(|(controller, path)| (controller.as_str(), path.as_str()));
-        let below = if tuning.sub_cgroups.is_empty() { None } else { Some(self.cgroup.below(subs).map_err(cgroup)?) };
-        let group = below.as_ref().unwrap_or(&self.cgroup);
+        let (container, subs) = (self.container, &self.tuning.sub_cgroups);
+        let paths = subs.iter().map(|(controller, path)| (controller.as_str(), path.as_str()));
+        let below = if subs.is_empty() { None } else { Some(container.cgroup.below(paths).map_err(cgroup)?) };
+        let group = below.as_ref().unwrap_or(&container.cgroup);
         let (ours, theirs) = Channel::pair().map_err(kernel)?;
-        let init = self.init.pidfd.try_clone().map_err(|error| kernel(errno_of(&error)))?;
+        let init = container.init.pidfd.try_clone().map_err(|error| kernel(errno_of(&error)))?;
         let context = InitContext {
-            plan,
-            times,
+            plan: &self.plan,
+            times: &self.times,
             channel: theirs,
             listener: None,
-            fault: None,
+            fault: self.tuning.fault,
             stdio,
-            filter,
+            filter: self.filter.clone(),
             hooks: None,
-            state: self.state.clone(),
-            preserve_fds: tuning.preserve_fds,
+            state: container.state.clone(),
+            preserve_fds: self.tuning.preserve_fds,
             namespaces: Vec::new(),
-            join: Some((init, self.namespaces.exec_flags())),
+            join: Some((init, container.namespaces.exec_flags())),
             cgroup_fds: group.attach_fds().map_err(cgroup)?,
             cgroup_view: None,
             rootfs: None,
             sources: Vec::new(),
             scratch: Scratch::default(),
         };
-        let args = CloneArgs { namespaces: 0, cgroup: Cgroup::cgroup_dir_fd(group), sibling: false };
+        let args = CloneArgs { cgroup: Cgroup::cgroup_dir_fd(group), ..CloneArgs::default() };
         // A pidfd stands for the PID namespace as well as a namespace file does (setns(2), Linux 5.8).
-        let has_own_pids = self.namespaces.is_private(Namespace::Pid);
-        let child =
-            clone_into_pid_ns(&args, has_own_pids.then_some(&self.init.pidfd), context).map_err(
-                |errno| match errno {
-                    Errno::SRCH => {
-                        RuntimeError::State { state: "stopped", wanted: "a process can join only a running one" }
-                    }
-                    source => kernel(source),
-                },
-            )?;
-        let mut process = Process { pid: child.pid, pidfd: child.pidfd, console: None };
-        match attend(&ours, plan, times, &mut process) {
-            Ok(()) => Ok((process, ours)),
-            Err(error) => {
-                kill_and_reap(&process.pidfd);
-                Err(error)
+        let has_own_pids = container.namespaces.is_private(Namespace::Pid);
+        let pid_ns = has_own_pids.then_some(&container.init.pidfd);
+        let child = clone_into_pid_ns(&args, pid_ns, None, context).map_err(|errno| match errno {
+            Errno::SRCH => RuntimeError::State { state: "stopped", wanted: "a process can join only a running one" },
+            source => kernel(source),
+        })?;
+        Ok((Process { pid: child.pid, pidfd: child.pidfd, console: None }, ours))
+    }
+
+    fn attend(&mut self, channel: &Channel, process: &mut Process) -> Result<(), RuntimeError> {
+        let kernel = |source| RuntimeError::Kernel { what: "hear from the joining process", source };
+        for index in self.plan.range(Stage::Attend) {
+            let Some(step) = self.plan.steps.get(index).cloned() else { continue };
+            if let Action::SetOomScore(score) = &step.action {
+                self.begin(index, &step)?;
+                let warning = write_oom_score(process.pid, *score).map_err(|errno| failed(&step, "", errno))?;
+                self.warnings.extend(warning);
+                self.times.end(index);
+            }
+        }
+        loop {
+            match channel.receive(Some(JOIN_TIMEOUT)).map_err(kernel)? {
+                Message::Console(master) => process.console = Some(master),
+                Message::Warning(text) => self.warnings.push(text),
+                Message::Failed(report) => return Err(reported(report)),
+                Message::Ready => return Ok(()),
+                Message::End => return Err(RuntimeError::InitDied { step: self.times.current(&self.plan.steps) }),
+                _ => {}
             }
         }
     }
-}
-
-fn attend(channel: &Channel, plan: &Plan, times: &Times, process: &mut Process) -> Result<(), RuntimeError> {
-    let kernel = |source| RuntimeError::Kernel { what: "hear from the joining process", source };
-    for index in plan.range(Stage::Attend) {
-        if let Some(Action::SetOomScore(score)) = plan.steps.get(index).map(|step| &step.action) {
-            times.begin(index);
-            write_oom_score(process.pid, *score)
-                .map_err(|source| RuntimeError::Kernel { what: "set the process's OOM score", source })?;
-            times.end(index);
-        }
-    }
-    loop {
-        match channel.receive(Some(JOIN_TIMEOUT)).map_err(kernel)? {
-            Message::Console(master) => process.console = Some(master),
-            Message::Failed(report) => return Err(reported(report)),
-            Message::Ready => return Ok(()),
-            Message::End => return Err(RuntimeError::InitDied { step: times.current(&plan.steps) }),
-            _ => {}
-        }
-    }
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

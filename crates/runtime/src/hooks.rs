@@ -80,6 +80,16 @@ pub(crate) fn run(stage: HookStage, hooks: Option<&Hooks>, state: &[u8]) -> Resu
     Ok(())
 }
 
+/// Runs all hooks of a stage whatever comes of them; what went wrong, for warnings.
+pub(crate) fn run_all(stage: HookStage, hooks: Option<&Hooks>, state: &[u8]) -> Vec<String> {
+    let Some(hooks) = hooks else { return Vec::new() };
+    let failures = stage.of(hooks).iter().filter_map(|hook| {
+        let problem = run_one(hook, state).err()?;
+        Some(format!("{} hook {} failed: {problem}", stage.text(), hook.path().display()))
+    });
+    failures.collect()
+}
+
 fn run_one(hook: &Hook, state: &[u8]) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stdin = memory_file("hook-state").map_err(text)?;

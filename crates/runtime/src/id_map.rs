@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
 use crate::error::RuntimeError;
+use crate::procfs::Procfs;
 
 /// The kernel's limit since Linux 4.15 (user_namespaces(7)).
 const EXTENTS_MAX: usize = 340;
@@ -44,6 +45,30 @@ impl IdMaps {
     }
 }
 
+impl IdMaps {
+    /// Whether a process has these mappings.
+    ///
+    /// # Errors
+    /// `EINVAL` when it has others; the kernel's.
+    pub(crate) fn compare(&self, pid: u32) -> Result<(), (Errno, &'static str)> {
+        let ranges = |text: &str| -> Vec<String> {
+            let mut lines: Vec<String> =
+                text.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            lines.sort_unstable();
+            lines
+        };
+        for (file, expected) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
+            let path = format!("/proc/{pid}/{file}");
+            let found = std::fs::read_to_string(path)
+                .map_err(|error| (Errno::from_io_error(&error).unwrap_or(Errno::IO), file))?;
+            if ranges(&found) != ranges(expected) {
+                return Err((Errno::INVAL, "the user namespace that is joined has other mappings"));
+            }
+        }
+        Ok(())
+    }
+}
+
 fn text(field: &'static str, mappings: &[LinuxIdMapping]) -> Result<String, RuntimeError> {
     if mappings.is_empty() || mappings.len() > EXTENTS_MAX {
         let problem = format!("{} ranges; 1 to {EXTENTS_MAX} are possible", mappings.len());
@@ -67,12 +92,7 @@ fn text(field: &'static str, mappings: &[LinuxIdMapping]) -> Result<String, Runt
 
 /// Writes a file of the host's procfs about a process of ours, in one call.
 pub(crate) fn write_proc(pid: u32, file: &str, content: &[u8]) -> Result<(), Errno> {
-    let path = format!("/proc/{pid}/{file}");
-    let fd = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    match rustix::io::write(&fd, content)? {
-        written if written == content.len() => Ok(()),
-        _ => Err(Errno::IO),
-    }
+    Procfs::open()?.write(&format!("{pid}/{file}"), content)
 }
 
 /// A user namespace with these mappings that nobody lives in: what an id-mapped mount needs.

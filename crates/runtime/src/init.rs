@@ -7,6 +7,7 @@ mod cgroup_mount;
 mod enter;
 mod identity;
 mod mounts;
+mod notify;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -198,6 +199,9 @@ impl InitContext<'_> {
     fn apply(&mut self, step: &Step) -> Result<(), Failure> {
         match &step.action {
             Action::AwaitMappings => self.await_mappings(),
+            Action::AwaitNetDevices => self.await_answer(&Message::AwaitsDevices),
+            Action::AwaitClocks => self.await_answer(&Message::AwaitsClocks),
+            Action::SetAffinity(cpus) => Ok(enter::set_affinity(cpus)?),
             Action::EnterCgroup => self.enter_cgroup(),
             Action::JoinNamespace(kind) => self.join_namespace(*kind),
             Action::UnshareCgroup => unshare(UnshareFlags::NEWCGROUP),
@@ -217,7 +221,7 @@ impl InitContext<'_> {
                 Ok(berth_rootfs::devices::make_link(self.root()?, path, to, *replace)?)
             }
             Action::OpenConsole => self.open_console(),
-            Action::AwaitHooks => self.await_hooks(),
+            Action::AwaitHooks => self.await_answer(&Message::AwaitsHooks),
             Action::InsideHooks(stage) => self.inside_hooks(*stage),
             Action::SetSysctl { key, value } => self.set_sysctl(key, value),
             Action::Mask => self.mask(step.object.as_ref()),
@@ -232,13 +236,15 @@ impl InitContext<'_> {
             Action::MakeCwd => self.make_cwd(),
             Action::EnterRoot { pivot } => self.enter_root(*pivot),
             Action::ReadOnlyRoot => self.read_only_root(),
-            Action::ShareRoot(propagation) => self.share_root(*propagation),
+            Action::ShareRoot { propagation, recursive } => self.share_root(*propagation, *recursive),
             Action::SetPersonality(persona) => Ok(berth_sys::process::set_personality(*persona)?),
+            Action::SetMemoryPolicy(policy) => Ok(berth_sys::process::set_memory_policy(policy.mode, &policy.nodes)?),
             Action::SetScheduler => self.set_scheduler(),
             Action::SetIoPriority => self.set_io_priority(),
             Action::SetLimit(index) => self.set_limit(*index),
             Action::ForbidNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
-            Action::LoadSeccomp => self.filter.as_ref().map_or(Ok(()), |filter| Ok(filter.load()?)),
+            Action::ApplyLabel(label) => Ok(label.apply()?),
+            Action::LoadSeccomp => self.load_seccomp(),
             Action::EnterCwd => self.enter_cwd(),
             Action::SetUser => self.set_user(),
             Action::SetCapabilities => self.set_capabilities(),
@@ -248,8 +254,8 @@ impl InitContext<'_> {
         }
     }
 
-    fn await_hooks(&self) -> Result<(), Failure> {
-        self.channel.send(&Message::AwaitsHooks)?;
+    fn await_answer(&self, question: &Message) -> Result<(), Failure> {
+        self.channel.send(question)?;
         self.expect_go()
     }
 
@@ -263,6 +269,9 @@ impl InitContext<'_> {
     fn inside_hooks(&self, stage: hooks::HookStage) -> Result<(), Failure> {
         let mut state = self.state.clone();
         state.pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+        if stage == hooks::HookStage::StartContainer {
+            state.status = crate::state::Status::Created;
+        }
         hooks::run(stage, self.hooks, &state.to_json()).map_err(|error| Failure::new(report(&error), Errno::CANCELED))
     }
 
@@ -283,6 +292,8 @@ impl InitContext<'_> {
         }
     }
 }
+
+pub(crate) use enter::become_root;
 
 fn unshare(flags: UnshareFlags) -> Result<(), Failure> {
     Ok(berth_sys::namespace::unshare_namespaces(flags)?)

@@ -1,4 +1,4 @@
-//! Namespaces that a new user namespace has no right to join. Those of the host's user namespace (a network the engine made,
+//! Namespaces that a container's user namespace may have no right to join. Those of the host's user namespace (a network the engine made,
 //! another container's IPC) refuse a process that has become somebody else's root; so the caller stands in them while it
 //! clones, and the child is born inside.
 
@@ -45,6 +45,8 @@ impl Lent {
             });
             match entered {
                 Ok(own) => lent.own.push((link, own)),
+                // Not ours to enter; the container's own user namespace, once joined, may have the right.
+                Err(Errno::PERM) => kept.push((kind, fd)),
                 Err(errno) => {
                     lent.leave()?;
                     return Err(errno);

@@ -75,4 +75,6 @@ pub struct ExecTuning {
     pub even_paused: bool,
     /// Existing sub-groups of the container's cgroup to live in: controller (empty for the v2 hierarchy) and path.
     pub sub_cgroups: Vec<(String, String)>,
+    /// Let this step fail (tests of the roll-back).
+    pub fault: Option<Fault>,
 }

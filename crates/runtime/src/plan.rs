@@ -3,8 +3,12 @@
 //! The list has four parts, see [`Stage`]. Order within init follows runtime-spec "Lifecycle" and these rules: cgroup before
 //! cgroup namespace; mounts before hooks before pivot; read-only last among the mounts; privileges go last of all.
 
+mod checks;
+mod devices;
 mod mounts;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -16,14 +20,21 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::error::RuntimeError;
 use crate::hooks::HookStage;
+use crate::labels::Label;
+use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{Namespace, Namespaces};
+use crate::net_devices::NetDevice;
 use crate::options::{Rootfs, Tuning};
 use crate::process::ProcessPlan;
+use crate::rdt::RdtPlan;
 
 pub(crate) use mounts::{MountPlan, Source as MountSource};
 
 /// Name of the step that becomes the container's program.
 pub(crate) const EXECUTE: &str = "execute";
+
+/// Name of the steps that run hooks in the container's namespaces.
+pub(crate) const INSIDE_HOOKS: &str = "run-container-hooks";
 
 /// Who does a step, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -41,20 +52,35 @@ pub(crate) enum Stage {
 /// What is done. The payload is all that the doing needs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
+    CheckLabel(Label),
+    CheckMountLabel,
+    /// CPUs of the caller while it clones (exec).
+    PinCaller(Vec<usize>),
+    CreateRdtGroup(RdtPlan),
     CreateCgroup(String),
     LimitResources(Box<Resources>),
     OpenNamespace(Namespace, PathBuf),
     MapMounts,
     MountOverlay(OverlayRootfs),
-    CloneRootfs(PathBuf),
+    CloneRootfs {
+        path: PathBuf,
+        is_slave: bool,
+    },
     CloneSource(usize),
     LoadProgram,
     CloneInit,
     MapIds,
+    CompareMaps,
+    WriteClocks(String),
+    JoinRdtGroup,
+    TakeNetDevice(NetDevice),
     SetOomScore(i32),
     RaiseLimit(usize),
     OutsideHooks(HookStage),
     AwaitMappings,
+    AwaitClocks,
+    AwaitNetDevices,
+    SetAffinity(Vec<usize>),
     JoinNamespace(Namespace),
     EnterCgroup,
     UnshareCgroup,
@@ -69,23 +95,36 @@ pub(crate) enum Action {
     Mount(Box<MountPlan>),
     MakeDevice(DeviceNode),
     BindDevice(DeviceNode),
-    MakeLink { to: &'static str, replace: bool },
+    MakeLink {
+        to: &'static str,
+        replace: bool,
+    },
     OpenConsole,
     AwaitHooks,
     InsideHooks(HookStage),
-    SetSysctl { key: String, value: String },
+    SetSysctl {
+        key: String,
+        value: String,
+    },
     Mask,
     MakeReadOnly,
     ResolveUser,
     MakeCwd,
-    EnterRoot { pivot: bool },
+    EnterRoot {
+        pivot: bool,
+    },
     ReadOnlyRoot,
-    ShareRoot(MountPropagationFlags),
+    ShareRoot {
+        propagation: MountPropagationFlags,
+        recursive: bool,
+    },
     SetPersonality(u32),
+    SetMemoryPolicy(MemoryPolicy),
     SetScheduler,
     SetIoPriority,
     SetLimit(usize),
     ForbidNewPrivileges,
+    ApplyLabel(Label),
     LoadSeccomp,
     EnterCwd,
     SetUser,
@@ -107,20 +146,30 @@ impl Action {
     /// Stable: appears in plans, spans and errors.
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::CheckLabel(_) | Self::CheckMountLabel => "check-label",
+            Self::PinCaller(_) => "pin-caller",
+            Self::CreateRdtGroup(_) => "create-rdt-group",
             Self::CreateCgroup(_) => "create-cgroup",
             Self::LimitResources(_) => "limit-resources",
             Self::OpenNamespace(..) => "open-namespace",
             Self::MapMounts => "map-mounts",
             Self::MountOverlay(_) => "mount-rootfs",
-            Self::CloneRootfs(_) => "clone-rootfs",
+            Self::CloneRootfs { .. } => "clone-rootfs",
             Self::CloneSource(_) => "clone-source",
             Self::LoadProgram => "prepare-seccomp",
             Self::CloneInit => "clone-init",
             Self::MapIds => "map-ids",
+            Self::CompareMaps => "compare-maps",
+            Self::WriteClocks(_) => "write-clocks",
+            Self::JoinRdtGroup => "join-rdt-group",
+            Self::TakeNetDevice(_) => "take-net-device",
             Self::SetOomScore(_) => "set-oom-score",
             Self::RaiseLimit(_) => "raise-limit",
             Self::OutsideHooks(_) => "run-runtime-hooks",
             Self::AwaitMappings => "await-mappings",
+            Self::AwaitClocks => "await-clocks",
+            Self::AwaitNetDevices => "await-net-devices",
+            Self::SetAffinity(_) => "set-affinity",
             Self::JoinNamespace(_) => "join-namespace",
             Self::EnterCgroup => "enter-cgroup",
             Self::UnshareCgroup => "unshare-cgroup-namespace",
@@ -138,7 +187,7 @@ impl Action {
             Self::MakeLink { .. } => "make-link",
             Self::OpenConsole => "open-console",
             Self::AwaitHooks => "await-runtime-hooks",
-            Self::InsideHooks(_) => "run-container-hooks",
+            Self::InsideHooks(_) => INSIDE_HOOKS,
             Self::SetSysctl { .. } => "set-sysctl",
             Self::Mask => "mask",
             Self::MakeReadOnly => "make-read-only",
@@ -146,12 +195,14 @@ impl Action {
             Self::MakeCwd => "make-cwd",
             Self::EnterRoot { .. } => "enter-rootfs",
             Self::ReadOnlyRoot => "read-only-rootfs",
-            Self::ShareRoot(_) => "set-rootfs-propagation",
+            Self::ShareRoot { .. } => "set-rootfs-propagation",
             Self::SetPersonality(_) => "set-personality",
+            Self::SetMemoryPolicy(_) => "set-memory-policy",
             Self::SetScheduler => "set-scheduler",
             Self::SetIoPriority => "set-io-priority",
             Self::SetLimit(_) => "set-limit",
             Self::ForbidNewPrivileges => "forbid-new-privileges",
+            Self::ApplyLabel(_) => "apply-label",
             Self::LoadSeccomp => "load-seccomp",
             Self::EnterCwd => "enter-cwd",
             Self::SetUser => "set-user",
@@ -171,6 +222,8 @@ pub(crate) struct Plan {
     /// Mounts whose source is cloned by the caller, in slot order.
     pub(crate) sources: Vec<MountPlan>,
     pub(crate) id_maps: crate::id_map::IdMaps,
+    /// What is asked for and has no effect here.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Plan {
@@ -225,11 +278,18 @@ pub(crate) fn plan_create(input: &PlanInput<'_>) -> Result<Plan, RuntimeError> {
 /// The steps that turn a cloned child into a process of the container: the end of create's list, and of exec's.
 pub(crate) fn release_steps(list: &mut StepList, process: &ProcessPlan, has_seccomp: bool) {
     let program = process.program_text();
+    // After the hooks: the deadline scheduler forbids to fork.
+    if process.scheduler.is_some() {
+        list.push(Stage::Release, Action::SetScheduler, "", "process.scheduler");
+    }
     for (index, limit) in process.limits.iter().enumerate() {
         list.push(Stage::Release, Action::SetLimit(index), limit.name, "process.rlimits");
     }
     if process.no_new_privileges {
         list.push(Stage::Release, Action::ForbidNewPrivileges, "", "process.noNewPrivileges");
+    }
+    for label in &process.labels {
+        list.push(Stage::Release, Action::ApplyLabel(label.clone()), label.text(), label.field());
     }
     list.push(Stage::Release, Action::EnterCwd, process.cwd.display().to_string(), "process.cwd");
     // Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter, so it is loaded while we still have that.
@@ -245,38 +305,54 @@ pub(crate) fn release_steps(list: &mut StepList, process: &ProcessPlan, has_secc
     list.push(Stage::Release, Action::Execute, program, "process.args");
 }
 
+/// What exec plans by, besides its process.
+#[derive(Debug)]
+pub(crate) struct ExecInput<'a> {
+    pub(crate) process: &'a Process,
+    pub(crate) namespaces: &'a Namespaces,
+    pub(crate) has_seccomp: bool,
+    pub(crate) annotations: &'a std::collections::HashMap<String, String>,
+    /// The container's own `process.execCPUAffinity`, for a process that names none.
+    pub(crate) affinity: &'a crate::process::Affinity,
+}
+
 /// The steps of a process that joins a running container.
-pub(crate) fn plan_exec(
-    process: &Process,
-    namespaces: &Namespaces,
-    has_seccomp: bool,
-    annotations: &std::collections::HashMap<String, String>,
-) -> Result<Plan, RuntimeError> {
-    let process = ProcessPlan::new(process, annotations)?;
+pub(crate) fn plan_exec(input: &ExecInput<'_>) -> Result<Plan, RuntimeError> {
+    let process = ProcessPlan::new(input.process, input.annotations)?;
+    let affinity = if process.affinity.is_empty() { input.affinity } else { &process.affinity };
     let mut list = StepList::default();
+    for label in &process.labels {
+        list.push(Stage::Prepare, Action::CheckLabel(label.clone()), label.text(), label.field());
+    }
+    if let Some(cpus) = &affinity.initial {
+        let object = format!("{cpus:?}");
+        list.push(Stage::Prepare, Action::PinCaller(cpus.clone()), object, "process.execCPUAffinity.initial");
+    }
+    list.push(Stage::Prepare, Action::CloneInit, "", "a process of the container's own");
     if let Some(score) = process.oom_score {
         list.push(Stage::Attend, Action::SetOomScore(score), score.to_string(), "process.oomScoreAdj");
     }
     list.push(Stage::Init, Action::EnterCgroup, "", "the container's limits hold for it too");
-    list.push(
-        Stage::Init,
-        Action::JoinNamespace(Namespace::Mount),
-        namespaces.joined_by_exec_text(),
-        "exec joins what start made",
-    );
+    if let Some(cpus) = &affinity.last {
+        let object = format!("{cpus:?}");
+        list.push(Stage::Init, Action::SetAffinity(cpus.clone()), object, "process.execCPUAffinity.final");
+    }
+    let object = input.namespaces.joined_by_exec_text();
+    list.push(Stage::Init, Action::JoinNamespace(Namespace::Mount), object, "exec joins what start made");
     list.push(Stage::Init, Action::StartSession, "", "own session and process group");
     if process.terminal {
         list.push(Stage::Init, Action::OpenConsole, "/dev/pts", "process.terminal");
     }
     process.personal_steps(&mut list);
     list.push(Stage::Init, Action::ResolveUser, process.user.to_string(), "process.user");
-    release_steps(&mut list, &process, has_seccomp);
+    release_steps(&mut list, &process, input.has_seccomp);
     Ok(Plan {
         steps: list.0,
-        namespaces: namespaces.clone(),
+        namespaces: input.namespaces.clone(),
         process,
         sources: Vec::new(),
         id_maps: crate::id_map::IdMaps::default(),
+        warnings: Vec::new(),
     })
 }
 

@@ -11,6 +11,8 @@ use berth_sys::process::SchedulerAttributes;
 use rustix::process::Resource;
 
 use crate::error::RuntimeError;
+use crate::labels::Label;
+use crate::number_list;
 use crate::plan::{Action, Stage, StepList};
 use crate::user::UserPlan;
 
@@ -33,6 +35,30 @@ pub(crate) struct CapabilityPlan {
     pub(crate) ambient: u64,
 }
 
+/// CPUs of an added process before and after it enters the container's cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Affinity {
+    pub(crate) initial: Option<Vec<usize>>,
+    pub(crate) last: Option<Vec<usize>>,
+}
+
+impl Affinity {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn new(process: &Process) -> Result<Self, RuntimeError> {
+        let list = |text: &Option<String>| {
+            let text = text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+            let problem = || format!("{:?} is not a list of CPUs such as 0-3,7", text.unwrap_or_default());
+            let wrong = || RuntimeError::Spec { field: "process.execCPUAffinity", problem: problem() };
+            text.map(|text| number_list::parse(text).ok_or_else(wrong)).transpose()
+        };
+        let Some(asked) = process.exec_cpu_affinity() else { return Ok(Self::default()) };
+        Ok(Self { initial: list(asked.initial())?, last: list(asked.cpu_affinity_final())? })
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessPlan {
     pub(crate) arguments: Vec<CString>,
@@ -48,6 +74,9 @@ pub(crate) struct ProcessPlan {
     pub(crate) scheduler: Option<SchedulerAttributes>,
     /// Class and level.
     pub(crate) io_priority: Option<(u8, u8)>,
+    pub(crate) labels: Vec<Label>,
+    /// Of processes added later; init's is the cgroup's business.
+    pub(crate) affinity: Affinity,
 }
 
 impl ProcessPlan {
@@ -60,7 +89,6 @@ impl ProcessPlan {
             let problem = format!("{} is not an absolute path", process.cwd().display());
             return Err(RuntimeError::Spec { field: "process.cwd", problem });
         }
-        refuse_labels(process)?;
         let oom_score = process.oom_score_adj();
         if oom_score.is_some_and(|score| !(-1000..=1000).contains(&score)) {
             let problem = "is not between -1000 and 1000".to_owned();
@@ -79,6 +107,8 @@ impl ProcessPlan {
             terminal: process.terminal().unwrap_or(false),
             scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
             io_priority: io_priority(process)?,
+            labels: labels(process)?,
+            affinity: Affinity::new(process)?,
         })
     }
 
@@ -89,9 +119,6 @@ impl ProcessPlan {
 
     /// What start and exec do alike before the wait.
     pub(crate) fn personal_steps(&self, list: &mut StepList) {
-        if self.scheduler.is_some() {
-            list.push(Stage::Init, Action::SetScheduler, "", "process.scheduler");
-        }
         if self.io_priority.is_some() {
             list.push(Stage::Init, Action::SetIoPriority, "", "process.ioPriority");
         }
@@ -106,17 +133,11 @@ fn strings(field: &'static str, texts: &[String]) -> Result<Vec<CString>, Runtim
     texts.iter().map(convert).collect()
 }
 
-fn refuse_labels(process: &Process) -> Result<(), RuntimeError> {
-    if process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        return Err(RuntimeError::Unsupported { what: "running under an SELinux label".to_owned() });
-    }
-    if process.apparmor_profile().as_ref().is_some_and(|name| !name.is_empty() && name != "unconfined") {
-        return Err(RuntimeError::Unsupported { what: "running under an AppArmor profile".to_owned() });
-    }
-    if process.exec_cpu_affinity().is_some() {
-        return Err(RuntimeError::Unsupported { what: "process.execCPUAffinity".to_owned() });
-    }
-    Ok(())
+fn labels(process: &Process) -> Result<Vec<Label>, RuntimeError> {
+    // "unconfined" is what a process without a profile is.
+    let profile = process.apparmor_profile().as_ref().filter(|name| *name != "unconfined");
+    let labels = [Label::new(Label::AppArmor, profile)?, Label::new(Label::SeLinux, process.selinux_label().as_ref())?];
+    Ok(labels.into_iter().flatten().collect())
 }
 
 fn capabilities(sets: &berth_oci::runtime::LinuxCapabilities) -> CapabilityPlan {

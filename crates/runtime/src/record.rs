@@ -12,7 +12,8 @@ use berth_types::{ContainerId, Timestamp};
 
 use crate::error::RuntimeError;
 use crate::namespaces::Namespaces;
-use crate::process::{ProcessPlan, capability_names};
+use crate::process::{Affinity, ProcessPlan, capability_names};
+use crate::rdt::RdtGroup;
 use crate::seccomp::Filter;
 use crate::state::{StateDir, file_error};
 
@@ -36,6 +37,12 @@ pub(crate) struct Record {
     pub(crate) hooks: Option<Hooks>,
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub(crate) annotations: HashMap<String, String>,
+    /// `process.execCPUAffinity`
+    #[serde(default, skip_serializing_if = "Affinity::is_empty")]
+    pub(crate) affinity: Affinity,
+    /// The resctrl group, to be removed with the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<RdtGroup>,
 }
 
 /// What version 1 held.
@@ -99,6 +106,8 @@ impl Record {
             namespaces: Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?,
             hooks: spec.hooks().clone(),
             annotations,
+            affinity: process.map(|process| process.affinity).unwrap_or_default(),
+            rdt: None,
         };
         directory.save(&record)?;
         Ok(record)

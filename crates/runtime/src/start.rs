@@ -1,8 +1,9 @@
 //! Start: lets init go on to exec and hears how that went.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use berth_types::{Party, Span};
+use berth_types::{Party, Signal, Span};
 use rustix::io::Errno;
 
 use crate::channel::{Channel, Message};
@@ -11,6 +12,7 @@ use crate::create::reported;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
 use crate::plan::{EXECUTE, Stage, range};
+use crate::seccomp::Filter;
 use crate::state::Status;
 use crate::trace::now_ns;
 
@@ -50,7 +52,12 @@ impl Container {
         result?;
         let mut state = self.state.clone();
         state.status = Status::Running;
-        hooks::run(HookStage::Poststart, self.hooks.as_ref(), &state.to_json())
+        let hooked = hooks::run(HookStage::Poststart, self.hooks.as_ref(), &state.to_json());
+        if hooked.is_err() {
+            // runtime-spec runtime, "Lifecycle" 9: the container is stopped; what is left is for delete.
+            let _gone_already = self.kill_all(Signal::KILL);
+        }
+        hooked
     }
 
     fn release(&mut self, waiting: &Waiting) -> Result<(), RuntimeError> {
@@ -65,12 +72,29 @@ impl Container {
             (Some(channel), None) => channel,
             (None, None) => return Err(RuntimeError::InitDied { step: "wait".to_owned() }),
         };
-        await_exec(channel, waiting, &mut self.warnings)
+        let mut state = self.state.clone();
+        state.status = Status::Created;
+        let hand_over = |listener: OwnedFd| {
+            let filter = match (&self.filter, &self.state_dir) {
+                (None, Some(directory)) => directory.load_filter()?,
+                (filter, _) => filter.clone(),
+            };
+            match filter.as_ref().and_then(Filter::agent) {
+                Some(agent) => agent.hand_over(listener.as_fd(), state.pid, &state),
+                None => Ok(()),
+            }
+        };
+        await_exec(channel, waiting, hand_over, &mut self.warnings)
     }
 }
 
 /// Sends go and reads until the channel closes: by exec, or by death.
-pub(crate) fn await_exec(channel: &Channel, waiting: &Waiting, warnings: &mut Vec<String>) -> Result<(), RuntimeError> {
+pub(crate) fn await_exec(
+    channel: &Channel,
+    waiting: &Waiting,
+    hand_over: impl Fn(OwnedFd) -> Result<(), RuntimeError>,
+    warnings: &mut Vec<String>,
+) -> Result<(), RuntimeError> {
     match channel.send(&Message::Go) {
         Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
         Err(source) => return Err(RuntimeError::Kernel { what: "speak to the container's init", source }),
@@ -79,6 +103,11 @@ pub(crate) fn await_exec(channel: &Channel, waiting: &Waiting, warnings: &mut Ve
         let kernel = |source| RuntimeError::Kernel { what: "hear from the container's init", source };
         match channel.receive(Some(START_TIMEOUT)).map_err(kernel)? {
             Message::Warning(text) => warnings.push(text),
+            Message::Listener(listener) => {
+                hand_over(listener)?;
+                // If init is gone, the next message says so.
+                let _gone = channel.send(&Message::Go);
+            }
             Message::Failed(report) => return Err(reported(report)),
             Message::End => break,
             _ => {}

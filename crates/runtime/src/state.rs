@@ -61,7 +61,7 @@ pub struct ContainerState {
 }
 
 /// The specification version we follow.
-pub const OCI_VERSION: &str = "1.2.1";
+pub const OCI_VERSION: &str = "1.3.0";
 
 impl ContainerState {
     pub(crate) fn to_json(&self) -> Vec<u8> {

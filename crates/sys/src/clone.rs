@@ -25,6 +25,8 @@ pub struct CloneArgs<'fd> {
     pub cgroup: Option<BorrowedFd<'fd>>,
     /// The child's parent shall be the caller's parent (`CLONE_PARENT`).
     pub sibling: bool,
+    /// One table of descriptors for both (`CLONE_FILES`): the child must neither close nor drop any.
+    pub shares_descriptors: bool,
 }
 
 /// `CLONE_NEWTIME`, which clone3 takes and `UnshareFlags` names.
@@ -34,6 +36,7 @@ pub fn namespace_bits(flags: UnshareFlags) -> u64 {
 
 const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
 const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
+const CLONE_FILES: u64 = libc::CLONE_FILES as u64;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// What clone(2) takes: 32 bits, of which the lowest eight are the signal at the child's end.
 const LEGACY_FLAGS_MAX: u64 = 0xffff_ffff;
@@ -58,6 +61,9 @@ pub fn clone_child(args: &CloneArgs<'_>, child: impl FnOnce() -> u8) -> Result<C
     if args.sibling {
         flags |= CLONE_PARENT;
         exit_signal = 0;
+    }
+    if args.shares_descriptors {
+        flags |= CLONE_FILES;
     }
     let mut raw = libc::clone_args {
         flags,

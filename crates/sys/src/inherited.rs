@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "owning a descriptor by its inherited number")]
 
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -22,4 +22,19 @@ pub fn take_first_passed() -> Result<OwnedFd, Errno> {
     // SAFETY: the number is open (fcntl succeeded), was passed to this process for it to own, and the contract of this
     // function (called once, first) makes this the only owner.
     Ok(unsafe { OwnedFd::from_raw_fd(FIRST) })
+}
+
+/// Lends the descriptor of a number that is somebody else's (of a process with which this one shares its table).
+///
+/// # Errors
+/// `EBADF` when nothing is open there.
+pub fn with_borrowed<T>(number: i32, use_it: impl FnOnce(BorrowedFd<'_>) -> T) -> Result<T, Errno> {
+    // SAFETY: F_GETFD takes any number and touches no memory.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the number is open (just checked) and not -1; its owner keeps it open until it is told that it was used, which is the
+    // contract of this function; nothing here closes it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(use_it(borrowed))
 }

@@ -1,7 +1,7 @@
 //! Calls a process makes about itself before it becomes another program, as far as rustix lacks them.
 #![expect(
     unsafe_code,
-    reason = "rustix has no execve(2), close_range(2), keyctl(2), personality(2), sched_setattr(2), ioprio_set(2)"
+    reason = "rustix has no execve(2), close_range(2), keyctl(2), personality(2), sched_setattr(2), ioprio_set(2), set_mempolicy(2)"
 )]
 
 use std::ffi::{CStr, CString};
@@ -71,6 +71,46 @@ pub fn keep_fd(number: u32) -> Result<(), Errno> {
     let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
     // SAFETY: F_SETFD touches no memory.
     let answer = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Becomes the program that `file` is on, with no path that could lead elsewhere; returns only on failure (execveat(2)).
+pub fn execute_fd(file: impl AsFd, arguments: &StringArray, environment: &StringArray) -> Errno {
+    let (arguments, environment) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    // SAFETY: the descriptor is borrowed and the path is an empty constant; both arrays are NULL-terminated and their strings live as
+    // long as the arrays.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            arguments,
+            environment,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    last_errno()
+}
+
+/// Whether descriptor `number` is open and will be kept by exec.
+pub fn is_inherited(number: u32) -> bool {
+    let Ok(number) = i32::try_from(number) else { return false };
+    // SAFETY: F_GETFD touches no memory.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// set_mempolicy(2) for the calling thread; `nodes` is a bit mask of memory nodes, lowest first.
+///
+/// # Errors
+/// `EINVAL` for a mode and nodes that do not fit or do not exist, `ENOSYS` in a kernel without NUMA.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<(), Errno> {
+    // The kernel takes one bit less than it is told.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let bits = libc::c_ulong::try_from(bits).map_err(|_| Errno::INVAL)?;
+    let pointer = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the mask has `bits - 1` bits and lives across the call; an empty one is the null pointer, of which nothing is read.
+    let answer = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) };
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 

@@ -49,7 +49,10 @@ pub fn load_filter(program: &[u8], flags: FilterFlags) -> Result<(), Errno> {
 
 /// The same, returning the descriptor (close-on-exec) at which user notifications arrive (Linux 5.0).
 pub fn load_filter_with_listener(program: &[u8], flags: FilterFlags) -> Result<OwnedFd, Errno> {
-    let number = set_mode_filter(program, flags.bits() | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // Two answers of one call exclude each other: with TSYNC the thread at fault is told by an errno (Linux 5.7).
+    const TSYNC_ESRCH: libc::c_ulong = 1 << 4;
+    let synchronized = if flags.thread_sync { TSYNC_ESRCH } else { 0 };
+    let number = set_mode_filter(program, flags.bits() | synchronized | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
     // SAFETY: with NEW_LISTENER a successful call returns a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -39,7 +39,8 @@ fn make(
     let preserve_fds = streams::preserved(arguments.preserve_fds, listen_fds())?;
     let id: ContainerId = arguments.id.parse()?;
     let bundle = paths::bundle(arguments.bundle.as_deref())?;
-    let mut spec = paths::spec(&bundle)?;
+    let berth_oci::document::Parsed { document: mut spec, warnings } = paths::spec(&bundle)?;
+    warnings.iter().for_each(|warning| log.warn(warning));
     pass_listen_fds(&mut spec);
     let process = spec.process().as_ref();
     let terminal = process.and_then(berth_oci::runtime::Process::terminal).unwrap_or(false);
@@ -142,7 +143,7 @@ pub(crate) fn run(root: &Path, arguments: &RunArguments, global: &Global, log: &
     let Some(signals) = signals else { return Ok(0) };
     let code = signals.wait(&mut container.init);
     if !arguments.keep {
-        container.delete()?;
+        container.delete_reporting()?.iter().for_each(|warning| log.warn(warning));
     }
     code
 }

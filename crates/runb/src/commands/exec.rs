@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use crate::arguments::ExecArguments;
 use crate::error::CommandError;
 use crate::foreground::Signals;
+use crate::log::Log;
 use crate::socket::Receivers;
 use crate::{paths, streams};
 
-pub(crate) fn exec(root: &Path, arguments: &ExecArguments) -> Result<u8, CommandError> {
+pub(crate) fn exec(root: &Path, arguments: &ExecArguments, log: &Log) -> Result<u8, CommandError> {
     let preserve_fds = streams::preserved(arguments.preserve_fds, 0)?;
     let container = paths::container(root, &arguments.id)?;
     let refused = |text: &str| Err(CommandError::State(text.to_owned()));
@@ -23,7 +24,7 @@ pub(crate) fn exec(root: &Path, arguments: &ExecArguments) -> Result<u8, Command
         }
         _ => {}
     }
-    let process = process(arguments, container.bundle())?;
+    let process = process(arguments, container.bundle(), log)?;
     let terminal = process.terminal().unwrap_or(false);
     streams::check_terminal(terminal, arguments.detach, arguments.console_socket.is_some())?;
     let receivers = Receivers::connect(arguments.console_socket.as_deref(), arguments.pidfd_socket.as_deref())?;
@@ -32,9 +33,11 @@ pub(crate) fn exec(root: &Path, arguments: &ExecArguments) -> Result<u8, Command
         preserve_fds,
         even_paused: arguments.ignore_paused,
         sub_cgroups: sub_cgroups(&arguments.cgroups).map_err(CommandError::Usage)?,
+        ..ExecTuning::default()
     };
     let signals = if arguments.detach { None } else { Some(Signals::hold()?) };
-    let mut added = container.exec_tuned(&process, stdio, &tuning, &mut Vec::new())?;
+    let (mut added, warnings) = container.exec_reporting(&process, stdio, &tuning, &mut Vec::new())?;
+    warnings.iter().for_each(|warning| log.warn(warning));
     let told = receivers.serve(&mut added).and_then(|()| paths::write_pid(arguments.pid_file.as_deref(), added.pid));
     if let Err(error) = told {
         // Nobody would know of it.
@@ -68,9 +71,11 @@ fn sub_cgroups(given: &[String]) -> Result<Vec<(String, String)>, String> {
     Ok(found)
 }
 
-fn process(arguments: &ExecArguments, bundle: &Path) -> Result<ProcessSpec, CommandError> {
+fn process(arguments: &ExecArguments, bundle: &Path, log: &Log) -> Result<ProcessSpec, CommandError> {
     if let Some(path) = &arguments.process {
-        return paths::document(path);
+        let parsed = paths::process(path)?;
+        parsed.warnings.iter().for_each(|warning| log.warn(warning));
+        return Ok(parsed.document);
     }
     if arguments.program.is_empty() {
         return Err(CommandError::Usage("exec args cannot be empty".to_owned()));

@@ -44,7 +44,7 @@ pub(crate) fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<(),
     }
 }
 
-pub(crate) fn delete(root: &Path, id: &str, force: bool) -> Result<(), CommandError> {
+pub(crate) fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<(), CommandError> {
     let parsed: ContainerId = id.parse()?;
     let directory = match StateDir::open(root, &parsed) {
         Ok(directory) => directory,
@@ -64,7 +64,8 @@ pub(crate) fn delete(root: &Path, id: &str, force: bool) -> Result<(), CommandEr
     if !force && matches!(status, Status::Running | Status::Paused) {
         return Err(refused(&format!("cannot delete container {id} that is not stopped: {}", status.text())));
     }
-    Ok(container.delete()?)
+    container.delete_reporting()?.iter().for_each(|warning| log.warn(warning));
+    Ok(())
 }
 
 pub(crate) fn pause(root: &Path, id: &str) -> Result<(), CommandError> {

@@ -6,22 +6,24 @@ use std::path::Path;
 
 use berth_rootfs::RootDir;
 use berth_rootfs::devices::open_multiplexer;
-use berth_rootfs::mounts::{PROC_MAGIC, TargetKind, attach, clone_tree_fd, magic, mount_target};
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use berth_rootfs::mounts::{TargetKind, attach, clone_tree_fd, mount_target};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
 use rustix::termios::Winsize;
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::{CpuSet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 use super::{Failure, InitContext, unshare};
 use crate::channel::Message;
 use crate::namespaces::Namespace;
 use crate::options::Stdio;
+use crate::procfs::Procfs;
 
 impl InitContext<'_> {
     pub(super) fn await_mappings(&self) -> Result<(), Failure> {
         self.channel.send(&Message::AwaitsMappings)?;
         self.expect_go()?;
-        become_root()
+        root_of_user_ns()
     }
 
     /// Writing `0` moves the writer itself, which skips the wait that attaching somebody else costs.
@@ -37,7 +39,7 @@ impl InitContext<'_> {
             let types = ThreadNameSpaceType::from_bits_retain(flags.bits());
             rustix::thread::move_into_thread_name_spaces(init.as_fd(), types)?;
             if flags.contains(UnshareFlags::NEWUSER) {
-                become_root()?;
+                root_of_user_ns()?;
             }
             if flags.contains(UnshareFlags::NEWNS) {
                 self.scratch.root = Some(own_root()?);
@@ -45,8 +47,8 @@ impl InitContext<'_> {
             return Ok(());
         }
         let found = self.namespaces.iter().position(|(opened, _)| *opened == kind);
-        if found.is_none() && self.plan.namespaces.is_new(Namespace::User) {
-            return Ok(()); // lent by the caller: born inside
+        if found.is_none() && self.plan.namespaces.is_private(Namespace::User) {
+            return Ok(()); // lent by the caller, or joined by who cloned us: born inside
         }
         let index = found.ok_or_else(|| Failure::new("it was not opened", Errno::NOENT))?;
         let (_, fd) = self.namespaces.swap_remove(index);
@@ -96,34 +98,29 @@ impl InitContext<'_> {
     /// Through the container's own procfs mount, or the host's, on the descriptor: no link, no other mount in the way
     /// (CVE-2025-52881).
     pub(super) fn set_sysctl(&self, key: &str, value: &str) -> Result<(), Failure> {
-        let host_proc;
-        let proc_mount = match &self.scratch.proc_mount {
-            Some(fd) => fd.as_fd(),
-            None => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                host_proc = rustix::fs::open("/proc", flags, Mode::empty())?;
-                host_proc.as_fd()
+        let not_proc = |errno| Failure::new("/proc is not procfs", errno);
+        let proc = match &self.scratch.proc_mount {
+            Some(mount) => {
+                let copy = mount.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+                Procfs::verified(copy).map_err(not_proc)?
             }
+            None => Procfs::open().map_err(not_proc)?,
         };
-        if magic(proc_mount)? != PROC_MAGIC {
-            return Err(Failure::new("/proc is not procfs", Errno::INVAL));
-        }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let path = format!("sys/{key}");
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat2(proc_mount, path, flags, Mode::empty(), resolve)?;
-        let written = rustix::io::write(&file, value.as_bytes())?;
-        if written == value.len() { Ok(()) } else { Err(Failure::new("the value was cut", Errno::IO)) }
+        Ok(proc.write(&format!("sys/{key}"), value.as_bytes())?)
     }
 }
 
-/// Root of the user namespace just entered.
-fn become_root() -> Result<(), Failure> {
-    rustix::thread::set_thread_groups(&[]).map_err(|errno| Failure::new("cannot drop groups", errno))?;
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
-        .map_err(|errno| Failure::new("group 0 has no mapping", errno))?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
-        .map_err(|errno| Failure::new("user 0 has no mapping", errno))
+/// Root of the user namespace just entered. Changing ids may make a process dumpable again (fs.suid_dumpable).
+pub(crate) fn become_root() -> Result<(), Errno> {
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// `EINVAL` is the kernel's word for an id without a mapping.
+fn root_of_user_ns() -> Result<(), Failure> {
+    become_root().map_err(|errno| Failure::new("cannot become user and group 0; are they mapped?", errno))
 }
 
 /// The root of the mount namespace just entered, which setns(2) made ours.
@@ -132,18 +129,22 @@ fn own_root() -> Result<RootDir, Failure> {
     Ok(RootDir::new(rustix::fs::open("/", flags, Mode::empty())?))
 }
 
-/// The offsets can be written only while nobody lives in the namespace; exec moves us in (Linux 6.1).
+/// The offsets can be written only while nobody lives in the namespace. Exec moves us in (Linux 6.1).
 pub(super) fn offset_clocks(offsets: &str) -> Result<(), Failure> {
     unshare(UnshareFlags::NEWTIME)?;
     if offsets.is_empty() {
         return Ok(());
     }
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open("/proc/self/timens_offsets", flags, Mode::empty())?;
-    if magic(&file)? != PROC_MAGIC {
-        return Err(Failure::new("/proc is not procfs", Errno::INVAL));
+    let proc = Procfs::open().map_err(|errno| Failure::new("/proc is not procfs", errno))?;
+    Ok(proc.write("self/timens_offsets", offsets.as_bytes())?)
+}
+
+pub(super) fn set_affinity(cpus: &[usize]) -> Result<(), Errno> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu);
     }
-    Ok(rustix::io::write(&file, offsets.as_bytes()).map(drop)?)
+    rustix::thread::sched_setaffinity(None, &set)
 }
 
 /// A kernel without keys has no keyring to leave.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use berth_sys::process::{StringArray, cloexec_from, execve, place_fd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::process::Rlimit;
+use rustix::process::{DumpableBehavior, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{Failure, InitContext};
@@ -89,7 +89,8 @@ impl InitContext<'_> {
         rustix::thread::set_keep_capabilities(true)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)
             .map_err(|errno| Failure::new(format!("cannot become user {}", identity.uid), errno))?;
-        Ok(())
+        // With fs.suid_dumpable set, the change of user would make us dumpable again (CVE-2016-9962).
+        Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
     }
 
     /// The five sets. What the host itself lacks cannot be given and is reported.

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
 
 use super::{Failure, InitContext};
+use crate::namespaces::Namespace;
 use crate::plan::{MountPlan, MountSource};
 
 impl InitContext<'_> {
@@ -40,6 +41,7 @@ impl InitContext<'_> {
             MountSource::Bind { slot, .. } => self.mount_bind(plan, *slot),
             MountSource::Filesystem { fstype, source } => self.mount_filesystem(plan, fstype, source.as_deref()),
             MountSource::Cgroup => self.mount_cgroup(plan),
+            MountSource::Remount => self.remount(plan),
         }
     }
 
@@ -56,6 +58,12 @@ impl InitContext<'_> {
         Ok(attach(mount.as_fd(), target.as_fd())?)
     }
 
+    /// The descriptor is on the mount at the target; a target that is none is refused by the kernel.
+    fn remount(&self, plan: &MountPlan) -> Result<(), Failure> {
+        let target = self.root()?.resolve(&plan.destination)?;
+        Ok(berth_rootfs::mounts::remount(target.as_fd(), &plan.destination, &plan.options)?)
+    }
+
     fn mount_filesystem(&mut self, plan: &MountPlan, fstype: &str, source: Option<&Path>) -> Result<(), Failure> {
         let root = self.root()?;
         let is_kernel_view = fstype == "proc" || fstype == "sysfs";
@@ -68,7 +76,11 @@ impl InitContext<'_> {
             Ok(mount) => mount,
             // A user namespace without its own network namespace may not mount sysfs; the caller's
             // mount of it is used, else the host's is bound, as it is.
-            Err(error) if fstype == "sysfs" && error.errno() == Errno::PERM && !self.plan.id_maps.is_empty() => {
+            Err(error)
+                if fstype == "sysfs"
+                    && error.errno() == Errno::PERM
+                    && self.plan.namespaces.is_private(Namespace::User) =>
+            {
                 let mount = match self.scratch.sysfs.take() {
                     Some(mount) => mount,
                     None => clone_tree(Path::new("/sys"), true)?,
@@ -126,9 +138,9 @@ impl InitContext<'_> {
         Ok(set_read_only(self.root()?.as_fd(), false)?)
     }
 
-    pub(super) fn share_root(&self, propagation: MountPropagationFlags) -> Result<(), Failure> {
+    pub(super) fn share_root(&self, propagation: MountPropagationFlags, recursive: bool) -> Result<(), Failure> {
         let change = MountAttr { propagation, ..MountAttr::default() };
-        Ok(mount_setattr(self.root()?.as_fd(), true, &change)?)
+        Ok(mount_setattr(self.root()?.as_fd(), recursive, &change)?)
     }
 
     /// Made where it is missing; what cannot be made is reported when it is entered.
@@ -153,6 +165,7 @@ fn filesystem_options(plan: &MountPlan, fstype: &str, target: BorrowedFd<'_>) ->
     if options.copy_up {
         // Filled first, then as read-only as asked.
         options.top = berth_rootfs::options::AttributeChange::default();
+        options.tree = berth_rootfs::options::AttributeChange::default();
     }
     Ok(options)
 }

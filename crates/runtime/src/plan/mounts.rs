@@ -17,6 +17,8 @@ pub(crate) enum Source {
     Filesystem { fstype: String, source: Option<PathBuf> },
     /// The container's view of the cgroup hierarchies.
     Cgroup,
+    /// Other options for what is mounted there already.
+    Remount,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -37,9 +39,14 @@ impl MountPlan {
             return Err(RuntimeError::Spec { field, problem: "a destination is empty".to_owned() });
         }
         let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+        if let Some(option) = options.all_strings().find(|text| text.contains('\0')) {
+            return Err(RuntimeError::Spec { field, problem: format!("option {option:?} holds a NUL") });
+        }
         let fstype = mount.typ().as_deref().unwrap_or_default();
         let is_bind = options.bind.is_some() || fstype == "bind" || fstype == "rbind";
-        let source = if is_bind {
+        let source = if options.remount {
+            Source::Remount
+        } else if is_bind {
             let Some(path) = mount.source() else {
                 let problem = format!("the bind at {} has no source", destination.display());
                 return Err(RuntimeError::Spec { field, problem });
@@ -54,13 +61,17 @@ impl MountPlan {
         } else {
             Source::Filesystem { fstype: fstype.to_owned(), source: mount.source().clone() }
         };
-        if is_bind && !options.data.is_empty() {
+        if options.copy_up && fstype != "tmpfs" {
+            let problem = format!("tmpcopyup is for a tmpfs ({})", destination.display());
+            return Err(RuntimeError::Spec { field, problem });
+        }
+        if is_bind && !options.remount && !options.data.is_empty() {
             let names: Vec<&str> = options.data.iter().map(|(key, _)| key.as_str()).collect();
             let problem = format!("a bind mount takes no {} ({})", names.join(","), destination.display());
             return Err(RuntimeError::Spec { field, problem });
         }
         let id_maps = id_maps(mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref())?;
-        if id_maps.is_some() && !is_bind {
+        if (id_maps.is_some() || options.id_map.is_some()) && !matches!(source, Source::Bind { .. }) {
             let problem = format!("only a bind mount can be id-mapped ({})", destination.display());
             return Err(RuntimeError::Spec { field, problem });
         }
@@ -71,12 +82,34 @@ impl MountPlan {
         self.id_maps.is_some() || self.options.id_map.is_some()
     }
 
+    /// SELinux: the file system's files get this label (runtime-spec config-linux, "Mount Label"). Not those of the kernel's own views.
+    pub(crate) fn label(&mut self, label: Option<&str>) {
+        let (Some(label), Source::Filesystem { fstype, .. }) = (label, &self.source) else { return };
+        if !matches!(fstype.as_str(), "proc" | "sysfs" | "mqueue") {
+            self.options.data.push(("context".to_owned(), Some(label.to_owned())));
+        }
+    }
+
+    /// Options that mean nothing here: of a whole file system on a bind, which leaves the file system as it is (as mount(8) does), and
+    /// of the cgroup hierarchies, which are there with the options the host gave them.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let of_file_system = self.options.superblock.iter().map(String::as_str);
+        let names: Vec<&str> = match self.source {
+            Source::Bind { .. } => of_file_system.collect(),
+            Source::Cgroup => of_file_system.chain(self.options.data.iter().map(|(key, _)| key.as_str())).collect(),
+            Source::Filesystem { .. } | Source::Remount => return None,
+        };
+        let text = || format!("{} has no effect on the mount at {}", names.join(","), self.destination.display());
+        (!names.is_empty()).then(text)
+    }
+
     /// For plans and errors: `proc /proc`, `/srv/x /x`.
     pub(crate) fn text(&self) -> String {
         let from = match &self.source {
             Source::Bind { path, .. } => path.display().to_string(),
             Source::Filesystem { fstype, .. } => fstype.clone(),
             Source::Cgroup => "cgroup".to_owned(),
+            Source::Remount => "remount".to_owned(),
         };
         format!("{from} {}", self.destination.display())
     }

@@ -2,22 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_oci::runtime::{LinuxDevice, LinuxDeviceType, LinuxPersonalityDomain, Spec};
-use berth_rootfs::devices::DeviceNode;
-use berth_rootfs::mounts::lexical;
-use rustix::fs::FileType;
+use berth_oci::runtime::{LinuxPersonalityDomain, Spec};
 use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
-use super::{Action, Plan, PlanInput, Stage, Step, StepList, release_steps};
+use super::{Action, Plan, PlanInput, Stage, Step, StepList, checks, devices, release_steps};
 use crate::cgroup_driver::CgroupDriver;
 use crate::cgroups::resources;
 use crate::error::RuntimeError;
 use crate::hooks::HookStage;
 use crate::id_map::IdMaps;
+use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{Namespace, Namespaces};
+use crate::net_devices::NetDevice;
 use crate::options::Rootfs;
 use crate::process::ProcessPlan;
+use crate::rdt::RdtPlan;
+use crate::seccomp;
 
 /// What all parts of the planning read.
 struct Planning<'a> {
@@ -29,30 +30,32 @@ struct Planning<'a> {
     mounts: Vec<MountPlan>,
     has_seccomp: bool,
     list: StepList,
+    warnings: Vec<String>,
 }
 
 pub(super) fn plan_create(input: &PlanInput<'_>) -> Result<Plan, RuntimeError> {
     let spec = input.spec;
     let linux = spec.linux().clone().ok_or(missing("linux"))?;
-    refuse_unsupported(&linux)?;
     let namespaces = Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?;
-    if !namespaces.is_new(Namespace::Mount) {
-        let problem = "a container needs a new mount namespace".to_owned();
-        return Err(RuntimeError::Spec { field: "linux.namespaces", problem });
-    }
+    checks::check(spec, &linux, &namespaces)?;
     let process = spec.process().as_ref().ok_or(missing("process"))?;
     let annotations = spec.annotations().clone().unwrap_or_default();
     let process = ProcessPlan::new(process, &annotations)?;
     let id_maps = id_maps(&linux, &namespaces)?;
     let has_seccomp = input.has_seccomp_program || linux.seccomp().is_some();
-    let mounts = plan_mounts(spec, input.bundle)?;
-    let mut planning =
-        Planning { input, linux, namespaces, process, id_maps, mounts, has_seccomp, list: StepList::default() };
+    if let (Some(profile), false) = (linux.seccomp(), input.has_seccomp_program) {
+        seccomp::check(profile)?;
+    }
+    let mut warnings = Vec::new();
+    let mounts = plan_mounts(spec, input.bundle, &namespaces, &mut warnings)?;
+    let list = StepList::default();
+    let mut planning = Planning { input, linux, namespaces, process, id_maps, mounts, has_seccomp, list, warnings };
     planning.prepare()?;
-    planning.attend();
+    planning.attend()?;
     planning.enter();
     planning.file_systems()?;
     planning.system()?;
+    planning.process_settings()?;
     planning.root();
     planning.release();
     Ok(planning.finish())
@@ -62,43 +65,44 @@ fn missing(field: &'static str) -> RuntimeError {
     RuntimeError::Spec { field, problem: "is missing".to_owned() }
 }
 
-fn refuse_unsupported(linux: &berth_oci::runtime::Linux) -> Result<(), RuntimeError> {
-    let asked = [
-        (linux.intel_rdt().is_some(), "linux.intelRdt"),
-        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
-        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "linux.netDevices"),
-        (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "linux.mountLabel (SELinux)"),
-    ];
-    match asked.iter().find(|(is_asked, _)| *is_asked) {
-        Some((_, what)) => Err(RuntimeError::Unsupported { what: (*what).to_owned() }),
-        None => Ok(()),
-    }
-}
-
 fn id_maps(linux: &berth_oci::runtime::Linux, namespaces: &Namespaces) -> Result<IdMaps, RuntimeError> {
     let uids = linux.uid_mappings().as_deref().unwrap_or_default();
     let gids = linux.gid_mappings().as_deref().unwrap_or_default();
     if namespaces.is_new(Namespace::User) {
         return IdMaps::new(uids, gids);
     }
-    if namespaces.is_joined(Namespace::User) {
-        return Err(RuntimeError::Unsupported { what: "joining an existing user namespace".to_owned() });
-    }
     if uids.is_empty() && gids.is_empty() {
         return Ok(IdMaps::default());
+    }
+    if namespaces.is_joined(Namespace::User) {
+        // Those of the namespace count; that these are the same is checked when it is there to look at.
+        return IdMaps::new(uids, gids);
     }
     let problem = "there are mappings but no user namespace".to_owned();
     Err(RuntimeError::Spec { field: "linux.uidMappings", problem })
 }
 
-fn plan_mounts(spec: &Spec, bundle: &Path) -> Result<Vec<MountPlan>, RuntimeError> {
+fn plan_mounts(
+    spec: &Spec,
+    bundle: &Path,
+    namespaces: &Namespaces,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<MountPlan>, RuntimeError> {
+    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().clone()).filter(|label| !label.is_empty());
     let mut slots = 0;
     let mut plans = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        let plan = MountPlan::new(mount, bundle, slots)?;
-        if matches!(plan.source, Source::Bind { .. }) {
-            slots += 1;
+        let mut plan = MountPlan::new(mount, bundle, slots)?;
+        if plan.options.id_map.is_some() && plan.id_maps.is_none() && !namespaces.is_private(Namespace::User) {
+            let problem = format!("{} shall be id-mapped, but there is no mapping", plan.destination.display());
+            return Err(RuntimeError::Spec { field: "mounts", problem });
         }
+        match &plan.source {
+            Source::Bind { .. } => slots += 1,
+            Source::Filesystem { .. } => plan.label(label.as_deref()),
+            Source::Cgroup | Source::Remount => {}
+        }
+        warnings.extend(plan.warning());
         plans.push(plan);
     }
     Ok(plans)
@@ -123,6 +127,12 @@ impl Planning<'_> {
 
     fn prepare(&mut self) -> Result<(), RuntimeError> {
         let stage = Stage::Prepare;
+        for label in self.process.labels.clone() {
+            self.push(stage, Action::CheckLabel(label.clone()), label.text(), label.field());
+        }
+        if self.linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
+            self.push(stage, Action::CheckMountLabel, "", "linux.mountLabel");
+        }
         if self.has_seccomp {
             let reason = if self.input.has_seccomp_program { "ready program of the engine" } else { "linux.seccomp" };
             self.push(stage, Action::LoadProgram, "", reason);
@@ -135,7 +145,12 @@ impl Planning<'_> {
         self.push(stage, Action::CreateCgroup(cgroup.clone()), cgroup.clone(), "linux.cgroupsPath");
         let resources = resources(self.linux.resources().as_ref())?;
         self.push(stage, Action::LimitResources(Box::new(resources)), cgroup, "linux.resources");
-        let has_user_ns = !self.id_maps.is_empty();
+        if let Some(asked) = self.linux.intel_rdt() {
+            let plan = RdtPlan::new(asked)?;
+            let object = plan.text().to_owned();
+            self.push(stage, Action::CreateRdtGroup(plan), object, "linux.intelRdt");
+        }
+        let has_user_ns = self.namespaces.is_private(Namespace::User);
         let is_overlay = matches!(self.input.rootfs, Rootfs::Overlay(_));
         if (has_user_ns && is_overlay) || self.mounts.iter().any(MountPlan::is_id_mapped) {
             self.push(stage, Action::MapMounts, "", "files belong to the container's users without a copy");
@@ -149,7 +164,9 @@ impl Planning<'_> {
                 let root = self.input.spec.root().as_ref().ok_or(missing("root"))?;
                 let path = self.input.bundle.join(root.path());
                 let object = path.display().to_string();
-                self.push(stage, Action::CloneRootfs(path), object, "root.path");
+                let is_slave =
+                    propagation(self.linux.rootfs_propagation().as_deref())? == Some(Propagation::DOWNSTREAM);
+                self.push(stage, Action::CloneRootfs { path, is_slave }, object, "root.path");
             }
         }
         let sources: Vec<(usize, PathBuf)> = self
@@ -169,28 +186,62 @@ impl Planning<'_> {
         Ok(())
     }
 
-    fn attend(&mut self) {
+    fn attend(&mut self) -> Result<(), RuntimeError> {
         let stage = Stage::Attend;
-        if !self.id_maps.is_empty() {
-            self.push(stage, Action::MapIds, "", "linux.uidMappings, linux.gidMappings");
+        if self.namespaces.is_private(Namespace::User) {
             for index in 0..self.process.limits.len() {
                 let name = self.process.limits.get(index).map_or("", |limit| limit.name);
                 self.push(stage, Action::RaiseLimit(index), name, "init may lower, but not raise it");
             }
         }
+        if self.namespaces.is_joined(Namespace::User) && !self.id_maps.is_empty() {
+            self.push(stage, Action::CompareMaps, "", "the mappings of a joined namespace are its own");
+        }
         if let Some(score) = self.process.oom_score {
             self.push(stage, Action::SetOomScore(score), score.to_string(), "process.oomScoreAdj");
+        }
+        if self.linux.intel_rdt().is_some() {
+            self.push(stage, Action::JoinRdtGroup, "", "linux.intelRdt");
+        }
+        self.net_devices()?;
+        if self.namespaces.is_new(Namespace::User) {
+            self.push(stage, Action::MapIds, "", "linux.uidMappings, linux.gidMappings");
+        }
+        if self.clocks_are_set_outside() {
+            let offsets = offsets(&self.linux);
+            self.push(stage, Action::WriteClocks(offsets.clone()), offsets.trim(), "linux.timeOffsets");
         }
         for hook in [HookStage::Prestart, HookStage::CreateRuntime] {
             if self.has_hooks(hook) {
                 self.push(stage, Action::OutsideHooks(hook), hook.text(), "hooks");
             }
         }
+        Ok(())
+    }
+
+    fn net_devices(&mut self) -> Result<(), RuntimeError> {
+        let devices = NetDevice::plan(&self.linux.net_devices().clone().unwrap_or_default())?;
+        if !devices.is_empty() && !self.namespaces.is_private(Namespace::Network) {
+            let problem = "needs a network namespace, which the container shares with the host".to_owned();
+            return Err(RuntimeError::Spec { field: "linux.netDevices", problem });
+        }
+        for device in devices {
+            let object = format!("{} {}", device.host, device.container);
+            self.push(Stage::Attend, Action::TakeNetDevice(device), object, "linux.netDevices");
+        }
+        Ok(())
+    }
+
+    /// Until exec init is not dumpable, so the files about it are the host's root's: who is root only in a user namespace cannot
+    /// write them.
+    fn clocks_are_set_outside(&self) -> bool {
+        let has_offsets = self.linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
+        has_offsets && self.namespaces.is_private(Namespace::User)
     }
 
     fn enter(&mut self) {
         let stage = Stage::Init;
-        if !self.id_maps.is_empty() {
+        if self.namespaces.is_new(Namespace::User) {
             self.push(stage, Action::AwaitMappings, "", "root inside needs a mapping first");
         }
         self.push(stage, Action::EnterCgroup, "", "by init itself: from outside it would cost a grace period");
@@ -204,8 +255,14 @@ impl Planning<'_> {
             self.push(stage, Action::UnshareCgroup, "", "after entering, so that its root is the container's group");
         }
         if self.namespaces.is_new(Namespace::Time) {
-            let offsets = offsets(&self.linux);
+            let offsets = if self.clocks_are_set_outside() { String::new() } else { offsets(&self.linux) };
             self.push(stage, Action::OffsetClocks(offsets.clone()), offsets.trim(), "linux.timeOffsets");
+            if self.clocks_are_set_outside() {
+                self.push(stage, Action::AwaitClocks, "", "linux.timeOffsets");
+            }
+        }
+        if self.linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+            self.push(stage, Action::AwaitNetDevices, "", "kernel parameters may be about them");
         }
         self.push(stage, Action::StartSession, "", "own session and process group");
         if !self.input.tuning.keep_keyring {
@@ -236,7 +293,8 @@ impl Planning<'_> {
             let text = mount.text();
             self.push(stage, Action::Mount(Box::new(mount)), text, "mounts");
         }
-        self.devices();
+        let in_user_ns = self.namespaces.is_private(Namespace::User);
+        devices::steps(self.linux.devices().as_deref().unwrap_or_default(), &self.mounts, in_user_ns, &mut self.list)?;
         if self.process.terminal {
             self.push(stage, Action::OpenConsole, "/dev/console", "process.terminal");
         }
@@ -250,45 +308,14 @@ impl Planning<'_> {
         Ok(())
     }
 
-    /// A `/dev` bound from elsewhere is somebody's own and left alone.
-    fn devices(&mut self) {
-        let has_foreign_dev = self.mounts.iter().any(|mount| {
-            matches!(mount.source, Source::Bind { .. }) && lexical(&mount.destination) == Path::new("/dev")
-        });
-        if has_foreign_dev {
-            return;
-        }
-        let in_user_ns = !self.id_maps.is_empty();
-        let mut nodes: Vec<DeviceNode> = Vec::new();
-        for device in self.linux.devices().iter().flatten() {
-            nodes.extend(device_node(device));
-        }
-        for (path, major, minor) in DEFAULT_DEVICES {
-            if !nodes.iter().any(|node| node.path == Path::new(path)) {
-                let kind = FileType::CharacterDevice;
-                nodes.push(DeviceNode { path: path.into(), kind, major, minor, mode: 0o666, uid: 0, gid: 0 });
-            }
-        }
-        for node in nodes {
-            let object = node.path.display().to_string();
-            if in_user_ns && node.kind != FileType::Fifo {
-                self.push(Stage::Init, Action::BindDevice(node), object, "mknod is forbidden in a user namespace");
-            } else {
-                self.push(Stage::Init, Action::MakeDevice(node), object, "linux.devices and the default devices");
-            }
-        }
-        for (path, to, replace) in DEFAULT_LINKS {
-            self.push(Stage::Init, Action::MakeLink { to, replace }, path, "default links");
-        }
-    }
-
     fn system(&mut self) -> Result<(), RuntimeError> {
         let mut settings: Vec<(&String, &String)> = self.linux.sysctl().iter().flatten().collect();
         settings.sort();
         let mut steps: Vec<(Action, String)> = Vec::new();
         for (key, value) in settings {
             let path = crate::sysctl::path(key, &self.namespaces)?;
-            if path == "kernel/hostname" || path == "kernel/domainname" {
+            let has_domain = self.input.spec.domainname().as_ref().is_some_and(|name| !name.is_empty());
+            if path == "kernel/hostname" || (path == "kernel/domainname" && has_domain) {
                 let problem = format!("{key}: use hostname and domainname");
                 return Err(RuntimeError::Spec { field: "linux.sysctl", problem });
             }
@@ -303,6 +330,11 @@ impl Planning<'_> {
         for path in self.linux.masked_paths().clone().unwrap_or_default() {
             self.push(Stage::Init, Action::Mask, path, "linux.maskedPaths");
         }
+        Ok(())
+    }
+
+    /// What exec keeps: personality, memory policy, I/O priority.
+    fn process_settings(&mut self) -> Result<(), RuntimeError> {
         if let Some(personality) = self.linux.personality() {
             if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
                 let problem = "has flags, and none are defined".to_owned();
@@ -314,7 +346,12 @@ impl Planning<'_> {
             };
             self.push(Stage::Init, Action::SetPersonality(persona), name, "linux.personality");
         }
-        self.process.clone().personal_steps(&mut self.list);
+        if let Some(asked) = self.linux.memory_policy() {
+            let policy = MemoryPolicy::new(asked)?;
+            let text = policy.text.clone();
+            self.push(Stage::Init, Action::SetMemoryPolicy(policy), text.trim(), "linux.memoryPolicy");
+        }
+        self.process.personal_steps(&mut self.list);
         Ok(())
     }
 
@@ -326,9 +363,12 @@ impl Planning<'_> {
         self.push(stage, Action::MakeCwd, cwd, "process.cwd may not exist yet");
         let pivot = !self.input.tuning.no_pivot;
         self.push(stage, Action::EnterRoot { pivot }, "/", "the host's file systems are out of reach from here on");
-        let propagation = propagation(self.linux.rootfs_propagation().as_deref()).ok().flatten();
-        if let Some(propagation) = propagation.filter(|p| *p != Propagation::DOWNSTREAM && *p != Propagation::PRIVATE) {
-            self.push(stage, Action::ShareRoot(propagation), "/", "linux.rootfsPropagation");
+        let asked = self.linux.rootfs_propagation().clone().unwrap_or_default();
+        if let Some(propagation) = propagation(Some(&asked)).ok().flatten()
+            && propagation != Propagation::DOWNSTREAM
+        {
+            let recursive = asked.starts_with('r');
+            self.push(stage, Action::ShareRoot { propagation, recursive }, "/", "linux.rootfsPropagation");
         }
         if self.input.spec.root().as_ref().and_then(berth_oci::runtime::Root::readonly).unwrap_or(false) {
             self.push(stage, Action::ReadOnlyRoot, "/", "root.readonly");
@@ -347,45 +387,9 @@ impl Planning<'_> {
         let mut steps: Vec<Step> = self.list.0;
         steps.sort_by_key(|step| step.stage);
         let sources = self.mounts.into_iter().filter(|mount| matches!(mount.source, Source::Bind { .. })).collect();
-        Plan { steps, namespaces: self.namespaces, process: self.process, sources, id_maps: self.id_maps }
+        let Self { namespaces, process, id_maps, warnings, .. } = self;
+        Plan { steps, namespaces, process, sources, id_maps, warnings }
     }
-}
-
-/// runtime-spec config-linux, "Default Devices".
-const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
-/// runtime-spec config-linux and config "Dev symbolic links"; `true`: replaces what is there.
-const DEFAULT_LINKS: [(&str, &str, bool); 5] = [
-    ("/dev/fd", "/proc/self/fd", false),
-    ("/dev/stdin", "/proc/self/fd/0", false),
-    ("/dev/stdout", "/proc/self/fd/1", false),
-    ("/dev/stderr", "/proc/self/fd/2", false),
-    ("/dev/ptmx", "pts/ptmx", true),
-];
-
-fn device_node(device: &LinuxDevice) -> Option<DeviceNode> {
-    let kind = match device.typ() {
-        LinuxDeviceType::B => FileType::BlockDevice,
-        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
-        LinuxDeviceType::P => FileType::Fifo,
-        LinuxDeviceType::A => return None,
-    };
-    Some(DeviceNode {
-        path: device.path().clone(),
-        kind,
-        major: u32::try_from(device.major()).ok()?,
-        minor: u32::try_from(device.minor()).ok()?,
-        mode: device.file_mode().unwrap_or(0o666),
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
-    })
 }
 
 fn propagation(text: Option<&str>) -> Result<Option<Propagation>, RuntimeError> {

@@ -107,7 +107,7 @@ pub(super) fn hooks_run_in_order() {
     for stage in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
         hooks.insert(stage.to_owned(), hook(&dir, stage, &script));
     }
-    fs::write(bundle.rootfs().join("hook"), "#!/bin/sh\necho inside $1 $(hostname) > /hook-was-here\n").unwrap();
+    fs::write(bundle.rootfs().join("hook"), "#!/bin/sh\necho inside $1 $(hostname) $(cat) > /hook-was-here\n").unwrap();
     fs::set_permissions(bundle.rootfs().join("hook"), fs::Permissions::from_mode(0o755)).unwrap();
     hooks.insert(
         "startContainer".to_owned(),
@@ -117,19 +117,56 @@ pub(super) fn hooks_run_in_order() {
     assert_eq!(bundle.output(), "program\n");
     let expected = "prestart 1 creating\ncreateRuntime 1 creating\ncreateContainer 1 creating\npoststart 1 running\npoststop 1 stopped\n";
     assert_eq!(fs::read_to_string(log).unwrap(), expected);
-    assert_eq!(fs::read_to_string(bundle.rootfs().join("hook-was-here")).unwrap(), "inside start berth-test\n");
+    let inside = fs::read_to_string(bundle.rootfs().join("hook-was-here")).unwrap();
+    assert!(inside.starts_with("inside start berth-test ") && inside.contains("\"status\":\"created\""), "{inside}");
+    assert!(inside.contains("\"pid\":1,"), "{inside}");
 }
 
 pub(super) fn a_failing_hook_undoes() {
     for stage in ["createRuntime", "createContainer"] {
         let mut bundle = Bundle::new();
-        bundle.spec["hooks"] = json!({stage: hook(bundle.dir.path(), stage, "echo went wrong >&2; exit 3")});
+        let mark = bundle.dir.path().join("after");
+        let after = hook(bundle.dir.path(), "poststop", &format!("cat > {}", mark.display()));
+        let failing = hook(bundle.dir.path(), stage, "echo went wrong >&2; exit 3");
+        bundle.spec["hooks"] = json!({stage: failing, "poststop": after});
         let (stdio, _output) = pipes();
         let error = bundle.create_with(stdio, &mut Vec::new()).unwrap_err();
         let text = report(&error);
         assert!(text.contains(stage) && text.contains("exit status: 3: went wrong"), "{text}");
         assert_eq!(own_cgroups(), Vec::<std::path::PathBuf>::new());
+        // Lifecycle, 3 to 5: on failure it goes on with the end, whose hooks run. (Those inside ran on no outer hook's account.)
+        let ended = fs::read_to_string(mark).is_ok_and(|text| text.contains("\"status\":\"stopped\""));
+        assert!(ended, "{stage}");
     }
+}
+
+/// Lifecycle, 9: the container is stopped.
+pub(super) fn a_failing_hook_after_start_ends_it() {
+    let mut bundle = Bundle::new().sh("sleep 60");
+    bundle.spec["hooks"] = json!({"poststart": hook(bundle.dir.path(), "poststart", "exit 4")});
+    let (stdio, _output) = pipes();
+    let mut container = bundle.create_with(stdio, &mut Vec::new()).unwrap();
+    let error = container.start(&mut Vec::new()).unwrap_err();
+    assert!(report(&error).contains("poststart"), "{}", report(&error));
+    assert_eq!(wait(&container.init), 137);
+    container.delete().unwrap();
+}
+
+/// Lifecycle, 13: a failure is a warning, and the others run.
+pub(super) fn hooks_after_the_end_all_run() {
+    let mut bundle = Bundle::new().sh("true");
+    let dir = bundle.dir.path().to_owned();
+    let mark = dir.join("mark");
+    let mut hooks = hook(&dir, "poststop", "exit 5");
+    fs::create_dir(dir.join("second")).unwrap();
+    let second = hook(&dir.join("second"), "poststop", &format!("touch {}", mark.display()));
+    hooks.as_array_mut().unwrap().extend(second.as_array().unwrap().clone());
+    bundle.spec["hooks"] = json!({"poststop": hooks});
+    let running = bundle.start();
+    wait(&running.container.init);
+    let warnings = running.container.delete_reporting().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].contains("exit status: 5"), "{warnings:?}");
+    assert!(mark.exists());
 }
 
 pub(super) fn hook_timeout() {

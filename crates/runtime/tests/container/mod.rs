@@ -5,8 +5,10 @@ mod hostile;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod rollback;
+mod spec;
 mod users;
 
 use crate::support::Test;
@@ -31,8 +33,13 @@ pub(crate) const TESTS: &[Test] = tests! {
     process: environment_and_cwd capabilities_are_exact no_new_privileges limits_are_set_or_clamped oom_score_is_set_or_reported
         seccomp_denies missing_program_is_127 not_executable_is_126 path_search umask_and_streams terminal_is_a_pty
         scheduler_and_io_priority;
+    spec: a_user_namespace_is_joined a_mount_namespace_is_joined contradictions_are_refused_by_field what_the_host_lacks_is_said
+        s014_every_option_of_a_mount options_of_a_whole_file_system rootfs_propagation s053_devices_of_the_spec
+        clocks_in_a_user_namespace domainname_by_sysctl_and_personality memory_policy_is_kept_over_exec cpus_of_an_added_process
+        deadline_scheduler_with_a_hook_inside interfaces_move_with_their_addresses preserved_descriptors_are_those_asked_for;
+    notify: the_listener_reaches_the_agent without_an_agent_nothing_starts;
     lifecycle: spans_cover_every_step signals_and_exit_codes pause_and_resume kill_all_and_pids limits_can_be_updated
-        delete_is_thorough hooks_run_in_order a_failing_hook_undoes hook_timeout created_waits_for_start plan_is_stable;
+        delete_is_thorough hooks_run_in_order a_failing_hook_undoes a_failing_hook_after_start_ends_it hooks_after_the_end_all_run hook_timeout created_waits_for_start plan_is_stable;
     exec: s161_limits_and_rights_are_alike s163_joins_every_namespace refused_when_paused_or_stopped terminal missing_program
         in_a_user_namespace;
     rollback: s155_a_fault_at_every_step_leaves_nothing;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_oci::annotation;
+use berth_oci::document::Parsed;
 use berth_oci::runtime::{LinuxNamespaceType, Spec};
 use berth_proto::events;
 use berth_proto::protobuf::MessageField;
@@ -125,8 +126,9 @@ impl Shim {
 
     fn documents(&self, request: &CreateRequest) -> Result<Documents, TaskError> {
         let config = read_bounded(&request.bundle.join("config.json"), CONFIG_BYTES_MAX)?;
-        let mut spec: Spec =
-            serde_json::from_slice(&config).map_err(|source| TaskError::Document { what: "config.json", source })?;
+        let Parsed { document: mut spec, warnings } =
+            berth_oci::document::spec(&config).map_err(|source| TaskError::Document { what: "config.json", source })?;
+        warnings.iter().for_each(|warning| log::warn(warning));
         let rootfs = rootfs::from_wire(&request.rootfs, &mut spec)?;
         if let Some(score) = self.oom_score
             && let Some(process) = spec.process_mut()

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{Shim, runtime};
 use crate::error::TaskError;
+use crate::log;
 use crate::process::{Exit, Process, Status};
 use crate::{log, oom};
 
@@ -60,7 +61,9 @@ impl Shim {
         if let Some(watch) = task.oom_watch {
             watch.abort();
         }
-        task.container.delete().map_err(|source| runtime("delete", source))
+        let warnings = task.container.delete_reporting().map_err(|source| runtime("delete", source))?;
+        warnings.iter().for_each(|warning| log::warn(warning));
+        Ok(())
     }
 
     /// The job of init's end.

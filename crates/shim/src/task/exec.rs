@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use berth_oci::runtime;
 use berth_types::ExecId;
 
 use super::Shim;
@@ -23,8 +22,10 @@ impl Shim {
     pub(crate) fn add_exec(&self, request: ExecRequest) -> Result<(), TaskError> {
         let ExecRequest { id, exec_id, addresses, process } = request;
         let checked: ExecId = exec_id.parse().map_err(|source| TaskError::Id { id: exec_id.clone(), source })?;
-        let plan: runtime::Process =
-            serde_json::from_slice(&process).map_err(|source| TaskError::Document { what: "the process", source })?;
+        let parsed = berth_oci::document::process(&process)
+            .map_err(|source| TaskError::Document { what: "the process", source })?;
+        parsed.warnings.iter().for_each(|warning| crate::log::warn(warning));
+        let plan = parsed.document;
         self.with(&id, |task| {
             task.expect_running("add a process", false)?;
             if task.execs.contains_key(checked.as_str()) {
