@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 
 use super::{Shim, runtime};
 use crate::error::TaskError;
-use crate::log;
 use crate::process::{Exit, Process, Status};
 use crate::{log, oom};
 
