@@ -6,7 +6,9 @@
 pub mod binary;
 pub mod bundle;
 pub mod events;
+pub mod filter;
 pub mod lifecycle;
+pub mod objects;
 pub mod oom;
 pub mod task;
 
@@ -14,5 +16,6 @@ pub use binary::SealedBinary;
 pub use bundle::Bundle;
 pub use events::{Event, EventLog};
 pub use lifecycle::{Operation, Phase, TransitionError};
+pub use objects::{Objects, Tenant};
 pub use oom::OomListener;
 pub use task::{Task, TaskError, TaskManager};
