@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::objects::AnyValue;
 use segment::{Segments, SegmentsReader};
 
 /// Docker's event message; `sequence` is ours, the cursor.
@@ -33,6 +34,28 @@ pub struct Event {
     pub action: String,
     pub actor_id: String,
     pub attributes: BTreeMap<String, String>,
+    /// Host pid of the process it is about; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid: u32,
+    /// The event as containerd's API knows it, when it came from there (a client, a shim) and not from the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Box<Envelope>>,
+}
+
+/// Kind of events that Docker's API has no word for; only containerd's API shows them.
+pub const CONTAINERD_KIND: &str = "containerd";
+
+/// An event in containerd's terms: whose, what (`/tasks/start`), and its message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    pub namespace: String,
+    pub topic: String,
+    pub event: AnyValue,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(pid: &u32) -> bool {
+    *pid == 0
 }
 
 /// What happened, before it gets its number and time.
@@ -42,6 +65,8 @@ pub struct Occurrence {
     pub action: String,
     pub actor_id: String,
     pub attributes: BTreeMap<String, String>,
+    pub pid: u32,
+    pub envelope: Option<Box<Envelope>>,
 }
 
 /// How much history is kept, and how far a live reader may fall behind.
@@ -127,6 +152,8 @@ impl EventLog {
             action: occurrence.action,
             actor_id: occurrence.actor_id,
             attributes: occurrence.attributes,
+            pid: occurrence.pid,
+            envelope: occurrence.envelope,
         });
         inner.next_sequence += 1;
         let kept = inner.segments.append(&event);

@@ -36,7 +36,7 @@ pub use error::ObjectError;
 pub use identifier::{Labels, Tenant, check_identifier, check_labels};
 pub use image_name::{Descriptor, ImageName};
 pub use lease::{Lease, LeaseResource};
-pub use mount::{Activation, ActiveMount, MountPoint};
+pub use mount::MountPoint;
 pub use namespace::Namespace;
 pub use sandbox::Sandbox;
 

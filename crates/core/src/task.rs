@@ -163,6 +163,11 @@ impl Task {
         &self.bundle
     }
 
+    /// The connection to its shim, for calls that change no phase.
+    pub const fn shim(&self) -> &ShimClient {
+        &self.shim
+    }
+
     fn check(&self, operation: Operation) -> Result<(), TransitionError> {
         self.phase().after(operation).map(drop)
     }

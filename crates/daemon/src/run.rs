@@ -30,6 +30,9 @@ pub(crate) enum RunError {
     Signal { name: &'static str, source: std::io::Error },
 }
 
+/// Libraries that log each of their steps.
+const QUIET_TARGETS: [&str; 3] = ["h2", "tonic", "tower"];
+
 type Failure = Box<dyn Error + Send + Sync>;
 
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
@@ -49,6 +52,12 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
 fn start_log(options: &Options) -> Result<(), RunError> {
     let filter = EnvFilter::try_new(&options.log_level)
         .map_err(|source| RunError::LogFilter { filter: options.log_level.clone(), source })?;
+    // Every frame of a connection is of use to nobody who did not ask for just that.
+    let filter = QUIET_TARGETS
+        .iter()
+        .filter(|target| !options.log_level.contains(**target))
+        .filter_map(|target| format!("{target}=info").parse().ok())
+        .fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     builder.with_ansi(false).init();
     Ok(())
@@ -83,6 +92,8 @@ fn engine_options(options: &Options) -> Result<EngineOptions, RunError> {
 }
 
 async fn serve(options: Options) -> Result<(), Failure> {
+    // First, so that whoever reaches one face reaches the other.
+    let containerd_listener = socket::bind(&options.state.join("containerd.sock"), None)?;
     let listener = match socket::passed()? {
         Some(listener) => listener,
         None => socket::bind(&options.state.join("docker.sock"), options.group)?,
@@ -93,23 +104,39 @@ async fn serve(options: Options) -> Result<(), Failure> {
         git_commit: option_env!("BERTH_COMMIT").unwrap_or("unknown").to_owned(),
         build_time: option_env!("BERTH_BUILD_TIME").unwrap_or("unknown").to_owned(),
     };
+    let containerd = berth_grpc::FaceOptions {
+        version: face.version.clone(),
+        git_commit: face.git_commit.clone(),
+        data_root: options.root.clone(),
+        state_root: options.state.clone(),
+    };
     let router = berth_docker::router(Arc::clone(&engine), face);
+    let containerd = berth_grpc::Face::new(Arc::clone(&engine), containerd);
     tracing::info!(root = %options.root.display(), state = %options.state.display(), "berthd is ready");
     socket::notify_ready();
-    until_signal(listener, router).await?;
+    let faces = Faces { docker: (listener, router), containerd: (containerd_listener, containerd) };
+    until_signal(faces).await?;
     if options.private {
         engine.release().await.map_err(RunError::Engine)?;
     }
     Ok(())
 }
 
+/// What is served, and where.
+struct Faces {
+    docker: (UnixListener, axum::Router),
+    containerd: (UnixListener, berth_grpc::Face),
+}
+
 /// Serves until SIGTERM or SIGINT. There is nothing to shut down: containers live on, and the next start is a recovery.
-async fn until_signal(listener: UnixListener, router: axum::Router) -> Result<(), Failure> {
+async fn until_signal(faces: Faces) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|source| RunError::Signal { name: "TERM", source })?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| RunError::Signal { name: "INT", source })?;
-    let serving = berth_docker::serve(listener, router);
+    let docker = berth_docker::serve(faces.docker.0, faces.docker.1);
+    let containerd = berth_grpc::serve(faces.containerd.0, faces.containerd.1);
     tokio::select! {
-        served = serving => served.map_err(Failure::from),
+        served = docker => served.map_err(Failure::from),
+        served = containerd => served.map_err(Failure::from),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use berth_core::events::Occurrence;
-use berth_core::{EventLog, TaskManager};
+use berth_core::{EventLog, Objects, TaskManager};
 use berth_image::ImageStore;
 use berth_network::{NamespacePool, Network};
 
@@ -44,7 +44,9 @@ pub(crate) struct Inner {
     /// The default network, or why there is none: containers without it still work.
     pub(crate) network: std::result::Result<Arc<Network>, EngineError>,
     pub(crate) empty_networks: Arc<NamespacePool>,
-    pub(crate) events: EventLog,
+    pub(crate) events: Arc<EventLog>,
+    /// What containerd's API made: the same state, seen through another face.
+    pub(crate) objects: Arc<Objects>,
     pub(crate) registry: Registry,
     pub(crate) tasks: TaskManager,
     pub(crate) seccomp: SeccompCache,
@@ -102,7 +104,16 @@ impl Engine {
 
     /// Records an event. A full disk does not stop containers: it is logged, live readers get the event all the same.
     pub(crate) fn emit(&self, kind: &'static str, action: &str, actor_id: &str, attributes: BTreeMap<String, String>) {
-        let occurrence = Occurrence { kind, action: action.to_owned(), actor_id: actor_id.to_owned(), attributes };
+        self.record(Occurrence {
+            kind,
+            action: action.to_owned(),
+            actor_id: actor_id.to_owned(),
+            attributes,
+            ..Occurrence::default()
+        });
+    }
+
+    pub(crate) fn record(&self, occurrence: Occurrence) {
         let (event, kept) = self.inner.events.append(occurrence);
         if let Err(error) = kept {
             tracing::warn!(sequence = event.sequence, "event is not kept: {}", berth_types::report(&error));
@@ -111,11 +122,23 @@ impl Engine {
 
     /// An event of a container, with Docker's attributes: its labels, image and name, and those of the action.
     pub(crate) fn emit_container(&self, record: &Record, action: &str, extra: &[(&str, String)]) {
+        self.emit_container_process(record, action, extra, record.state.pid);
+    }
+
+    /// The same, about another process than its init as the record has it.
+    pub(crate) fn emit_container_process(&self, record: &Record, action: &str, extra: &[(&str, String)], pid: u32) {
         let mut attributes = record.config.labels.clone();
         attributes.insert("image".to_owned(), record.config.image.clone());
         attributes.insert("name".to_owned(), record.name.clone());
         attributes.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        self.emit("container", action, record.id.as_str(), attributes);
+        self.record(Occurrence {
+            kind: "container",
+            action: action.to_owned(),
+            actor_id: record.id.to_string(),
+            attributes,
+            pid,
+            envelope: None,
+        });
     }
 
     /// Keeps the container's record as it is now. Throw-away records are written at once, others by a blocking thread.

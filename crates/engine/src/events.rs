@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_core::events::{Origin, Subscription};
+use berth_core::events::{CONTAINERD_KIND, Origin, Subscription};
 use berth_types::Timestamp;
 use tokio::sync::mpsc;
 
@@ -61,7 +61,8 @@ async fn pump(mut subscription: Subscription, options: EventOptions, sender: mps
         if options.until.is_some_and(|until| event.time > until) {
             return;
         }
-        if filters::event_fits(&event, &options.filters) && sender.send((*event).clone()).await.is_err() {
+        let is_shown = event.kind != CONTAINERD_KIND;
+        if is_shown && filters::event_fits(&event, &options.filters) && sender.send((*event).clone()).await.is_err() {
             return;
         }
     }
@@ -87,5 +88,7 @@ fn overrun_event(after_sequence: u64) -> Event {
         action: "overrun".to_owned(),
         actor_id: String::new(),
         attributes: [("afterSequence".to_owned(), after_sequence.to_string())].into(),
+        pid: 0,
+        envelope: None,
     }
 }

@@ -239,11 +239,13 @@ impl Engine {
             run.task.attach(Some(&exec.id), stream, &options).await?;
         }
         let command = exec.config.cmd.join(" ");
-        self.emit_container(&record, &format!("exec_start: {command}"), &[("execID", exec.id.to_string())]);
         match run.task.exec_start(&exec.id).await {
             Ok(pid) => {
+                // Its end is only looked for below, so it is told after this.
+                let action = format!("exec_start: {command}");
+                self.emit_container_process(&record, &action, &[("execID", exec.id.to_string())], pid);
                 self.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Running, pid));
-                self.exec_supervise(Arc::clone(container), run, exec.clone());
+                self.exec_supervise(Arc::clone(container), run, Exec { pid, ..exec.clone() });
                 Ok(())
             }
             Err(error) => {
@@ -270,7 +272,7 @@ impl Engine {
             };
             engine.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Ended(exit_code), 0));
             let attributes = [("execID", exec.id.to_string()), ("exitCode", exit_code.to_string())];
-            engine.emit_container(&container.record(), "exec_die", &attributes);
+            engine.emit_container_process(&container.record(), "exec_die", &attributes, exec.pid);
             if let Err(error) = run.task.exec_delete(&exec.id).await {
                 tracing::debug!(container_id = %container.id, exec_id = %exec.id, "{}", berth_types::report(&error));
             }

@@ -232,6 +232,8 @@ mod tests {
             attributes: [("name", "web"), ("image", "busybox:1"), ("env", "test")]
                 .map(|(k, v)| (k.into(), v.into()))
                 .into(),
+            pid: 0,
+            envelope: None,
         }
     }
 

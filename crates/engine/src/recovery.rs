@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use berth_core::events::EventLimits;
-use berth_core::{EventLog, Phase, SealedBinary, TaskManager};
+use berth_core::{EventLog, Objects, Phase, SealedBinary, TaskManager};
 use berth_image::ImageStore;
 use berth_metadata::{Durability, Metadata, Table, Write};
 use berth_network::{Endpoint, NamespacePool, Network, NetworkConfig};
@@ -239,8 +239,9 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     for warning in warnings {
         tracing::error!("{warning}");
     }
+    let objects = Arc::new(Objects::new(Arc::clone(&metadata)));
     let images = Arc::new(ImageStore::open_with(&paths.data, metadata, options.snapshotter.as_deref())?);
-    let events = EventLog::open(&paths.events(), EventLimits::default())?;
+    let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);
     let network = open_network(&options, &records);
     let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary);
     let seccomp = SeccompCache::new(paths.seccomp(), facts.kernel());
@@ -254,6 +255,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         network,
         empty_networks: Arc::new(NamespacePool::new(EMPTY_NETWORKS_READY)),
         events,
+        objects,
         registry: Default::default(),
         tasks,
         seccomp,

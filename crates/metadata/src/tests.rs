@@ -156,38 +156,3 @@ fn damage_is_an_error_never_a_panic_or_a_fresh_start() {
     assert!(refused.get() > 20, "{refused:?}");
     check(&good, "the good file");
 }
-
-/// A file as version 1 wrote it: its four tables, schema "1".
-#[test]
-fn reads_version_1_and_keeps_its_records() {
-    let scratch = scratch();
-    let old = redb::Database::create(&scratch.file).unwrap();
-    let transaction = old.begin_write().unwrap();
-    for table in ["containers", "images", "tags", "facts"] {
-        let definition = redb::TableDefinition::<&str, &[u8]>::new(table);
-        let mut opened = transaction.open_table(definition).unwrap();
-        opened.insert("a", table.as_bytes()).unwrap();
-        if table == "facts" {
-            opened.insert("schema", b"1".as_slice()).unwrap();
-        }
-    }
-    transaction.commit().unwrap();
-    drop(old);
-    for _ in 0..2 {
-        let metadata = Metadata::open(&scratch.file).unwrap();
-        assert_eq!(metadata.get(Table::Containers, "a").unwrap().unwrap(), b"containers");
-        assert_eq!(metadata.get(Table::Tags, "a").unwrap().unwrap(), b"tags");
-        assert_eq!(metadata.get(Table::Facts, "schema").unwrap().unwrap(), b"2");
-        assert_eq!(metadata.list(Table::Leases).unwrap(), []);
-    }
-}
-
-#[test]
-fn prefixes_do_not_run_into_their_neighbours() {
-    let scratch = scratch();
-    let metadata = Metadata::open(&scratch.file).unwrap();
-    let keys = ["a/1", "a/2", "a.b/1", "a0/1", "b/1"];
-    metadata.write(keys.map(|key| put(Table::Leases, key, key)).to_vec(), Durability::Eventual).unwrap();
-    let found: Vec<String> = metadata.list_prefix(Table::Leases, "a/").unwrap().into_iter().map(|(k, _)| k).collect();
-    assert_eq!(found, ["a/1", "a/2"]);
-}

@@ -162,6 +162,22 @@ impl Instance {
         command
     }
 
+    /// Where containerd's API is served.
+    pub fn containerd_socket(&self) -> PathBuf {
+        self.state().join("containerd.sock")
+    }
+
+    /// A stock `ctr` command against this instance.
+    pub fn ctr_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(peers::peer("usr/bin/ctr"));
+        command.arg("--address").arg(self.containerd_socket()).args(words);
+        command
+    }
+
+    pub fn ctr(&self, words: &[&str]) -> Output {
+        run(self.ctr_command(words), b"")
+    }
+
     pub fn berth(&self, words: &[&str]) -> Output {
         run(self.berth_command(words), b"")
     }

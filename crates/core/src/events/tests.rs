@@ -3,7 +3,7 @@ use super::*;
 const SMALL: EventLimits = EventLimits { segment_bytes: 400, segments: 3, backlog_events: 4 };
 
 fn occurrence(action: &str) -> Occurrence {
-    Occurrence { kind: "container", action: action.to_owned(), actor_id: "c1".to_owned(), attributes: BTreeMap::new() }
+    Occurrence { kind: "container", action: action.to_owned(), actor_id: "c1".to_owned(), ..Default::default() }
 }
 
 fn add(log: &EventLog, action: &str) -> u64 {

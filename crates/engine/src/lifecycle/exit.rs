@@ -123,14 +123,14 @@ impl Engine {
         status: ExitStatus,
         lost: Option<String>,
     ) -> (Record, Option<Duration>) {
-        let (record, delay, ran_for, oom_kills) = {
+        let (record, delay, ran_for, oom_kills, pid) = {
             let mut inner = container.lock();
             let last_delay = inner.restart_delay;
             let policy = inner.record.host.restart_policy;
             let state = &mut inner.record.state;
             let oom_kills = state.end.oom_kills;
             let ran_for = duration_between(state.started_at, status.exited_at);
-            state.pid = 0;
+            let pid = std::mem::take(&mut state.pid);
             state.exit_code = i32::try_from(status.code).unwrap_or(255);
             state.finished_at = Some(status.exited_at);
             state.oom_killed = oom_kills > 0;
@@ -146,7 +146,7 @@ impl Engine {
             inner.restart_delay = delay.unwrap_or_default();
             let past = past_end(&inner.record);
             remember(&mut inner.record.state.past, past);
-            (inner.record.clone(), delay, ran_for, oom_kills)
+            (inner.record.clone(), delay, ran_for, oom_kills, pid)
         };
         // A kill that is told at the exit comes before it, and once: later reports find a container that does not run.
         if oom_kills > container.lock().oom_kills_told {
@@ -154,7 +154,7 @@ impl Engine {
         }
         let attributes =
             [("exitCode", record.state.exit_code.to_string()), ("execDuration", ran_for.as_secs().to_string())];
-        self.emit_container(&record, "die", &attributes);
+        self.emit_container_process(&record, "die", &attributes, pid);
         let mut inner = container.lock();
         let report = inner.exit_report();
         inner.answer(&[WaitCondition::NotRunning, WaitCondition::NextExit], &report);

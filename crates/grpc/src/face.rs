@@ -1,0 +1,47 @@
+//! What every service holds: the engine, and facts about this daemon.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_core::objects::Objects;
+use berth_engine::api::Engine;
+use tonic::Status;
+
+use crate::status::IntoStatus as _;
+
+#[derive(Debug, Clone)]
+pub struct FaceOptions {
+    pub version: String,
+    pub git_commit: String,
+    pub data_root: PathBuf,
+    pub state_root: PathBuf,
+}
+
+/// The face; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Face {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) options: Arc<FaceOptions>,
+}
+
+impl Face {
+    pub fn new(engine: Arc<Engine>, options: FaceOptions) -> Self {
+        Self { engine, options: Arc::new(options) }
+    }
+
+    /// Work on objects that may wait for the disk, on a thread for it.
+    pub(crate) async fn objects<T, E>(
+        &self,
+        work: impl FnOnce(&Objects) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        E: berth_types::Classify + std::error::Error + Send + 'static,
+    {
+        let objects = Arc::clone(self.engine.objects());
+        match tokio::task::spawn_blocking(move || work(&objects)).await {
+            Ok(done) => done.map_err(|error| error.into_status()),
+            Err(_) => Err(Status::internal("a worker thread ended early")),
+        }
+    }
+}

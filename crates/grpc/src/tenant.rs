@@ -1,0 +1,25 @@
+//! Whose objects a request is about: the metadata header `containerd-namespace`.
+
+use berth_core::Tenant;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+
+use crate::status::IntoStatus as _;
+
+const HEADER: &str = "containerd-namespace";
+
+/// # Errors
+/// `FailedPrecondition` without the header, as containerd answers; `InvalidArgument` for a name that is none.
+pub(crate) fn of<T>(request: &Request<T>) -> Result<Tenant, Status> {
+    from_metadata(request.metadata())
+}
+
+pub(crate) fn from_metadata(metadata: &MetadataMap) -> Result<Tenant, Status> {
+    let missing = || Status::failed_precondition("namespace is required: set the metadata header containerd-namespace");
+    let text = metadata.get(HEADER).ok_or_else(missing)?;
+    let text = text.to_str().map_err(|_| Status::invalid_argument("the namespace's header is not text"))?;
+    if text.is_empty() {
+        return Err(missing());
+    }
+    text.parse::<Tenant>().map_err(|error| error.into_status())
+}
