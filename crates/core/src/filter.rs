@@ -123,9 +123,7 @@ fn selector(scanner: &mut Scanner<'_>) -> Result<Selector, FilterError> {
     let test = match operator {
         "==" => Test::Equal(value),
         "!=" => Test::NotEqual(value),
-        _ => {
-            Test::Matches(Regex::new(&value).map_err(|_| scanner.error("the regular expression cannot be compiled"))?)
-        }
+        _ => Test::Matches(Regex::new(&value).map_err(|_| scanner.error("the regular expression cannot be compiled"))?),
     };
     Ok(Selector { path, test })
 }

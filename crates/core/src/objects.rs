@@ -1,12 +1,12 @@
-//! Objects of containerd's shape, kept on the metadata database: one table per kind, the tenant first in the key.
+//! Containers and sandboxes of containerd's shape, kept on the metadata database, the tenant first in the key.
 //!
 //! ```text
-//! table ContainerObjects   <tenant>/<container id>  -> ContainerObject as JSON
-//! table ImageNames         <tenant>/<image name>    -> ImageName
-//! table Leases, Sandboxes  <tenant>/<id>            -> Lease, Sandbox
-//! table Namespaces         <tenant>                 -> Namespace
+//! table Objects   <tenant>/containers/<id>  -> ContainerObject as JSON
+//!                 <tenant>/sandboxes/<id>   -> Sandbox
+//! table Namespaces  <tenant>                -> labels (crate image; a tenant that has something exists)
 //! ```
-//! What it is not: policy about containers (the engine's), wire formats (the faces'), running tasks.
+//! What it is not: images, blobs, snapshots and leases (crate `image`), policy about containers (the engine's), wire formats (the faces'),
+//! running tasks ([`crate::fleet`]).
 //! A tenant is what the API calls a namespace; its name never holds a slash, so keys of two tenants never meet.
 //! Lock order: `changing` alone, held across one read and the write that depends on it; may wait for the disk, so callers
 //! with an event loop use a thread for blocking work.
@@ -15,10 +15,7 @@ mod any;
 mod container;
 mod error;
 mod identifier;
-mod image_name;
-mod lease;
 mod mount;
-mod namespace;
 mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -33,22 +30,18 @@ use serde::de::DeserializeOwned;
 pub use any::AnyValue;
 pub use container::{ContainerObject, RuntimeChoice};
 pub use error::ObjectError;
-pub use identifier::{Labels, Tenant, check_identifier, check_labels};
-pub use image_name::{Descriptor, ImageName};
-pub use lease::{Lease, LeaseResource};
+pub use identifier::{Tenant, check_identifier};
 pub use mount::MountPoint;
-pub use namespace::Namespace;
 pub use sandbox::Sandbox;
 
 type Result<T> = std::result::Result<T, ObjectError>;
 
 /// A kind of object: where it is kept and what it is called.
 pub trait Object: Serialize + DeserializeOwned + Clone {
-    const TABLE: Table;
+    /// Part of its key.
+    const FOLDER: &'static str;
     /// As errors call it.
     const KIND: &'static str;
-    /// What must survive power loss before it is acknowledged.
-    const DURABILITY: Durability = Durability::Immediate;
 
     /// Its name within the tenant.
     fn name(&self) -> &str;
@@ -66,7 +59,7 @@ pub struct Objects {
 }
 
 fn key<T: Object>(tenant: &Tenant, name: &str) -> String {
-    if T::TABLE == Table::Namespaces { name.to_owned() } else { format!("{tenant}/{name}") }
+    format!("{tenant}/{}/{name}", T::FOLDER)
 }
 
 fn decode<T: Object>(key: &str, bytes: &[u8]) -> Result<T> {
@@ -86,7 +79,7 @@ impl Objects {
     /// When the database cannot be read.
     pub fn find<T: Object>(&self, tenant: &Tenant, name: &str) -> Result<Option<T>> {
         let key = key::<T>(tenant, name);
-        self.metadata.get(T::TABLE, &key)?.map(|bytes| decode(&key, &bytes)).transpose()
+        self.metadata.get(Table::Objects, &key)?.map(|bytes| decode(&key, &bytes)).transpose()
     }
 
     /// # Errors
@@ -100,7 +93,7 @@ impl Objects {
     /// # Errors
     /// When the database cannot be read.
     pub fn list<T: Object>(&self, tenant: &Tenant) -> Result<Vec<T>> {
-        let records = self.metadata.list_prefix(T::TABLE, &key::<T>(tenant, ""))?;
+        let records = self.metadata.list_below(Table::Objects, &key::<T>(tenant, ""))?;
         records.iter().map(|(key, bytes)| decode(key, bytes)).collect()
     }
 
@@ -110,9 +103,12 @@ impl Objects {
     /// When the database cannot be read.
     pub fn list_all<T: Object>(&self) -> Result<Vec<(Tenant, T)>> {
         let mut all = Vec::new();
-        for (key, bytes) in self.metadata.list(T::TABLE)? {
-            let tenant = key.split_once('/').map_or(key.as_str(), |(tenant, _)| tenant).parse()?;
-            all.push((tenant, decode(&key, &bytes)?));
+        for (key, bytes) in self.metadata.list(Table::Objects)? {
+            let mut parts = key.splitn(3, '/');
+            let (tenant, folder) = (parts.next().unwrap_or_default(), parts.next());
+            if folder == Some(T::FOLDER) {
+                all.push((tenant.parse()?, decode(&key, &bytes)?));
+            }
         }
         Ok(all)
     }
@@ -153,8 +149,8 @@ impl Objects {
     pub fn delete<T: Object>(&self, tenant: &Tenant, name: &str) -> Result<T> {
         let _turn = self.changing.lock();
         let object = self.get::<T>(tenant, name)?;
-        let delete = Write::Delete { table: T::TABLE, key: key::<T>(tenant, name) };
-        self.metadata.write(vec![delete], T::DURABILITY)?;
+        let delete = Write::Delete { table: Table::Objects, key: key::<T>(tenant, name) };
+        self.metadata.write(vec![delete], Durability::Immediate)?;
         Ok(object)
     }
 
@@ -164,7 +160,10 @@ impl Objects {
             key: object.name().to_owned(),
             detail: source.to_string(),
         })?;
-        let put = Write::Put { table: T::TABLE, key: key::<T>(tenant, object.name()), value };
-        Ok(self.metadata.write(vec![put], T::DURABILITY)?)
+        let mut writes = vec![Write::Put { table: Table::Objects, key: key::<T>(tenant, object.name()), value }];
+        if self.metadata.get(Table::Namespaces, tenant.as_str())?.is_none() {
+            writes.push(Write::Put { table: Table::Namespaces, key: tenant.to_string(), value: b"{}".to_vec() });
+        }
+        Ok(self.metadata.write(writes, Durability::Immediate)?)
     }
 }

@@ -1,14 +1,15 @@
-//! The engine's own containers and images in containerd's shape, for the face that speaks containerd's API.
+//! The engine's own containers in containerd's shape, for the face that speaks containerd's API.
 //!
 //! A seam, no policy: what Docker's face made is shown, not copied, so the two can never disagree. Everything here belongs to the tenant
 //! `default`. An exited container has no task, as with containerd: the engine deletes a task when it has ended.
 
 use std::sync::Arc;
 
-use berth_core::objects::{AnyValue, ContainerObject, Descriptor, ImageName, Labels, Objects, RuntimeChoice};
+use berth_core::objects::{AnyValue, ContainerObject, Objects, RuntimeChoice};
 use berth_core::{EventLog, Phase};
+use berth_image::{ImageStore, ImageUse};
 use berth_shim_client::ShimClient;
-use berth_types::Timestamp;
+use berth_types::{Digest, Labels, Timestamp};
 
 use crate::container::Container;
 use crate::engine::Engine;
@@ -67,41 +68,23 @@ impl Engine {
         self.inner.registry.all().iter().filter_map(|container| seam_of(container)).collect()
     }
 
-    /// Images by their names. May block on the disk.
-    ///
-    /// # Errors
-    /// When the image store cannot be read.
-    pub async fn image_names(&self) -> Result<Vec<ImageName>> {
-        self.blocking(|engine| {
-            let images = engine.inner.images.list()?;
-            let mut names = Vec::new();
-            for image in images {
-                let Some(target) = engine.inner.images.target(&image)? else { continue };
-                let tagged = image.last_tagged.unwrap_or_default();
-                names.extend(image.references.iter().map(|reference| ImageName {
-                    name: reference.to_string(),
-                    labels: Labels::new(),
-                    target: Descriptor {
-                        media_type: target.media_type.clone(),
-                        digest: target.digest.to_string(),
-                        size: i64::try_from(target.size_bytes).unwrap_or(i64::MAX),
-                        annotations: Labels::new(),
-                    },
-                    created_at: tagged,
-                    updated_at: tagged,
-                }));
-            }
-            names.sort_by(|a, b| a.name.cmp(&b.name));
-            Ok(names)
-        })
-        .await
+    /// The store of images, blobs, snapshots and leases of all tenants.
+    pub fn image_store(&self) -> &Arc<ImageStore> {
+        &self.inner.images
     }
 
-    /// Whether Docker's face knows an image by exactly this name.
-    pub async fn has_image_name(&self, name: &str) -> bool {
-        let name = name.to_owned();
-        let found = self.blocking(move |engine| Ok(engine.inner.images.has_name(&name)?)).await;
-        found.unwrap_or(false)
+    /// Removes an image's name; what containers run on stays until they go. May block on the disk.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete_image_name(&self, tenant: &str, name: &str, is_synchronous: bool) -> Result<()> {
+        let (tenant, name) = (tenant.to_owned(), name.to_owned());
+        self.blocking(move |engine| {
+            let uses = engine.image_uses();
+            let used_by = |id: &Digest| uses.get(id).map_or(ImageUse::Unused, |(_, used)| used.clone());
+            Ok(engine.inner.images.tenant(&tenant)?.delete_image(&name, is_synchronous, &used_by)?)
+        })
+        .await
     }
 
     /// Records an event of another face; a full disk is logged, live readers get it all the same.

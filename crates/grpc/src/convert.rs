@@ -3,9 +3,14 @@
 use berth_containerd_api::containerd::services::containers::v1 as wire;
 use berth_containerd_api::containerd::services::images::v1 as images;
 use berth_containerd_api::containerd::types;
-use berth_core::objects::{AnyValue, ContainerObject, Descriptor, ImageName, RuntimeChoice, Sandbox};
-use berth_types::Timestamp;
+use berth_core::objects::{AnyValue, ContainerObject, RuntimeChoice, Sandbox};
+use berth_image::tenant::{NamedImage, Target};
+use berth_snapshot::Mount;
+use berth_types::{Digest, Timestamp};
 use prost_types::Any;
+use tonic::Status;
+
+use crate::status::IntoStatus as _;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -33,10 +38,7 @@ pub(crate) fn container(object: ContainerObject) -> wire::Container {
         id: object.id,
         labels: object.labels,
         image: object.image,
-        runtime: Some(wire::container::Runtime {
-            name: object.runtime.name,
-            options: object.runtime.options.map(any),
-        }),
+        runtime: Some(wire::container::Runtime { name: object.runtime.name, options: object.runtime.options.map(any) }),
         spec: object.spec.map(any),
         snapshotter: object.snapshotter,
         snapshot_key: object.snapshot_key,
@@ -64,42 +66,53 @@ pub(crate) fn container_from_wire(message: wire::Container) -> ContainerObject {
     }
 }
 
-pub(crate) fn descriptor(target: Descriptor) -> types::Descriptor {
+/// # Errors
+/// `InvalidArgument` for what is no digest.
+pub(crate) fn digest(text: &str) -> Result<Digest, Status> {
+    text.parse::<Digest>().map_err(|error| error.into_status())
+}
+
+pub(crate) fn descriptor(target: Target) -> types::Descriptor {
     types::Descriptor {
         media_type: target.media_type,
-        digest: target.digest,
-        size: target.size,
+        digest: target.digest.to_string(),
+        size: signed(target.size_bytes),
         annotations: target.annotations,
     }
 }
 
-pub(crate) fn descriptor_from_wire(message: types::Descriptor) -> Descriptor {
-    Descriptor {
-        media_type: message.media_type,
-        digest: message.digest,
-        size: message.size,
-        annotations: message.annotations,
+/// # Errors
+/// `InvalidArgument` when it points at nothing.
+pub(crate) fn target(message: types::Descriptor) -> Result<Target, Status> {
+    let invalid = || Status::invalid_argument("a target needs a media type and a positive size");
+    let size_bytes = u64::try_from(message.size).ok().filter(|size| *size > 0).ok_or_else(invalid)?;
+    if message.media_type.is_empty() {
+        return Err(invalid());
     }
+    let digest = digest(&message.digest)?;
+    Ok(Target { media_type: message.media_type, digest, size_bytes, annotations: message.annotations })
 }
 
-pub(crate) fn image(image: ImageName) -> images::Image {
+pub(crate) fn image(image: NamedImage) -> images::Image {
     images::Image {
         name: image.name,
         labels: image.labels,
         target: Some(descriptor(image.target)),
-        created_at: Some(instant(image.created_at)),
-        updated_at: Some(instant(image.updated_at)),
+        created_at: Some(instant(image.created)),
+        updated_at: Some(instant(image.updated)),
     }
 }
 
-pub(crate) fn image_from_wire(message: images::Image) -> ImageName {
-    ImageName {
-        name: message.name,
-        labels: message.labels,
-        target: message.target.map(descriptor_from_wire).unwrap_or_default(),
-        created_at: Timestamp::default(),
-        updated_at: Timestamp::default(),
-    }
+pub(crate) fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn mount(mount: Mount) -> types::Mount {
+    types::Mount { r#type: mount.kind, source: mount.source, target: String::new(), options: mount.options }
+}
+
+pub(crate) fn mount_from_wire(message: types::Mount) -> Mount {
+    Mount { kind: message.r#type, source: message.source, options: message.options }
 }
 
 pub(crate) fn sandbox(sandbox: Sandbox) -> types::Sandbox {

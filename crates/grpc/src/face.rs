@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use berth_core::Tenant;
 use berth_core::objects::Objects;
 use berth_engine::api::Engine;
+use berth_image::ImageError;
+use berth_image::tenant::Tenant as StoreTenant;
 use tonic::Status;
 
 use crate::status::IntoStatus as _;
@@ -27,6 +30,19 @@ pub struct Face {
 impl Face {
     pub fn new(engine: Arc<Engine>, options: FaceOptions) -> Self {
         Self { engine, options: Arc::new(options) }
+    }
+
+    /// Work on a tenant's images, blobs, snapshots or leases, on a thread for it.
+    pub(crate) async fn store<T: Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        work: impl FnOnce(StoreTenant<'_>) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (store, tenant) = (Arc::clone(self.engine.image_store()), tenant.clone());
+        match tokio::task::spawn_blocking(move || store.tenant(tenant.as_str()).and_then(work)).await {
+            Ok(done) => done.map_err(|error| error.into_status()),
+            Err(_) => Err(Status::internal("a worker thread ended early")),
+        }
     }
 
     /// Work on objects that may wait for the disk, on a thread for it.

@@ -45,6 +45,8 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
         .add_service(reflection().build_v1().map_err(ServeError::Descriptors)?)
         .add_service(reflection().build_v1alpha().map_err(ServeError::Descriptors)?)
         .add_service(service!(api::containers::v1::containers_server::ContainersServer<Face>, face))
+        .add_service(service!(api::content::v1::content_server::ContentServer<Face>, face))
+        .add_service(service!(api::diff::v1::diff_server::DiffServer<Face>, face))
         .add_service(service!(api::events::v1::events_server::EventsServer<Face>, face))
         .add_service(service!(api::images::v1::images_server::ImagesServer<Face>, face))
         .add_service(service!(api::introspection::v1::introspection_server::IntrospectionServer<Face>, face))
@@ -52,6 +54,7 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
         .add_service(service!(api::mounts::v1::mounts_server::MountsServer<Face>, face))
         .add_service(service!(api::namespaces::v1::namespaces_server::NamespacesServer<Face>, face))
         .add_service(service!(api::sandbox::v1::store_server::StoreServer<Face>, face))
+        .add_service(service!(api::snapshots::v1::snapshots_server::SnapshotsServer<Face>, face))
         .add_service(service!(api::version::v1::version_server::VersionServer<Face>, face));
     router.serve_with_incoming(UnixListenerStream::new(listener)).await.map_err(ServeError::Serve)
 }

@@ -1,6 +1,8 @@
 //! The services, one file each. A service holds the face and nothing else.
 
 pub(crate) mod containers;
+pub(crate) mod content;
+pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod introspection;
@@ -8,6 +10,7 @@ pub(crate) mod leases;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod sandbox_store;
+pub(crate) mod snapshots;
 pub(crate) mod version;
 
 /// A stream of answers.

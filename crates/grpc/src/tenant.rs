@@ -7,6 +7,7 @@ use tonic::{Request, Status};
 use crate::status::IntoStatus as _;
 
 const HEADER: &str = "containerd-namespace";
+const LEASE_HEADER: &str = "containerd-lease";
 
 /// # Errors
 /// `FailedPrecondition` without the header, as containerd answers; `InvalidArgument` for a name that is none.
@@ -22,4 +23,10 @@ pub(crate) fn from_metadata(metadata: &MetadataMap) -> Result<Tenant, Status> {
         return Err(missing());
     }
     text.parse::<Tenant>().map_err(|error| error.into_status())
+}
+
+/// The lease under which the client works, if any.
+pub(crate) fn lease_of<T>(request: &Request<T>) -> Option<String> {
+    let text = request.metadata().get(LEASE_HEADER)?.to_str().ok()?;
+    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use berth_metadata::Table;
 use berth_types::Timestamp;
+use berth_types::label::{self, Labels};
 use serde::{Deserialize, Serialize};
 
-use super::{AnyValue, Labels, Object, ObjectError, Result, check_identifier, check_labels};
+use super::{AnyValue, Object, ObjectError, Result, check_identifier};
 use crate::filter::{Fields, map_field, text_field};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub struct RuntimeChoice {
 }
 
 impl Object for ContainerObject {
-    const TABLE: Table = Table::ContainerObjects;
+    const FOLDER: &'static str = "containers";
     const KIND: &'static str = "container";
 
     fn name(&self) -> &str {
@@ -53,7 +53,7 @@ impl Object for ContainerObject {
 
     fn check(&self) -> Result<()> {
         check_identifier("container id", &self.id)?;
-        check_labels(&self.labels)?;
+        label::check(&self.labels)?;
         let invalid = |what, rule| Err(ObjectError::invalid(what, self.id.clone(), rule));
         if self.extensions.contains_key("") {
             return invalid("extension of container", "a key may not be empty");

@@ -18,6 +18,8 @@ pub enum ObjectError {
     Precondition { kind: &'static str, name: String, why: String },
     #[error("the record of {kind} {key:?} is damaged: {detail}")]
     Damaged { kind: &'static str, key: String, detail: String },
+    #[error(transparent)]
+    Label(#[from] berth_types::label::LabelError),
     #[error("the object's record cannot be read or written")]
     Metadata(#[from] MetadataError),
 }
@@ -41,7 +43,7 @@ impl Classify for ObjectError {
         match self {
             Self::NotFound { .. } => ErrorClass::NotFound,
             Self::Exists { .. } => ErrorClass::AlreadyExists,
-            Self::Invalid { .. } => ErrorClass::InvalidArgument,
+            Self::Invalid { .. } | Self::Label(_) => ErrorClass::InvalidArgument,
             Self::Precondition { .. } => ErrorClass::FailedPrecondition,
             Self::Damaged { .. } => ErrorClass::DataLoss,
             Self::Metadata(source) => source.class(),

@@ -1,16 +1,11 @@
-//! Names of tenants and objects, and labels: what containerd takes, and nothing else.
+//! Names of tenants and objects: what containerd takes, and nothing else.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use super::{ObjectError, Result};
 
-pub type Labels = BTreeMap<String, String>;
-
 const IDENTIFIER_BYTES_MAX: usize = 76;
-/// Key and value of a label together.
-const LABEL_BYTES_MAX: usize = 4096;
 const IDENTIFIER_RULE: &str =
     "1 to 76 characters: letters and digits, with single '.', '_' or '-' between them (and only between)";
 
@@ -58,19 +53,4 @@ pub fn check_identifier(what: &'static str, text: &str) -> Result<()> {
         return Ok(());
     }
     Err(ObjectError::invalid(what, text.chars().take(100).collect::<String>(), IDENTIFIER_RULE))
-}
-
-/// # Errors
-/// `InvalidArgument` for a label over the limit, or an empty key.
-///
-/// # Spec
-/// containerd `pkg/labels`.
-pub fn check_labels(labels: &Labels) -> Result<()> {
-    for (key, value) in labels {
-        if key.len() + value.len() > LABEL_BYTES_MAX {
-            let key = key.chars().take(64).collect::<String>();
-            return Err(ObjectError::invalid("label", key, "key and value together have at most 4096 bytes"));
-        }
-    }
-    Ok(())
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use berth_metadata::Table;
 use berth_types::Timestamp;
+use berth_types::label::{self, Labels};
 use serde::{Deserialize, Serialize};
 
-use super::{AnyValue, Labels, Object, ObjectError, Result, RuntimeChoice, check_identifier, check_labels};
+use super::{AnyValue, Object, ObjectError, Result, RuntimeChoice, check_identifier};
 use crate::filter::{Fields, map_field, text_field};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Sandbox {
 }
 
 impl Object for Sandbox {
-    const TABLE: Table = Table::Sandboxes;
+    const FOLDER: &'static str = "sandboxes";
     const KIND: &'static str = "sandbox";
 
     fn name(&self) -> &str {
@@ -39,7 +39,7 @@ impl Object for Sandbox {
 
     fn check(&self) -> Result<()> {
         check_identifier("sandbox id", &self.id)?;
-        check_labels(&self.labels)
+        Ok(label::check(&self.labels)?)
     }
 }
 

@@ -38,7 +38,8 @@ fn event_field(envelope: &Envelope, path: &[&str]) -> Option<String> {
         return label(event, key);
     }
     message_field!(
-        event, path,
+        event,
+        path,
         wire::ContainerCreate { id, image },
         wire::ContainerUpdate { id, image, snapshot_key },
         wire::ContainerDelete { id },

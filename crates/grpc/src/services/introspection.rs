@@ -88,11 +88,7 @@ impl Face {
             plugin("gc", "scheduler"),
             plugin("lease", "manager"),
             Plugin { r#type: "io.containerd.runtime.v2".to_owned(), ..with_platform(plugin("runtime", "task")) },
-            Plugin {
-                r#type: "io.containerd.ttrpc.v1".to_owned(),
-                id: "events".to_owned(),
-                ..Default::default()
-            },
+            Plugin { r#type: "io.containerd.ttrpc.v1".to_owned(), id: "events".to_owned(), ..Default::default() },
         ];
         if let Some(snapshotter) = plugins.get_mut(1) {
             snapshotter.exports.insert("root".to_owned(), data.join("snapshots/overlay").display().to_string());

@@ -1,12 +1,12 @@
-//! `Leases`: what a client holds while it works.
+//! `Leases`: what a client holds while it works; nothing it holds is collected.
 
 use berth_containerd_api::containerd::services::leases::v1::leases_server::Leases;
 use berth_containerd_api::containerd::services::leases::v1::{
     AddResourceRequest, CreateRequest, CreateResponse, DeleteRequest, DeleteResourceRequest, Lease as Wire,
-    ListRequest, ListResourcesRequest, ListResourcesResponse, ListResponse, Resource,
+    ListRequest, ListResourcesRequest, ListResourcesResponse, ListResponse, Resource as WireResource,
 };
-use berth_core::objects::{Lease, LeaseResource};
-use berth_types::Timestamp;
+use berth_core::filter::{Fields, map_field, text_field};
+use berth_image::tenant::{Lease, Resource};
 use tonic::{Request, Response, Status};
 
 use super::{Answer, filters};
@@ -14,13 +14,25 @@ use crate::Face;
 use crate::convert::instant;
 use crate::tenant;
 
-fn wire(lease: Lease) -> Wire {
-    Wire { id: lease.id, created_at: Some(instant(lease.created_at)), labels: lease.labels }
+struct LeaseFields<'a>(&'a Lease);
+
+impl Fields for LeaseFields<'_> {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["id"] => text_field(&self.0.id),
+            ["labels", key @ ..] => map_field(key, &self.0.labels),
+            _ => None,
+        }
+    }
 }
 
-fn resource(message: Option<Resource>) -> Result<LeaseResource, Status> {
+fn wire(lease: Lease) -> Wire {
+    Wire { id: lease.id, created_at: Some(instant(lease.created)), labels: lease.labels }
+}
+
+fn resource(message: Option<WireResource>) -> Result<Resource, Status> {
     let message = message.ok_or_else(|| Status::invalid_argument("a resource must be given"))?;
-    Ok(LeaseResource { id: message.id, kind: message.r#type })
+    Ok(Resource { id: message.id, kind: message.r#type })
 }
 
 #[tonic::async_trait]
@@ -28,28 +40,22 @@ impl Leases for Face {
     async fn create(&self, request: Request<CreateRequest>) -> Answer<CreateResponse> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        if request.id.is_empty() {
-            return Err(Status::invalid_argument("a lease needs an id"));
-        }
-        let lease =
-            Lease { id: request.id, labels: request.labels, created_at: Timestamp::now(), resources: Vec::new() };
-        let record = lease.clone();
-        self.objects(move |objects| objects.create(&tenant, &record)).await?;
-        Ok(Response::new(CreateResponse { lease: Some(wire(lease)) }))
+        let made = self.store(&tenant, move |store| store.create_lease(&request.id, &request.labels)).await?;
+        Ok(Response::new(CreateResponse { lease: Some(wire(made)) }))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Answer<()> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        self.objects(move |objects| objects.delete::<Lease>(&tenant, &request.id).map(drop)).await?;
+        self.store(&tenant, move |store| store.delete_lease(&request.id, request.sync)).await?;
         Ok(Response::new(()))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
         let tenant = tenant::of(&request)?;
         let filters = filters(&request.into_inner().filters)?;
-        let leases = self.objects(move |objects| objects.list::<Lease>(&tenant)).await?;
-        let leases = leases.into_iter().filter(|lease| filters.matches(lease)).map(wire).collect();
+        let leases = self.store(&tenant, |store| store.leases()).await?;
+        let leases = leases.into_iter().filter(|lease| filters.matches(&LeaseFields(lease))).map(wire).collect();
         Ok(Response::new(ListResponse { leases }))
     }
 
@@ -57,16 +63,7 @@ impl Leases for Face {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
         let new = resource(request.resource)?;
-        self.objects(move |objects| {
-            objects.update::<Lease>(&tenant, &request.id, |lease| {
-                new.check()?;
-                lease.resources.push(new);
-                lease.resources.sort();
-                lease.resources.dedup();
-                Ok(())
-            })
-        })
-        .await?;
+        self.store(&tenant, move |store| store.add_resource(&request.id, new)).await?;
         Ok(Response::new(()))
     }
 
@@ -74,22 +71,15 @@ impl Leases for Face {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
         let gone = resource(request.resource)?;
-        self.objects(move |objects| {
-            objects.update::<Lease>(&tenant, &request.id, |lease| {
-                gone.check()?;
-                lease.resources.retain(|held| *held != gone);
-                Ok(())
-            })
-        })
-        .await?;
+        self.store(&tenant, move |store| store.delete_resource(&request.id, &gone)).await?;
         Ok(Response::new(()))
     }
 
     async fn list_resources(&self, request: Request<ListResourcesRequest>) -> Answer<ListResourcesResponse> {
         let tenant = tenant::of(&request)?;
         let id = request.into_inner().id;
-        let lease = self.objects(move |objects| objects.get::<Lease>(&tenant, &id)).await?;
-        let resources = lease.resources.into_iter().map(|held| Resource { id: held.id, r#type: held.kind }).collect();
+        let held = self.store(&tenant, move |store| store.resources(&id)).await?;
+        let resources = held.into_iter().map(|held| WireResource { id: held.id, r#type: held.kind }).collect();
         Ok(Response::new(ListResourcesResponse { resources }))
     }
 }

@@ -40,7 +40,7 @@ fn namespaces() {
     assert_eq!(rows(instance.ctr(&["namespaces", "ls"]).ok())[1], ["team", "tier=web"]);
     instance.ctr(&["-n", "team", "leases", "create", "--id", "held"]).ok();
     let full = instance.ctr(&["namespaces", "rm", "team"]);
-    assert!(full.code != 0 && full.stderr.contains("must be empty, but it still has leases"), "{full:?}");
+    assert!(full.code != 0 && full.stderr.contains("namespace \"team\" is not empty: it has leases"), "{full:?}");
     instance.ctr(&["-n", "team", "leases", "rm", "held"]).ok();
     instance.ctr(&["namespaces", "rm", "team"]).ok();
     assert_eq!(names(&instance), ["default"]);
@@ -53,8 +53,11 @@ fn namespaces() {
 fn s117_container_objects() {
     let mut instance = Instance::start();
     let spec = instance.directory.join("config.json");
-    std::fs::write(&spec, r#"{"ociVersion":"1.0.2","process":{"args":["sleep","1"],"cwd":"/"},"root":{"path":"rootfs"}}"#)
-        .unwrap();
+    std::fs::write(
+        &spec,
+        r#"{"ociVersion":"1.0.2","process":{"args":["sleep","1"],"cwd":"/"},"root":{"path":"rootfs"}}"#,
+    )
+    .unwrap();
     let spec = spec.to_str().unwrap();
     let create = |instance: &Instance, tenant: &str, id: &str, label: &str| {
         instance.ctr(&["-n", tenant, "containers", "create", "--config", spec, "--label", label, id])
