@@ -4,6 +4,7 @@
 //! noisy: only ratios count.
 
 mod engine;
+mod floor;
 mod measure;
 mod memory;
 mod meter;

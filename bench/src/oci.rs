@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Options;
 use crate::engine::{directory, peer_command};
+use crate::floor::Floor;
 use crate::measure::{Candidate, in_turns, timed};
 use crate::meter::Meter;
 use crate::report::{Row, Table};
@@ -60,8 +61,18 @@ impl Runtime {
         self.bundle.to_str().expect("our own names are UTF-8")
     }
 
+    /// The kernel's price of a container and of that many executions of a small static program; milliseconds.
+    fn floor(&self, commands: usize) -> f64 {
+        let floor = Floor::new(&self.bundle.join("rootfs"), &format!("{}/run", self.meter.cgroup_path()));
+        let executions: f64 = (0..commands).map(|_| timed(Command::new(busybox()).arg("true"))).sum();
+        executions + floor.run()
+    }
+
     /// create, start, the program's end, delete: milliseconds of the three commands and the wait between.
     fn cycle(&self, id: &str) -> f64 {
+        if self.name == "floor" {
+            return self.floor(3);
+        }
         self.configure(&["true"], id);
         let pid_file = self.bundle.join("pid");
         let pid_name = pid_file.to_str().expect("our own names are UTF-8").to_owned();
@@ -83,15 +94,16 @@ fn silent(command: &mut Command) {
 }
 
 pub fn run_all(options: &Options) -> Table {
-    let mut table = Table::new("OCI runtime (medians)", "runb", &["crun", "runc"]);
+    let mut table = Table::new("OCI runtime (medians)", "runb", &["crun", "runc", "floor"]);
     let wanted = |name: &str| name.contains(&options.only);
     if !["OCI cycle", "OCI run", "OCI exec", "OCI memory"].iter().any(|name| wanted(name)) {
         return table;
     }
-    let runtimes = ["runb", "crun", "runc"].map(Runtime::new);
-    let all: Vec<&Runtime> = runtimes.iter().collect();
+    let runtimes = ["runb", "crun", "runc", "floor"].map(Runtime::new);
+    let with_floor: Vec<&Runtime> = runtimes.iter().collect();
+    let all = &with_floor[..3];
     if wanted("OCI cycle") {
-        let samples = in_turns(&all, options.runs * 2, |runtime, round| runtime.cycle(&format!("c{round}")));
+        let samples = in_turns(&with_floor, options.runs * 2, |runtime, round| runtime.cycle(&format!("c{round}")));
         table.extend(vec![
             Row::wall("create + start + delete of true", &samples),
             Row::p95("create + start + delete of true", &samples),
@@ -99,7 +111,10 @@ pub fn run_all(options: &Options) -> Table {
         ]);
     }
     if wanted("OCI run") {
-        let samples = in_turns(&all, options.runs * 2, |runtime, round| {
+        let samples = in_turns(&with_floor, options.runs * 2, |runtime, round| {
+            if runtime.name == "floor" {
+                return runtime.floor(1);
+            }
             let id = format!("r{round}");
             runtime.configure(&["true"], &id);
             timed(&mut runtime.command(&["run", "--bundle", runtime.bundle(), &id]))
@@ -107,12 +122,12 @@ pub fn run_all(options: &Options) -> Table {
         table.extend(vec![Row::wall("run of true", &samples), Row::cpu("run of true", &samples)]);
     }
     if wanted("OCI exec") {
-        for row in exec(&all, options.runs * 2) {
+        for row in exec(all, options.runs * 2) {
             table.push(row);
         }
     }
     if wanted("OCI memory") {
-        table.push(peak_memory(&all));
+        table.push(peak_memory(all));
     }
     table
 }
