@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_shim_client::{
-    AttachOptions, ExitStatus, IoUris, RootfsMount, ShimClient, ShimError, ShimOptions, TaskState,
+    AttachOptions, ExitStatus, IoUris, RootfsMount, ShimClient, ShimError, ShimOptions, StateReply, TaskState,
 };
 use berth_types::{Classify, ContainerId, ErrorClass, ExecId, Signal};
 use parking_lot::Mutex;
@@ -297,6 +297,14 @@ impl Task {
     /// When the shim is gone.
     pub async fn exec_wait(&self, exec_id: &ExecId) -> Result<ExitStatus, TaskError> {
         self.shim.wait(Some(exec_id)).await.map_err(self.error("exec wait"))
+    }
+
+    /// What the shim knows of an added process.
+    ///
+    /// # Errors
+    /// `NotFound` when it knows nothing; when the shim is gone.
+    pub async fn exec_state(&self, exec_id: &ExecId) -> Result<StateReply, TaskError> {
+        self.shim.state(Some(exec_id)).await.map_err(self.error("exec state"))
     }
 
     /// # Errors

@@ -57,6 +57,10 @@ pub(crate) struct Options {
     /// Give up every hold on the kernel (bridge, firewall table, sockets) on SIGTERM when no container runs
     #[arg(long)]
     pub(crate) private: bool,
+
+    /// Control file of the fault points, for tests of crashes
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) fault_points: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\

@@ -88,6 +88,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, RunError> {
         bridge_subnet: options.subnet.clone(),
         nft_table: options.nft_table.clone(),
         snapshotter: options.snapshotter.clone(),
+        fault_points: options.fault_points.clone(),
     })
 }
 

@@ -36,6 +36,8 @@ pub struct EngineOptions {
     pub nft_table: String,
     /// Name of the snapshotter; nothing: the best that works.
     pub snapshotter: Option<String>,
+    /// Control file of the fault points (tests of crashes); `None`: there are none.
+    pub fault_points: Option<PathBuf>,
 }
 
 /// Who makes and limits the containers' cgroups (S-040).
@@ -163,7 +165,8 @@ pub struct CreateOutcome {
     pub warnings: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ExecConfig {
     pub cmd: Vec<String>,
     pub env: Vec<String>,
@@ -446,6 +449,8 @@ pub struct NetworkSummary {
     pub name: String,
     pub driver: String,
     pub subnets: Vec<(String, String)>,
+    /// Addresses that containers have, and those that are left; of the first subnet.
+    pub addresses: Option<(u64, u64)>,
     pub created: Option<Timestamp>,
     /// container id -> (name, endpoint id, mac, ipv4/prefix, ipv6/prefix)
     pub containers: BTreeMap<String, (String, String, String, String, String)>,

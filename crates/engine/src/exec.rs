@@ -1,21 +1,21 @@
-//! Processes added to a running container. Their records live in memory: an exec does not survive its container, nor a restart of ours.
+//! Processes added to a running container. An exec does not survive its container; it does survive us.
 //!
 //! ```text
 //! created --start--> running --exit--> ended (kept for inspect, a bounded number per container)
 //! ```
 
-use std::collections::HashMap;
+mod kept;
+mod records;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use berth_core::TaskError;
 use berth_shim_client::{AttachOptions, IoUris};
-use berth_types::{ContainerId, ErrorClass, ExecId};
-use parking_lot::Mutex;
+use berth_types::ExecId;
 
 use crate::api::{ExecConfig, ExecView, Status};
-use crate::container::Container;
+use crate::container::{Container, Run};
 use crate::detach_keys;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -25,130 +25,8 @@ use crate::request::Request;
 use crate::request::process::check_user;
 use crate::spec;
 
-/// Records kept per container; ended ones make room, oldest first.
-const EXECS_MAX: usize = 128;
-/// Processes that run or wait to be started, per container.
-const LIVE_MAX: usize = 4096;
-
-/// Longest wait of `inspect` for an exit that is on its way.
-const SETTLE_WAIT: Duration = Duration::from_secs(3);
-
-#[derive(Debug, Default)]
-pub(crate) struct Execs {
-    inner: Mutex<Inner>,
-    /// Some exec has another state.
-    changed: tokio::sync::Notify,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    by_id: HashMap<String, Exec>,
-    /// In order of creation.
-    by_container: HashMap<ContainerId, Vec<String>>,
-}
-
-#[derive(Debug, Clone)]
-struct Exec {
-    id: ExecId,
-    container_id: ContainerId,
-    config: ExecConfig,
-    state: ExecState,
-    pid: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ExecState {
-    Created,
-    Starting,
-    Running,
-    Ended(i32),
-}
-
-impl Execs {
-    fn add(&self, exec: Exec) -> Result<()> {
-        let mut inner = self.inner.lock();
-        let Inner { by_id, by_container } = &mut *inner;
-        let ids = by_container.entry(exec.container_id.clone()).or_default();
-        while ids.len() >= EXECS_MAX {
-            let is_ended = |id: &String| by_id.get(id).is_none_or(|e| matches!(e.state, ExecState::Ended(_)));
-            let Some(index) = ids.iter().position(is_ended) else { break };
-            by_id.remove(&ids.remove(index));
-        }
-        if ids.len() >= LIVE_MAX {
-            return Err(EngineError::new(
-                ErrorClass::ResourceExhausted,
-                format!("container has {LIVE_MAX} exec processes already"),
-            ));
-        }
-        ids.push(exec.id.to_string());
-        by_id.insert(exec.id.to_string(), exec);
-        Ok(())
-    }
-
-    fn get(&self, exec_id: &str) -> Result<Exec> {
-        let inner = self.inner.lock();
-        inner
-            .by_id
-            .get(exec_id)
-            .cloned()
-            .ok_or_else(|| EngineError::not_found(format!("No such exec instance: {exec_id}")))
-    }
-
-    fn change(&self, exec_id: &ExecId, change: impl FnOnce(&mut Exec)) {
-        if let Some(exec) = self.inner.lock().by_id.get_mut(exec_id.as_str()) {
-            change(exec);
-        }
-        self.changed.notify_waiters();
-    }
-
-    /// The state once it is settled: a client whose stream has just ended asks for the exit code before we have heard of the exit.
-    async fn settled(&self, exec_id: &str) -> Result<Exec> {
-        let deadline = tokio::time::Instant::now() + SETTLE_WAIT;
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            let exec = self.get(exec_id)?;
-            let is_settled = match exec.state {
-                ExecState::Created | ExecState::Ended(_) => true,
-                ExecState::Starting => false,
-                ExecState::Running => is_alive(exec.pid),
-            };
-            if is_settled || tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Ok(exec);
-            }
-        }
-    }
-
-    /// Created to starting, once.
-    fn claim(&self, exec_id: &str) -> Result<Exec> {
-        let mut inner = self.inner.lock();
-        let exec = inner
-            .by_id
-            .get_mut(exec_id)
-            .ok_or_else(|| EngineError::not_found(format!("No such exec instance: {exec_id}")))?;
-        match exec.state {
-            ExecState::Created => exec.state = ExecState::Starting,
-            ExecState::Ended(_) => return Err(EngineError::conflict(format!("exec {exec_id} has already run"))),
-            _ => return Err(EngineError::conflict(format!("exec {exec_id} is already running"))),
-        }
-        Ok(exec.clone())
-    }
-
-    pub(crate) fn of_container(&self, id: &ContainerId) -> Vec<String> {
-        let inner = self.inner.lock();
-        let is_live = |exec: &&String| {
-            inner.by_id.get(*exec).is_some_and(|e| matches!(e.state, ExecState::Starting | ExecState::Running))
-        };
-        inner.by_container.get(id).into_iter().flatten().filter(is_live).cloned().collect()
-    }
-
-    pub(crate) fn forget_container(&self, id: &ContainerId) {
-        let mut inner = self.inner.lock();
-        for exec_id in inner.by_container.remove(id).unwrap_or_default() {
-            inner.by_id.remove(&exec_id);
-        }
-    }
-}
+pub(crate) use records::Execs;
+use records::{Exec, ExecState};
 
 impl Engine {
     /// # Errors
@@ -173,7 +51,10 @@ impl Engine {
         };
         let id = exec.id.to_string();
         let action = format!("exec_create: {}", exec.config.cmd.join(" "));
-        self.inner.execs.add(exec)?;
+        for evicted in self.inner.execs.add(exec)? {
+            self.forget_exec(&container.id, &evicted);
+        }
+        self.inner.faults.check("exec.create")?;
         self.emit_container(&container.record(), &action, &[("execID", id.clone())]);
         Ok(id)
     }
@@ -225,10 +106,33 @@ impl Engine {
         let process = serde_json::to_vec(&process)
             .map_err(|e| EngineError::internal(format!("cannot encode the process: {e}")))?;
         let has_client = client.is_some();
-        run.task.exec(&exec.id, &process, &io_uris(&exec.config, has_client)).await?;
-        let mut spare = None;
+        // Before the shim knows it: a daemon after us must find it, or it and its client would wait for a start for ever.
+        self.keep_exec(exec, None)?;
+        if let Err(error) = run.task.exec(&exec.id, &process, &io_uris(&exec.config, has_client)).await {
+            self.forget_exec(&container.id, exec.id.as_str());
+            return Err(error.into());
+        }
+        let spare = client.as_ref().and_then(|(stream, _)| stream.try_clone().ok());
+        let launched = self.exec_launch_added(container, &run, exec, client).await;
+        if let Err(error) = &launched {
+            if let Some(stream) = spare {
+                tell(&stream, exec.config.tty, &error.message);
+            }
+            self.discard_exec(container, &run, &exec.id).await;
+        }
+        launched
+    }
+
+    /// The shim knows the process; on failure the caller makes it forget.
+    async fn exec_launch_added(
+        &self,
+        container: &Arc<Container>,
+        run: &Arc<Run>,
+        exec: &Exec,
+        client: Option<(OwnedFd, Vec<u8>)>,
+    ) -> Result<()> {
+        self.inner.faults.check("exec.add")?;
         if let Some((stream, early_input)) = client {
-            spare = stream.try_clone().ok();
             let options = AttachOptions {
                 stdin: exec.config.attach_stdin,
                 stdout: exec.config.attach_stdout,
@@ -238,31 +142,27 @@ impl Engine {
             };
             run.task.attach(Some(&exec.id), stream, &options).await?;
         }
+        self.inner.faults.check("exec.attach")?;
         let command = exec.config.cmd.join(" ");
-        match run.task.exec_start(&exec.id).await {
-            Ok(pid) => {
-                // Its end is only looked for below, so it is told after this.
-                let action = format!("exec_start: {command}");
-                self.emit_container_process(&record, &action, &[("execID", exec.id.to_string())], pid);
-                self.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Running, pid));
-                self.exec_supervise(Arc::clone(container), run, Exec { pid, ..exec.clone() });
-                Ok(())
-            }
-            Err(error) => {
-                let error = exec_failed(&error);
-                if let Some(stream) = spare {
-                    tell(&stream, exec.config.tty, &error.message);
-                }
-                // The shim forgets it, which ends the client's stream; that it is gone already is fine.
-                if let Err(error) = run.task.exec_delete(&exec.id).await {
-                    tracing::debug!(container_id = %container.id, exec_id = %exec.id, "{}", berth_types::report(&error));
-                }
-                Err(error)
-            }
+        let pid = run.task.exec_start(&exec.id).await.map_err(|error| exec_failed(&error))?;
+        self.inner.faults.pass("exec.start");
+        // Its end is only looked for below, so it is told after this.
+        let action = format!("exec_start: {command}");
+        self.emit_container_process(&container.record(), &action, &[("execID", exec.id.to_string())], pid);
+        self.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Running, pid));
+        self.exec_supervise(Arc::clone(container), Arc::clone(run), Exec { pid, ..exec.clone() });
+        Ok(())
+    }
+
+    /// A process that runs already is ended. The shim's forgetting also ends the client's stream.
+    async fn discard_exec(&self, container: &Container, run: &Run, exec_id: &ExecId) {
+        self.forget_exec(&container.id, exec_id.as_str());
+        if let Err(error) = run.task.exec_delete(exec_id).await {
+            tracing::debug!(container_id = %container.id, exec_id = %exec_id, "{}", berth_types::report(&error));
         }
     }
 
-    fn exec_supervise(&self, container: Arc<Container>, run: Arc<crate::container::Run>, exec: Exec) {
+    fn exec_supervise(&self, container: Arc<Container>, run: Arc<Run>, exec: Exec) {
         let engine = self.clone();
         tokio::spawn(async move {
             let exit_code = match run.task.exec_wait(&exec.id).await {
@@ -270,13 +170,27 @@ impl Engine {
                 // The container ended and took the process along.
                 Err(_) => 137,
             };
-            engine.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Ended(exit_code), 0));
-            let attributes = [("execID", exec.id.to_string()), ("exitCode", exit_code.to_string())];
-            engine.emit_container_process(&container.record(), "exec_die", &attributes, exec.pid);
-            if let Err(error) = run.task.exec_delete(&exec.id).await {
-                tracing::debug!(container_id = %container.id, exec_id = %exec.id, "{}", berth_types::report(&error));
-            }
+            engine.exec_ended(&container, &run, &exec, exit_code, false).await;
         });
+    }
+
+    /// `is_told`: a daemon before us told it.
+    async fn exec_ended(&self, container: &Container, run: &Run, exec: &Exec, exit_code: i32, is_told: bool) {
+        self.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Ended(exit_code), 0));
+        self.inner.faults.pass("exec.end");
+        if !is_told {
+            let attributes = [("execID", exec.id.to_string()), ("exitCode", exit_code.to_string())];
+            self.emit_container_process(&container.record(), "exec_die", &attributes, exec.pid);
+        }
+        self.inner.faults.pass("exec.told");
+        // The shim forgets the code with the process; the container's own end takes both along.
+        if let Err(error) = self.keep_exec(exec, Some(exit_code)) {
+            tracing::debug!(container_id = %container.id, exec_id = %exec.id, "exit of a process is not kept: {error}");
+        }
+        if let Err(error) = run.task.exec_delete(&exec.id).await {
+            tracing::debug!(container_id = %container.id, exec_id = %exec.id, "{}", berth_types::report(&error));
+        }
+        self.inner.faults.pass("exec.delete");
     }
 
     /// # Errors
@@ -318,12 +232,6 @@ fn tell(stream: &OwnedFd, is_raw: bool, text: &str) {
     }
 }
 
-/// Neither gone nor a zombie that its shim is about to reap.
-fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X') | None))
-}
-
 fn check(config: &ExecConfig) -> Result<()> {
     if config.cmd.first().is_none_or(String::is_empty) {
         return Err(EngineError::invalid("No exec command specified").with_hint("as in berth exec CONTAINER ls /"));
@@ -360,45 +268,5 @@ fn exec_failed(error: &TaskError) -> EngineError {
                 .with_exit_code(exec_exit_code(source))
         }
         other => EngineError::new(berth_types::Classify::class(other), berth_types::report(other)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn exec(n: usize, state: ExecState) -> Exec {
-        Exec {
-            id: format!("e{n}").parse().unwrap(),
-            container_id: "c".parse().unwrap(),
-            config: ExecConfig::default(),
-            state,
-            pid: 0,
-        }
-    }
-
-    #[test]
-    fn ended_records_make_room_live_ones_stay() {
-        let execs = Execs::default();
-        execs.add(exec(0, ExecState::Running)).unwrap();
-        for n in 1..1000 {
-            execs.add(exec(n, ExecState::Ended(0))).unwrap();
-        }
-        assert_eq!(execs.inner.lock().by_id.len(), EXECS_MAX);
-        assert_eq!(execs.of_container(&"c".parse().unwrap()), ["e0"]);
-        assert!(execs.get("e1").is_err() && execs.get("e999").is_ok());
-        execs.forget_container(&"c".parse().unwrap());
-        assert!(execs.inner.lock().by_id.is_empty());
-    }
-
-    #[test]
-    fn an_exec_starts_once() {
-        let execs = Execs::default();
-        execs.add(exec(1, ExecState::Created)).unwrap();
-        execs.claim("e1").unwrap();
-        assert_eq!(execs.claim("e1").unwrap_err().class, ErrorClass::FailedPrecondition);
-        execs.change(&"e1".parse().unwrap(), |e| e.state = ExecState::Ended(3));
-        assert_eq!(execs.claim("e1").unwrap_err().message, "exec e1 has already run");
-        assert_eq!(execs.claim("nope").unwrap_err().class, ErrorClass::NotFound);
     }
 }

@@ -4,6 +4,8 @@ mod commit;
 mod filter;
 mod transfer;
 
+pub(crate) use commit::COMMIT_PAUSE;
+
 use std::collections::BTreeMap;
 
 use berth_image::{Image, ImageUse};

@@ -15,4 +15,5 @@ mod update;
 mod wait;
 
 pub(crate) use create::no_such_image;
+pub(crate) use exit::Ended;
 pub(crate) use launch::{exec_exit_code, fd_path};

@@ -4,13 +4,14 @@
 //! sweep orphans (bundles, shims, cgroups, writable layers and directories without a record); apply restart policies.
 
 mod orphans;
+mod told;
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use berth_core::events::EventLimits;
-use berth_core::{EventLog, Objects, Phase, SealedBinary, TaskManager};
+use berth_core::{Bundle, EventLog, Objects, Phase, SealedBinary, TaskManager};
 use berth_image::ImageStore;
 use berth_metadata::{Durability, Metadata, Table, Write};
 use berth_network::{Endpoint, NamespacePool, Network, NetworkConfig};
@@ -21,13 +22,16 @@ use crate::api::{EngineOptions, Status};
 use crate::container::{Container, Run};
 use crate::engine::{Engine, Inner};
 use crate::error::{Doing, EngineError, Result};
+use crate::faults::Faults;
 use crate::host::HostFacts;
+use crate::lifecycle::Ended;
 use crate::names;
 use crate::paths::Paths;
 use crate::record::Record;
 use crate::restart::starts_with_daemon;
 use crate::seccomp_cache::SeccompCache;
 use crate::store::RecordStore;
+use told::Told;
 
 /// Namespaces kept ready for `--network none`.
 const EMPTY_NETWORKS_READY: usize = 2;
@@ -56,10 +60,11 @@ impl Engine {
         for container in &containers {
             found.push(engine.find_task(container).await);
         }
-        engine.sweep_orphans().await;
+        let told = Told::read(&engine.inner.events);
+        engine.sweep_orphans(&told).await;
         let mut waiting = Vec::new();
         for (container, found) in containers.iter().zip(found) {
-            waiting.extend(engine.settle(container, found).await);
+            waiting.extend(engine.settle(container, found, &told).await);
         }
         for container in waiting {
             engine.restart_later(container, std::time::Duration::ZERO);
@@ -112,14 +117,15 @@ impl Engine {
     }
 
     /// Brings record and kernel together; returns the container when its policy wants it started.
-    async fn settle(&self, container: &Arc<Container>, found: Option<Found>) -> Option<Arc<Container>> {
+    async fn settle(&self, container: &Arc<Container>, found: Option<Found>, told: &Told) -> Option<Arc<Container>> {
+        self.tell_missed_create(container, told);
         let state = container.record().state;
         let was_alive = state.is_running() || state.status == Status::Restarting;
         match found {
             Some(Found::Shim(task, exit))
                 if matches!(task.phase(), Phase::Running | Phase::Paused | Phase::Stopped) =>
             {
-                self.adopt(container, *task, exit).await;
+                self.adopt(container, *task, exit, told).await;
                 return None;
             }
             // Killed between the shim's start and the container's: that start never was.
@@ -127,14 +133,14 @@ impl Engine {
                 if let Err(error) = self.discard_task(&task).await {
                     tracing::warn!(container_id = %container.id, "cannot end a half-started task: {error}");
                 }
-                self.drop_bundle(container);
+                self.drop_bundle(container).await;
             }
             Some(Found::Gone) => {
                 let status = self.inner.tasks.clean_up_dead(&container.id).await;
                 let status = status.unwrap_or(ExitStatus { code: 137, exited_at: Timestamp::now() });
-                self.drop_bundle(container);
+                self.drop_bundle(container).await;
                 if state.is_running() {
-                    self.record_lost_exit(container, status);
+                    self.record_lost_exit(container, status, told);
                 }
             }
             None => {}
@@ -172,7 +178,8 @@ impl Engine {
     }
 
     /// A container that runs on, or ended while nobody looked: its shim tells.
-    async fn adopt(&self, container: &Arc<Container>, task: berth_core::Task, exit: Option<ExitStatus>) {
+    async fn adopt(&self, container: &Arc<Container>, task: berth_core::Task, exit: Option<ExitStatus>, told: &Told) {
+        self.resume_after_commit(container, &task).await;
         let phase = task.phase();
         let run = Run::new(task);
         {
@@ -186,11 +193,17 @@ impl Engine {
             }
             inner.run = Some(Arc::clone(&run));
         }
+        self.tell_missed_start(container, exit.as_ref(), told);
+        if exit.is_none() {
+            self.restore_execs(container, &run, |exec_id| told.exec_has_died(exec_id)).await;
+        }
         match (phase, exit) {
             (Phase::Stopped, Some(exit)) => {
+                let is_told = told.has_died(&container.id, exit.exited_at);
                 let engine = self.clone();
                 let container = Arc::clone(container);
-                tokio::spawn(async move { engine.ended(&container, &run, exit, None).await });
+                let ended = Ended { status: exit, lost: None, is_told };
+                tokio::spawn(async move { engine.ended(&container, &run, ended).await });
             }
             _ => {
                 self.persist_logged(container).await;
@@ -199,17 +212,21 @@ impl Engine {
         }
     }
 
-    fn drop_bundle(&self, container: &Container) {
+    async fn drop_bundle(&self, container: &Container) {
+        let endpoint = container.lock().record.endpoint.take();
+        if let Some(endpoint) = endpoint
+            && let Err(error) = self.detach_network(endpoint).await
+        {
+            tracing::warn!(container_id = %container.id, "cannot give back the network: {error}");
+        }
         if let Err(error) = self.inner.tasks.bundle(&container.id).remove() {
             tracing::warn!(container_id = %container.id, "{}", berth_types::report(&error));
         }
-        container.lock().record.endpoint = None;
     }
 
-    fn record_lost_exit(&self, container: &Container, status: ExitStatus) {
+    fn record_lost_exit(&self, container: &Container, status: ExitStatus, told: &Told) {
         let record = {
             let mut inner = container.lock();
-            inner.record.endpoint = None;
             let state = &mut inner.record.state;
             state.status = Status::Exited;
             state.pid = 0;
@@ -222,7 +239,10 @@ impl Engine {
             crate::why::end::remember(&mut inner.record.state.past, past);
             inner.record.clone()
         };
-        self.emit_container(&record, "die", &[("exitCode", record.state.exit_code.to_string())]);
+        let began = record.state.started_at.unwrap_or(record.created);
+        if !told.has_died(&record.id, began) {
+            self.emit_container(&record, "die", &[("exitCode", record.state.exit_code.to_string())]);
+        }
     }
 }
 
@@ -235,16 +255,17 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let metadata = Arc::new(Metadata::open(&paths.metadata())?);
     let id = daemon_id(&metadata)?;
     let store = RecordStore::new(Arc::clone(&metadata), paths.throw_away_records());
-    let (records, warnings) = store.load()?;
+    let (mut records, warnings) = store.load()?;
     for warning in warnings {
         tracing::error!("{warning}");
     }
     let objects = Arc::new(Objects::new(Arc::clone(&metadata)));
     let images = Arc::new(ImageStore::open_with(&paths.data, metadata, options.snapshotter.as_deref())?);
     let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);
-    let network = open_network(&options, &records);
+    let network = open_network(&options, &paths, &mut records);
     let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary);
     let seccomp = SeccompCache::new(paths.seccomp(), facts.kernel());
+    let faults = Faults::new(options.fault_points.clone());
     let inner = Inner {
         options,
         id,
@@ -263,7 +284,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         execs: Default::default(),
         traces: Default::default(),
         reports: Default::default(),
-        faults: Default::default(),
+        faults,
         oom_listener: std::sync::OnceLock::new(),
         heavy_work: Arc::new(tokio::sync::Semaphore::new(HEAVY_WORK_MAX)),
         _root_lock: root_lock,
@@ -302,8 +323,33 @@ fn daemon_id(metadata: &Metadata) -> Result<String> {
     Ok(id)
 }
 
+/// File of the bundle: the container's place in the network, kept before its task exists.
+const ENDPOINT: &str = "endpoint.json";
+
+/// Keeps an endpoint where the next daemon looks for it.
+pub(crate) fn keep_endpoint(bundle: &Bundle, endpoint: &Endpoint) -> Result<()> {
+    let json = serde_json::to_vec(endpoint)
+        .map_err(|error| EngineError::internal(format!("cannot encode an endpoint: {error}")))?;
+    Ok(bundle.write(ENDPOINT, 0o600, &json)?)
+}
+
+/// What the bundle says, else the record of a container that was running. One that ended has given its endpoint back.
+fn known_endpoint(record: &mut Record, paths: &Paths) -> Option<Endpoint> {
+    let bundle = Bundle::of(&paths.tasks(), &record.id);
+    let kept = std::fs::read(bundle.file(ENDPOINT)).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    let known = record.endpoint.take().filter(|_| record.state.is_running());
+    kept.or(known)
+}
+
 /// The bridge with the endpoints of containers that are probably alive; those that are not are detached when they are settled.
-fn open_network(options: &EngineOptions, records: &[Record]) -> std::result::Result<Arc<Network>, EngineError> {
+fn open_network(
+    options: &EngineOptions,
+    paths: &Paths,
+    records: &mut [Record],
+) -> std::result::Result<Arc<Network>, EngineError> {
+    for record in &mut *records {
+        record.endpoint = known_endpoint(record, paths);
+    }
     let config = NetworkConfig {
         bridge_name: options.bridge_name.clone(),
         ipv4_subnet: options.bridge_subnet.clone(),
@@ -311,8 +357,7 @@ fn open_network(options: &EngineOptions, records: &[Record]) -> std::result::Res
         nft_table: options.nft_table.clone(),
         host_netns: None,
     };
-    let alive = |record: &&Record| record.state.is_running();
-    let endpoints: Vec<Endpoint> = records.iter().filter(alive).filter_map(|r| r.endpoint.clone()).collect();
+    let endpoints: Vec<Endpoint> = records.iter().filter_map(|record| record.endpoint.clone()).collect();
     let (network, failed) = Network::open_with(config, &endpoints).map_err(|error| {
         let error = EngineError::from(error);
         tracing::error!("the bridge network is not available: {error}");

@@ -102,6 +102,7 @@ impl Engine {
             list.push(NetworkSummary {
                 id: network.id(),
                 subnets: vec![(subnet.clone(), gateway(subnet))],
+                addresses: Some(addresses(network)),
                 containers: self.network_containers(),
                 ..plain("bridge", "bridge")
             });
@@ -192,6 +193,14 @@ impl Engine {
         })
         .await
     }
+}
+
+/// In use by containers, and free; sandboxes that are kept ready count as free, they give way.
+fn addresses(network: &berth_network::Network) -> (u64, u64) {
+    let in_use = network.addresses_in_use().saturating_sub(network.prepared());
+    let in_use = u64::try_from(in_use).unwrap_or(u64::MAX);
+    let all = (1_u64 << (32 - u32::from(network.subnet().prefix()).min(32))).saturating_sub(3);
+    (in_use, all.saturating_sub(in_use))
 }
 
 fn fixed_id(name: &str) -> String {

@@ -116,6 +116,8 @@ impl Instance {
             .arg(self.state())
             .args(["--bridge", &self.bridge(), "--subnet", &self.subnet(), "--nft-table", &self.bridge()])
             .args(["--cgroup-parent", &self.cgroup_parent(), "--private", "--log-level", "debug"])
+            .arg("--fault-points")
+            .arg(self.fault_points())
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -132,8 +134,22 @@ impl Instance {
         });
     }
 
+    /// Control file of the daemon's fault points.
+    pub fn fault_points(&self) -> PathBuf {
+        self.directory.join("faults")
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("berthd.log")).unwrap_or_default()
+    }
+
+    /// The daemon is dead, by its own hand or another's: takes it off, so that `spawn` can follow.
+    ///
+    /// # Panics
+    /// When it still lives after 20 s.
+    pub fn await_daemon_death(&mut self) {
+        let mut child = self.daemon.take().expect("the daemon runs");
+        wait_until("the daemon dies", || child.try_wait().unwrap());
     }
 
     pub fn daemon_pid(&self) -> u32 {

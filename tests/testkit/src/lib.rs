@@ -5,7 +5,9 @@ pub mod deadline;
 pub mod instance;
 pub mod leak;
 pub mod peers;
+pub mod traces;
 
 pub use archive::{Image, LayerFile};
 pub use deadline::wait_until;
 pub use instance::{Instance, Output};
+pub use traces::Traces;

@@ -35,9 +35,7 @@ impl Ports {
     fn publish(&mut self, text: &str) -> Outcome<()> {
         let wrong = |why: &str| invalid("-p", text, why);
         if text.contains('=') {
-            return Err(
-                Failure::not_yet(format!("the long form of -p {text:?}")).hint("write it as host:container/tcp")
-            );
+            return self.publish(&short_form(text)?);
         }
         let (address, protocol) = split_protocol("-p", text)?;
         let (ip, host, container) = split_address(address).ok_or_else(|| wrong("expected [ip:][host:]container"))?;
@@ -46,7 +44,7 @@ impl Ports {
         }
         let (first, last) = parse_range(container).ok_or_else(|| wrong("not a container port from 1 to 65535"))?;
         let host_range = match host {
-            "" => None,
+            "" | "0" => None,
             host => Some(parse_range(host).ok_or_else(|| wrong("not a host port from 1 to 65535"))?),
         };
         if host_range.is_some_and(|(from, to)| first != last && to - from != last - first) {
@@ -66,6 +64,30 @@ impl Ports {
         }
         Ok(())
     }
+}
+
+/// `target=80,published=8080,protocol=tcp,host_ip=127.0.0.1` as the short form says it. The mode is about clusters.
+fn short_form(text: &str) -> Outcome<String> {
+    let wrong = |why: String| invalid("-p", text, &why);
+    let (mut target, mut published, mut protocol, mut ip) = ("", "", "tcp", "");
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("{field:?} is not key=value")))?;
+        match key {
+            "target" => target = value,
+            "published" => published = value,
+            "protocol" => protocol = value,
+            "host_ip" => ip = value,
+            "mode" if matches!(value, "host" | "ingress") => {}
+            "mode" => return Err(wrong(format!("the mode is host or ingress, not {value:?}"))),
+            _ => return Err(wrong(format!("unknown field {key:?}"))),
+        }
+    }
+    let ip = match ip {
+        "" => String::new(),
+        ip if ip.contains(':') => format!("[{ip}]:"),
+        ip => format!("{ip}:"),
+    };
+    Ok(format!("{ip}{published}:{target}/{protocol}"))
 }
 
 fn invalid(flag: &str, text: &str, why: &str) -> Failure {
@@ -131,6 +153,9 @@ mod tests {
             ("8000-8002:80-82", "|8000|80/tcp |8001|81/tcp |8002|82/tcp"),
             ("8000-8010:80", "|8000-8010|80/tcp"),
             ("7-8/SCTP", "||7/sctp ||8/sctp"),
+            ("127.0.0.1:0:80", "127.0.0.1||80/tcp"),
+            ("target=80,published=8080,mode=host", "|8080|80/tcp"),
+            ("target=53,protocol=udp,host_ip=::1", "::1||53/udp"),
         ] {
             assert_eq!(shown(text).as_deref(), Ok(expect), "{text}");
         }
@@ -140,7 +165,6 @@ mod tests {
     fn refusals() {
         for (text, why) in [
             ("", "not a container port from 1 to 65535"),
-            ("0:80", "not a host port from 1 to 65535"),
             ("80:0", "not a container port from 1 to 65535"),
             ("65536:80", "not a host port from 1 to 65535"),
             ("80:70000", "not a container port from 1 to 65535"),
@@ -148,11 +172,11 @@ mod tests {
             ("1-2:1-3", "host and container ranges differ in length"),
             ("80/icmp", "the protocol is tcp, udp or sctp"),
             ("host:80:80", "\"host\" is not an IP address"),
+            ("target=80,publish=1", "unknown field \"publish\""),
             ("[::1:80", "expected [ip:][host:]container"),
         ] {
             assert_eq!(shown(text), Err(format!("invalid -p {text:?}: {why}")), "{text}");
         }
-        assert_eq!(shown("target=80").unwrap_err(), "not yet: the long form of -p \"target=80\"");
     }
 
     #[test]

@@ -6,8 +6,12 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{CommitRequest, Status};
 use crate::config::ContainerConfig;
+use crate::container::{Container, Run};
 use crate::engine::Engine;
 use crate::error::Result;
+
+/// File of the bundle while a commit holds the container.
+pub(crate) const COMMIT_PAUSE: &str = "paused-by-commit";
 
 impl Engine {
     /// # Errors
@@ -23,8 +27,9 @@ impl Engine {
         container.ensure_present()?;
         let run = container.running().ok().filter(|_| request.pause && container.status() == Status::Running);
         if let Some(run) = &run {
-            run.task.pause().await?;
+            self.pause_for_commit(&container, run).await?;
         }
+        self.inner.faults.pass("commit.pause");
         let target = std::sync::Arc::clone(&container);
         let shown = reference.clone();
         let committed = self
@@ -40,7 +45,10 @@ impl Engine {
                     created_by: record.argv().join(" "),
                     container_id: record.id.to_string(),
                 };
-                Ok(engine.inner.images.commit(&base, &engine.rootfs_of(&target)?, &options)?)
+                engine.inner.faults.check("commit.begin")?;
+                let id = engine.inner.images.commit(&base, &engine.rootfs_of(&target)?, &options)?;
+                engine.inner.faults.pass("commit.image");
+                Ok(id)
             })
             .await;
         if let Some(run) = &run
@@ -49,6 +57,8 @@ impl Engine {
             tracing::error!(container_id = %container.id, "container stays paused after a commit: {}", berth_types::report(&error));
             self.set_alive_status(&container, Status::Paused);
         }
+        self.forget_commit_pause(&container);
+        self.inner.faults.pass("commit.resume");
         let id = committed?;
         let record = container.record();
         let name = shown.map(|r| r.familiar()).unwrap_or_default();
@@ -58,7 +68,23 @@ impl Engine {
             &[("comment", String::new()), ("imageID", id.to_string()), ("imageRef", name.clone())],
         );
         self.emit_image("create", &id.to_string(), &name);
+        self.inner.faults.pass("commit.told");
         Ok(id)
+    }
+
+    /// With a mark for a daemon after us: it resumes the container, since this pause was no person's.
+    async fn pause_for_commit(&self, container: &Container, run: &Run) -> Result<()> {
+        self.inner.tasks.bundle(&container.id).write(COMMIT_PAUSE, 0o600, b"")?;
+        let paused = run.task.pause().await;
+        if paused.is_err() {
+            self.forget_commit_pause(container);
+        }
+        Ok(paused?)
+    }
+
+    fn forget_commit_pause(&self, container: &Container) {
+        // Usually without one; a mark that stays does harm only to a container that a person pauses before the next commit.
+        drop(std::fs::remove_file(self.inner.tasks.bundle(&container.id).file(COMMIT_PAUSE)));
     }
 }
 

@@ -25,8 +25,15 @@ impl Engine {
         self.heavy(move |engine| {
             let report = Reporter::new(progress);
             let mut tar = ChannelReader::new(tar);
-            let loaded = engine.inner.images.load(&mut tar, &|id, status, at, of| report.tell(id, status, at, of));
-            Ok(engine.tell_loaded(loaded.doing(|| "cannot load the archive".to_owned())?))
+            let told = |id: &str, status: &str, at, of| {
+                engine.inner.faults.pass(&format!("load: {status}"));
+                report.tell(id, status, at, of);
+            };
+            let loaded = engine.inner.images.load(&mut tar, &told).doing(|| "cannot load the archive".to_owned())?;
+            engine.inner.faults.pass("load.keep");
+            let names = engine.tell_loaded(loaded);
+            engine.inner.faults.pass("load.told");
+            Ok(names)
         })
         .await
     }

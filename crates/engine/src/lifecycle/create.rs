@@ -36,6 +36,7 @@ impl Engine {
     fn create_now(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<CreateOutcome> {
         let id: ContainerId = names::new_id().parse()?;
         let reservation = self.reserve_name(name, &id)?;
+        self.inner.faults.check("name.reserve")?;
         let image = self.image_named(&config.image)?;
         let config = merge(config, &image.config)?;
         let request = Request::parse(&config, &host, &self.inner.facts)?;
@@ -65,6 +66,7 @@ impl Engine {
         spans.push(span("metadata.create", id.short(), start_ns));
         self.inner.faults.check("metadata.create").map_err(undo)?;
         self.publish(record, rootfs, reservation, spans);
+        self.inner.faults.pass("create.told");
         Ok(CreateOutcome { id: id.to_string(), warnings: request.warnings })
     }
 
@@ -84,6 +86,7 @@ impl Engine {
     fn write_new(&self, record: &Record) -> Result<()> {
         let dir = self.inner.paths.container(&record.id);
         std::fs::create_dir(&dir).map_err(|error| EngineError::io("create directory", &dir, &error))?;
+        self.inner.faults.check("container-directory.create")?;
         self.inner.store.put(record, true)
     }
 
@@ -100,6 +103,7 @@ impl Engine {
                 tracing::warn!(container_id = %id, "undoing a create: {error}");
             }
         }
+        self.empty_trash();
     }
 
     fn reserve_name(&self, name: Option<&str>, id: &ContainerId) -> Result<NameReservation<'_>> {

@@ -13,7 +13,7 @@ use crate::container::{Container, Run, RunProgress};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::Record;
-use crate::restart::{self, Ended};
+use crate::restart;
 use crate::why::end::{End, remember};
 use crate::why::past_end;
 
@@ -21,6 +21,16 @@ use crate::why::past_end;
 const KILLED: u32 = 137;
 /// Longest wait for the processes of a discarded task.
 const DISCARD_WAIT: Duration = Duration::from_secs(10);
+
+/// The end of a run as it came to our knowledge.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// The shim died with it, and why we think so.
+    pub(crate) lost: Option<String>,
+    /// A daemon before us told it, and was killed before it had cleaned up.
+    pub(crate) is_told: bool,
+}
 
 impl Engine {
     /// Takes reports of memory kills in containers that live on. Without them only the exit tells.
@@ -64,7 +74,7 @@ impl Engine {
                 Ok(status) => (status, None),
                 Err(error) => engine.shim_lost(&container, &run, &error).await,
             };
-            engine.ended(&container, &run, status, lost).await;
+            engine.ended(&container, &run, Ended { status, lost, is_told: false }).await;
         });
     }
 
@@ -87,19 +97,18 @@ impl Engine {
     }
 
     /// Records and tells an exit, then cleans up. Also for exits found at a restart of the daemon.
-    pub(crate) async fn ended(
-        &self,
-        container: &Arc<Container>,
-        run: &Arc<Run>,
-        status: ExitStatus,
-        lost: Option<String>,
-    ) {
-        let was_lost = lost.is_some();
+    pub(crate) async fn ended(&self, container: &Arc<Container>, run: &Arc<Run>, ended: Ended) {
+        let was_lost = ended.lost.is_some();
         if !was_lost {
-            self.note_end(container, run, status.code, false);
+            self.note_end(container, run, ended.status.code, false);
         }
-        let (record, delay) = self.record_exit(container, status, lost);
+        let (record, delay) = self.record_exit(container, ended);
         run.advance(RunProgress::Ended);
+        // The shim is the only other one who knows how it ended, and it forgets with the task.
+        if !record.host.auto_remove {
+            self.persist_logged(container).await;
+            self.inner.faults.pass("exit.keep");
+        }
         self.tear_down(container, run, was_lost).await;
         run.advance(RunProgress::TornDown);
         if record.host.auto_remove {
@@ -110,19 +119,14 @@ impl Engine {
             }
             return;
         }
-        self.persist_logged(container).await;
         if let Some(delay) = delay {
             self.restart_later(Arc::clone(container), delay);
         }
     }
 
     /// State, event and waiters; returns the record and the delay until a restart.
-    fn record_exit(
-        &self,
-        container: &Container,
-        status: ExitStatus,
-        lost: Option<String>,
-    ) -> (Record, Option<Duration>) {
+    fn record_exit(&self, container: &Container, ended: Ended) -> (Record, Option<Duration>) {
+        let Ended { status, lost, is_told } = ended;
         let (record, delay, ran_for, oom_kills, pid) = {
             let mut inner = container.lock();
             let last_delay = inner.restart_delay;
@@ -135,7 +139,7 @@ impl Engine {
             state.finished_at = Some(status.exited_at);
             state.oom_killed = oom_kills > 0;
             state.error = lost.unwrap_or_default();
-            let ended = Ended {
+            let ended = restart::Ended {
                 exit_code: state.exit_code,
                 ran_for,
                 was_stopped_by_user: state.stopped_by_user,
@@ -148,13 +152,17 @@ impl Engine {
             remember(&mut inner.record.state.past, past);
             (inner.record.clone(), delay, ran_for, oom_kills, pid)
         };
+        self.inner.faults.pass("exit.record");
         // A kill that is told at the exit comes before it, and once: later reports find a container that does not run.
-        if oom_kills > container.lock().oom_kills_told {
+        if !is_told && oom_kills > container.lock().oom_kills_told {
             self.emit_container(&record, "oom", &[]);
         }
         let attributes =
             [("exitCode", record.state.exit_code.to_string()), ("execDuration", ran_for.as_secs().to_string())];
-        self.emit_container_process(&record, "die", &attributes, pid);
+        if !is_told {
+            self.emit_container_process(&record, "die", &attributes, pid);
+        }
+        self.inner.faults.pass("exit.told");
         let mut inner = container.lock();
         let report = inner.exit_report();
         inner.answer(&[WaitCondition::NotRunning, WaitCondition::NextExit], &report);
@@ -175,15 +183,18 @@ impl Engine {
         if !was_lost && let Err(error) = self.discard_task(&run.task).await {
             log("the task", &error);
         }
+        self.inner.faults.pass("task.delete");
         let endpoint = container.lock().record.endpoint.take();
         if let Some(endpoint) = endpoint
             && let Err(error) = self.detach_network(endpoint).await
         {
             log("the network", &error);
         }
+        self.inner.faults.pass("network.detach");
         if let Err(error) = run.task.bundle().remove() {
             log("the bundle", &error.into());
         }
+        self.inner.faults.pass("bundle.remove");
     }
 
     /// Ends a task in whatever phase it is, with its shim.

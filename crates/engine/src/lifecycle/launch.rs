@@ -21,6 +21,7 @@ use crate::error::{Doing, EngineError, Result};
 use crate::host_objects::{self, HostObjects};
 use crate::network_files;
 use crate::record::Record;
+use crate::recovery;
 use crate::request::namespaces::{NetworkMode, NsMode};
 use crate::request::{LogSettings, Request};
 use crate::spec::{self, NamespacePaths, SpecInput};
@@ -79,6 +80,7 @@ impl<'a> Launch<'a> {
 
     async fn steps(&mut self) -> Result<Task> {
         self.bundle.create()?;
+        self.engine.inner.faults.check("bundle.create")?;
         let (prepared, shim) =
             tokio::join!(self.prepare(), timed("shim.start", self.engine.inner.tasks.start_shim(&self.container.id)));
         let (shim, shim_span) = shim;
@@ -98,7 +100,7 @@ impl<'a> Launch<'a> {
         self.engine.inner.faults.check("network.attach")?;
         self.engine.inner.faults.check("shim.start")?;
         self.write_bundle(&prepared)?;
-        self.remember_endpoint();
+        self.remember_endpoint()?;
         self.create_task(&prepared).await?;
         drop(prepared.held);
         self.start_task().await?;
@@ -111,10 +113,15 @@ impl<'a> Launch<'a> {
         self.engine.blocking(move |engine| prepare_now(engine, &record, &container)).await
     }
 
-    /// The endpoint must be known after a crash, or its address would stay taken.
-    fn remember_endpoint(&mut self) {
+    /// The endpoint must be known after a crash, or its address would be given to another container: it is in the bundle before
+    /// there is a task.
+    fn remember_endpoint(&mut self) -> Result<()> {
+        if let Some(endpoint) = &self.endpoint {
+            recovery::keep_endpoint(&self.bundle, endpoint)?;
+        }
         self.record.endpoint.clone_from(&self.endpoint);
         self.container.lock().record.endpoint.clone_from(&self.endpoint);
+        self.engine.inner.faults.check("endpoint.keep")
     }
 
     fn write_bundle(&mut self, prepared: &Prepared) -> Result<()> {
@@ -241,6 +248,7 @@ fn prepare_now(engine: &Engine, record: &Record, container: &Container) -> Resul
     let (network, endpoint) = attach_network(engine, record, &request)?;
     let object = endpoint.as_ref().map_or_else(|| record.host.network_mode.clone(), |e| e.ipv4.to_string());
     let spans = vec![span("network.attach", object, start_ns)];
+    engine.inner.faults.pass("network.attached");
     if let Some(fd) = network {
         namespaces.network = Some(fd_path(&fd));
         held.push(fd);

@@ -38,6 +38,7 @@ impl Engine {
         {
             self.kill_run(&container, &run, Sender::Remove, None).await?;
         }
+        self.inner.faults.check("remove.end")?;
         self.await_teardown(&container).await?;
         self.remove_locked(&container).await
     }
@@ -64,6 +65,7 @@ impl Engine {
         self.inner.execs.forget_container(&container.id);
         let record = container.record();
         self.emit_container(&record, "destroy", &[]);
+        self.inner.faults.pass("remove.told");
         let mut inner = container.lock();
         inner.pending_attaches.clear();
         inner.run = None;
@@ -83,6 +85,7 @@ impl Engine {
             let _turn = container.persisting.lock();
             let record = container.record();
             self.inner.store.delete(&record.id, record.host.auto_remove)?;
+            self.inner.faults.pass("metadata.delete");
             container.lock().is_removed = true;
             record
         };
@@ -90,6 +93,9 @@ impl Engine {
             self.inner.id_blocks.free(block);
         }
         self.inner.images.discard(record.id.as_str())?;
-        self.trash_container_dir(&record.id)
+        self.inner.faults.pass("snapshot.remove");
+        self.trash_container_dir(&record.id)?;
+        self.inner.faults.pass("container-directory.remove");
+        Ok(())
     }
 }

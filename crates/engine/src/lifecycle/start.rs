@@ -87,10 +87,13 @@ impl Engine {
             inner.run = Some(Arc::clone(&run));
             inner.record.clone()
         };
+        self.inner.faults.pass("state.running");
         self.emit_container(&record, "start", &[]);
+        self.inner.faults.pass("start.told");
         // The exit is only looked for after the start is told: create < start < die.
         self.supervise(Arc::clone(container), run);
         self.persist_logged(container).await;
+        self.inner.faults.pass("state.keep");
     }
 
     async fn start_failed(&self, container: &Arc<Container>, error: &EngineError) {

@@ -33,6 +33,7 @@ impl Engine {
         container.ensure_present()?;
         let was_running = self.stop_locked(&container, signal, timeout_seconds).await?;
         self.persist_logged(&container).await;
+        self.inner.faults.pass("stop.keep");
         Ok(was_running)
     }
 
@@ -63,7 +64,9 @@ impl Engine {
         };
         let timeout = timeout_seconds.or(config.stop_timeout_seconds).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
         self.end_run(container, &run, signal, timeout).await?;
+        self.inner.faults.check("stop.end")?;
         self.emit_container(&container.record(), "stop", &[]);
+        self.inner.faults.pass("stop.told");
         Ok(true)
     }
 
@@ -76,6 +79,7 @@ impl Engine {
     ) -> Result<()> {
         if timeout_seconds != 0 {
             self.signal_and_tell(container, run, signal, Sender::Stop).await?;
+            self.inner.faults.check("stop.signal")?;
             if container.status() == Status::Paused && run.task.resume().await.is_ok() {
                 container.lock().record.state.status = Status::Running;
             }

@@ -1,9 +1,12 @@
 //! What a crash left without a record: bundles with their shims, cgroups, writable layers, container directories.
 
+use std::collections::BTreeSet;
+
 use berth_cgroup::{Cgroup, Layout};
 use berth_core::Bundle;
 use berth_types::{ContainerId, Signal};
 
+use super::told::Told;
 use crate::api::CgroupDriver;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -12,7 +15,10 @@ const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Engine {
     /// Removes them; each failure is logged and the next one looked at.
-    pub(super) async fn sweep_orphans(&self) {
+    pub(super) async fn sweep_orphans(&self, told: &Told) {
+        for id in self.traces_of_removed() {
+            self.tell_missed_destroy(&id, told);
+        }
         let bundles = Bundle::list(self.inner.tasks.tasks_dir()).unwrap_or_else(|error| {
             tracing::error!("{}", berth_types::report(&error));
             Vec::new()
@@ -30,6 +36,20 @@ impl Engine {
         if let Err(error) = swept.await {
             tracing::warn!("cannot sweep orphans: {error}");
         }
+    }
+
+    /// Ids of containers that have no record any more: a removal that was cut short left them in a directory, a layer or the trash.
+    fn traces_of_removed(&self) -> BTreeSet<String> {
+        let paths = &self.inner.paths;
+        let names = [paths.containers(), paths.trash()]
+            .into_iter()
+            .flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten());
+        let names = names.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let ids = names.map(|name| name.split('.').next().unwrap_or_default().to_owned());
+        let layers = self.inner.images.prepared().unwrap_or_default();
+        let is_removed =
+            |id: &String| is_full_id(id) && id.parse().is_ok_and(|id: ContainerId| !self.inner.registry.contains(&id));
+        ids.chain(layers).filter(is_removed).collect()
     }
 
     async fn sweep_task(&self, id: &ContainerId) -> Result<()> {

@@ -21,7 +21,7 @@ fn into_wire(network: &NetworkSummary) -> Value {
         .collect();
     let subnets: Vec<Value> =
         network.subnets.iter().map(|(subnet, gateway)| json!({ "Subnet": subnet, "Gateway": gateway })).collect();
-    json!({
+    let mut wire = json!({
         "Name": network.name,
         "Id": network.id,
         "Created": time_text(network.created),
@@ -38,7 +38,13 @@ fn into_wire(network: &NetworkSummary) -> Value {
         "Containers": containers,
         "Options": {},
         "Labels": {},
-    })
+    });
+    // Since API 1.52. Docker counts the network's, the gateway's and the broadcast address as used.
+    if let (Some((in_use, free)), Some((subnet, _))) = (network.addresses, network.subnets.first()) {
+        wire["Status"] = json!({ "IPAM": { "Subnets": {
+            subnet.as_str(): { "IPsInUse": in_use.saturating_add(3), "DynamicIPsAvailable": free } } } });
+    }
+    wire
 }
 
 pub(super) async fn list(State(face): State<Face>) -> ApiResult<Json<Value>> {

@@ -1,0 +1,219 @@
+//! S-155, S-118, S-132: an operation that fails, or whose daemon is killed, at any of its steps leaves nothing behind.
+//!
+//! The steps are the engine's own fault points (`berthd --fault-points`): each operation is run once to count them, then once for each,
+//! with a failure or a kill there. What an instance holds is compared with what it held before: see `Traces`.
+
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use berth_testkit::archive::LayerFile;
+use berth_testkit::instance::run;
+use berth_testkit::{Image, Instance, Output, Traces, wait_until};
+
+/// Counts of links and namespaces are the machine's: one walk at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Restarted daemons answer within this.
+const READY_MAX: Duration = Duration::from_secs(2);
+
+/// One operation of the walk.
+struct Operation {
+    name: &'static str,
+    /// Makes what it needs.
+    prepare: fn(&Instance),
+    /// The client's command line and its input.
+    act: fn(&Instance) -> (Command, Vec<u8>),
+}
+
+const RUN: &[&str] = &[
+    "run",
+    "-d",
+    "--name",
+    "c1",
+    "-p",
+    "127.0.0.1:0:80",
+    "-m",
+    "64m",
+    "--stop-signal",
+    "KILL",
+    "busybox",
+    "sleep",
+    "1000",
+];
+
+fn run_c1(berth: &Instance) {
+    berth.berth(RUN).ok();
+}
+
+fn created_c1(berth: &Instance) {
+    berth.berth(&[&["create"], &RUN[2..]].concat()).ok();
+}
+
+fn words(berth: &Instance, words: &[&str]) -> (Command, Vec<u8>) {
+    (berth.berth_command(words), Vec::new())
+}
+
+const OPERATIONS: [Operation; 8] = [
+    Operation { name: "run -d", prepare: |_| {}, act: |berth| words(berth, RUN) },
+    Operation { name: "start", prepare: created_c1, act: |berth| words(berth, &["start", "c1"]) },
+    Operation {
+        name: "run --rm",
+        prepare: |_| {},
+        act: |berth| words(berth, &["run", "--rm", "--name", "c1", "busybox", "true"]),
+    },
+    Operation { name: "stop", prepare: run_c1, act: |berth| words(berth, &["stop", "-t", "1", "c1"]) },
+    Operation { name: "rm -f", prepare: run_c1, act: |berth| words(berth, &["rm", "-f", "c1"]) },
+    Operation { name: "exec", prepare: run_c1, act: |berth| words(berth, &["exec", "c1", "sh", "-c", "exit 4"]) },
+    Operation { name: "commit", prepare: run_c1, act: |berth| words(berth, &["commit", "c1", "made:1"]) },
+    Operation {
+        name: "load",
+        prepare: |_| {},
+        act: |berth| {
+            let image = Image::new("loaded:1").layer(vec![LayerFile::text("one", "1")]);
+            let archive = image.layer(vec![LayerFile::text("two", "2")]).docker_archive();
+            (berth.berth_command(&["load"]), archive)
+        },
+    },
+];
+
+fn act(berth: &Instance, operation: &Operation) -> Output {
+    let (command, input) = (operation.act)(berth);
+    run(command, &input)
+}
+
+/// Counts the steps of an operation by doing it, and cleans up.
+fn steps(berth: &Instance, operation: &Operation) -> Vec<String> {
+    (operation.prepare)(berth);
+    let control = berth.fault_points();
+    let seen = berth.directory.join("faults.seen");
+    drop(std::fs::remove_file(&seen));
+    std::fs::write(&control, "record").unwrap();
+    act(berth, operation);
+    // What the operation left to do in the background belongs to it.
+    let mut last = 0;
+    wait_until("no more steps", || {
+        let now = std::fs::read_to_string(&seen).unwrap_or_default().lines().count();
+        let is_quiet = now == last && berth.berth(&["version"]).code == 0;
+        last = now;
+        is_quiet.then_some(())
+    });
+    std::fs::remove_file(&control).unwrap();
+    let steps = std::fs::read_to_string(&seen).unwrap().lines().map(str::to_owned).collect();
+    clean(berth);
+    steps
+}
+
+fn clean(berth: &Instance) {
+    berth.berth(&["rm", "-f", "-v", "c1"]);
+    for image in ["made:1", "loaded:1"] {
+        berth.berth(&["rmi", "-f", image]);
+    }
+    berth.berth(&["image", "prune", "-f"]).ok();
+}
+
+/// What is listed is there: a process where it says running, and none otherwise.
+fn check_state(berth: &Instance, after: &str) {
+    // An exit found at the restart is cleaned up in the background: what is seen must hold by then.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    wait_until("state and kernel agree", || {
+        let shown = berth.berth(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+        let Some((name, state)) = shown.ok().split_once(' ') else { return Some(()) };
+        assert_eq!(name, "c1", "after {after}");
+        assert!(["created", "running", "exited"].contains(&state), "after {after}: {state}");
+        let pid = berth.berth(&["inspect", "--format", "{{.State.Pid}}", "c1"]).stdout;
+        let is_alive = std::path::Path::new(&format!("/proc/{}/ns", pid.trim())).exists();
+        assert!(Instant::now() < deadline, "after {after}: {state} with pid {pid}, alive: {is_alive}\n{}", berth.log());
+        (is_alive == (state == "running")).then_some(())
+    });
+    if berth.berth(&["ps", "--format", "{{.State}}"]).ok() == "running" {
+        let answer = berth.berth(&["exec", "c1", "echo", "here"]);
+        assert!(answer.stdout == "here\n" || berth.berth(&["ps", "-q"]).ok().is_empty(), "after {after}: {answer:?}");
+    }
+}
+
+/// Create before start before die before destroy, each once: checked for the container that had the name last.
+fn check_events(berth: &Instance, after: &str) {
+    let told = berth.berth(&["events", "--since", "1h", "--until", "0s", "--filter", "type=container", "--json"]);
+    let mut lives: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    for line in told.ok().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let action = event["Action"].as_str().unwrap();
+        if ["create", "start", "die", "destroy"].contains(&action) {
+            lives.entry(event["Actor"]["ID"].as_str().unwrap().to_owned()).or_default().push(action.to_owned());
+        }
+    }
+    for (id, life) in lives {
+        let is_legal =
+            [&["create", "destroy"][..], &["create", "start", "die", "destroy"]].iter().any(|legal| life == *legal);
+        assert!(is_legal, "after {after}: container {id} lived {life:?}");
+    }
+}
+
+/// S-155: a failure after each step of each operation: the operation fails with that step's name and nothing of it is left.
+#[test]
+fn s155_a_failure_at_every_step_leaves_nothing() {
+    let _alone = alone();
+    let berth = Instance::with_busybox();
+    run_c1(&berth);
+    clean(&berth);
+    let idle = Traces::idle(&berth);
+    let mut walked = 0;
+    for operation in &OPERATIONS {
+        let steps = steps(&berth, operation);
+        assert!(!steps.is_empty(), "{} has no fault points", operation.name);
+        idle.await_again(&berth, operation.name);
+        for (index, step) in steps.iter().enumerate().filter(|(_, step)| !step.ends_with('!')) {
+            let after = format!("{} with a failure after {step}", operation.name);
+            (operation.prepare)(&berth);
+            std::fs::write(berth.fault_points(), format!("fail {}", index + 1)).unwrap();
+            let failed = act(&berth, operation);
+            assert!(!berth.fault_points().exists(), "{after}: the step was not reached: {failed:?}");
+            assert_eq!(failed.code, 125, "{after}: {failed:?}");
+            assert!(failed.stderr.contains(&format!("injected failure after step {step}")), "{after}: {failed:?}");
+            clean(&berth);
+            idle.await_again(&berth, &after);
+            walked += 1;
+        }
+    }
+    assert!(walked >= 20, "only {walked} steps can fail");
+}
+
+/// S-155, S-118: kill -9 of the daemon after each step of each operation. The next daemon is ready within 2 s; the operation is done
+/// or undone; events are told once and in order; the name is free, or the container is there and can be removed; nothing is left.
+#[test]
+fn s155_a_kill_at_every_step_leaves_nothing() {
+    let _alone = alone();
+    let mut berth = Instance::with_busybox();
+    run_c1(&berth);
+    clean(&berth);
+    let idle = Traces::idle(&berth);
+    // The steps of a start are in `run -d`.
+    for operation in OPERATIONS.iter().filter(|operation| operation.name != "start") {
+        let steps = steps(&berth, operation);
+        for (index, step) in steps.iter().enumerate() {
+            let after = format!("{} killed after {step}", operation.name);
+            (operation.prepare)(&berth);
+            std::fs::write(berth.fault_points(), format!("kill {}", index + 1)).unwrap();
+            let (command, input) = (operation.act)(&berth);
+            // A client whose process lives on waits for it over the crash.
+            let client = std::thread::spawn(move || run(command, &input));
+            // Steps in the background may come in another order, or after the answer; each is reached all the same.
+            berth.await_daemon_death();
+            let begin = Instant::now();
+            berth.spawn();
+            assert!(begin.elapsed() < READY_MAX, "{after}: ready after {:?}", begin.elapsed());
+            client.join().unwrap();
+            check_state(&berth, &after);
+            clean(&berth);
+            berth.berth(&["create", "--name", "c1", "busybox"]).ok();
+            clean(&berth);
+            idle.await_again(&berth, &after);
+            check_events(&berth, &after);
+        }
+    }
+}
