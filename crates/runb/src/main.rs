@@ -7,6 +7,7 @@ mod error;
 mod foreground;
 mod log;
 mod paths;
+mod seal;
 mod socket;
 mod streams;
 

@@ -171,19 +171,86 @@ fn start_reports_what_init_reports() {
 #[test]
 fn what_cannot_be_done_says_so() {
     let place = Place::new("cannot", "");
-    for (arguments, what) in [
-        (
-            ["--systemd-cgroup", "run", "--bundle", place.bundle(), "x"].as_slice(),
-            "the systemd cgroup driver (--systemd-cgroup)",
-        ),
-        (&["checkpoint", "x"], "checkpoint"),
-        (&["restore", "x"], "restore"),
-    ] {
-        assert_eq!(place.refused(arguments), (1, format!("runb: {what} is not implemented yet\n")));
+    // The bundle's path is the other driver's.
+    let (code, message) = place.refused(&["--systemd-cgroup", "run", "--bundle", place.bundle(), "x"]);
+    assert!(code == 1 && message.contains("linux.cgroupsPath is not valid"), "{message}");
+    for (arguments, what) in [(["checkpoint", "x"], "checkpoint"), (["restore", "x"], "restore")] {
+        assert_eq!(place.refused(&arguments), (1, format!("runb: {what} is not implemented yet\n")));
     }
     let log = place.dir.path().join("log");
     let output = place.runb(&["--log", log.to_str().unwrap(), "--log-format", "json", "start", "nobody"]);
     assert_eq!(output.status.code(), Some(1));
     let line: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
     assert_eq!((&line["level"], &line["msg"]), (&json!("error"), &json!("container does not exist: nobody")));
+}
+
+fn copy_below(rootfs: &Path, file: &Path) {
+    let target = rootfs.join(file.strip_prefix("/").unwrap());
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    fs::copy(file, target).unwrap();
+}
+
+/// CVE-2019-5736: a container gets the runtime to execute its own file, finds that file by `/proc/PID/exe`, and writes to it while the
+/// process lives and after it has ended. The runtime runs alone here, from an ordinary file of the same root user.
+#[test]
+fn cve_2019_5736_the_runtime_cannot_be_overwritten() {
+    let script = "mkfifo /b/config.json; echo up; while true; do for p in /proc/[0-9]*; do \
+        e=$(readlink $p/exe); case $e in /bin/busybox|'') continue;; esac; \
+        (echo x > $p/exe) 2>&1 | sed 's/.*: //'; exec 3< $p/exe; kill -9 ${p#/proc/}; \
+        while [ -e $p/exe ] && [ -n \"$(readlink $p/exe)\" ]; do :; done; \
+        (echo x > /proc/self/fd/3) 2>&1 | sed 's/.*: //'; exit; done; done";
+    let place = Place::new("own-file", script);
+    let rootfs = place.dir.path().join("rootfs");
+    for applet in ["mkfifo", "readlink", "sed", "kill"] {
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+    }
+    std::os::unix::fs::symlink("/proc/self/exe", rootfs.join("bin/me")).unwrap();
+    fs::create_dir(rootfs.join("b")).unwrap();
+    // A build for tests is linked with libraries, which the container must have for the runtime to start there at all.
+    let linked = Command::new("ldd").arg(env!("CARGO_BIN_EXE_runb")).output().unwrap();
+    for word in String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+        copy_below(&rootfs, Path::new(word));
+    }
+    let own = place.dir.path().join("bin/runb");
+    fs::create_dir(own.parent().unwrap()).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_runb"), &own).unwrap();
+    let before = fs::read(&own).unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(&own);
+        command.arg("--root").arg(place.dir.path().join("root")).args(arguments).stdin(Stdio::null());
+        command
+    };
+    place.edit(|config| config["root"]["readonly"] = json!(false));
+    let out = place.dir.path().join("out");
+    let file = fs::File::create(&out).unwrap();
+    let status = command(&["run", "-d", "-b", place.bundle(), &place.name])
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
+        .status();
+    assert!(status.unwrap().success(), "{}", fs::read_to_string(&out).unwrap());
+    let wait_for = |text: &str| {
+        for _ in 0..2000 {
+            let found = fs::read_to_string(&out).unwrap();
+            if found.contains(text) {
+                return found;
+            }
+            std::thread::yield_now();
+            pause();
+        }
+        panic!("waited for {text:?}: {:?}", fs::read_to_string(&out).unwrap());
+    };
+    wait_for("up\n");
+    // It waits for its config.json, which is a pipe nobody writes to.
+    let added = command(&["exec", &place.name, "/bin/me", "--root", "/s", "create", "-b", "/b", "x"]).output().unwrap();
+    assert!(!added.status.success());
+    let text = wait_for("up\nRead-only file system\nRead-only file system\n");
+    assert_eq!(text, "up\nRead-only file system\nRead-only file system\n");
+    assert!(before == fs::read(&own).unwrap(), "the runtime was overwritten");
+    place.ok(&["delete", "--force", &place.name]);
+}
+
+/// 10 ms without a CPU.
+fn pause() {
+    let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    let _interrupted = rustix::event::poll(&mut [], Some(&pause));
 }

@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_field_that_planning_refuses_is_not_claimed() {
         assert!(is_planned(&json!({"hostname": "x"})));
-        // Names only systemd could serve are refused without its driver.
-        assert!(!is_planned(&json!({"linux": {"cgroupsPath": "a.slice:b:c"}})));
+        // Its mounts would be the host's.
+        assert!(!is_planned(&json!({"linux": {"namespaces": [{"type": "pid"}]}})));
     }
 }

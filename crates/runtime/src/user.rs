@@ -88,11 +88,28 @@ impl UserPlan {
 
 /// Numbers, and the home directory for an environment that names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) groups: Vec<u32>,
-    pub(crate) home: String,
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// Ascending, each once.
+    pub groups: Vec<u32>,
+    pub home: String,
+}
+
+/// Who `USER[:GROUP]` is by these texts of passwd and group: pure, as a container's own files would be read.
+///
+/// # Errors
+/// `InvalidArgument` for a text that is no user, `NotFound` for a name the tables do not have.
+pub fn look_up_user(text: &str, passwd: &str, group: &str) -> Result<Identity, RuntimeError> {
+    let mut user = User::default();
+    user.set_username(Some(text.to_owned()));
+    let plan = UserPlan::new(&user, &HashMap::new())?;
+    resolve_text(&plan, passwd, group).map_err(|error| RuntimeError::Step {
+        step: "resolve-user".to_owned(),
+        object: text.to_owned(),
+        detail: error.detail,
+        source: error.errno,
+    })
 }
 
 /// A user or group that the root does not know.
@@ -255,6 +272,58 @@ mod tests {
         }
         // An entry with a number out of range does not count, so the name is unknown and never user 0.
         assert_eq!(resolve_text(&plan("bad", "").unwrap(), PASSWD, GROUP).unwrap_err().errno, Errno::NOENT);
+    }
+
+    /// Property: whatever stands in the tables, ids stay in range, digits are a number, and what is said twice is the same.
+    #[test]
+    fn strange_tables_give_no_strange_identities() {
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            usize::try_from(seed >> 33).unwrap() % below
+        };
+        let words = [
+            "root",
+            "web",
+            "0",
+            "33",
+            "1000",
+            "-1",
+            "4294967295",
+            "4294967296",
+            "",
+            "x",
+            "a,b",
+            "/home",
+            "..",
+            "\u{0}",
+            "é",
+        ];
+        for _ in 0..2000 {
+            let mut table = |fields: usize| -> String {
+                (0..next(6))
+                    .map(|_| {
+                        (0..next(fields + 3)).map(|_| words[next(words.len())]).collect::<Vec<_>>().join(":") + "\n"
+                    })
+                    .collect()
+            };
+            let (passwd, group) = (table(7), table(4));
+            let user = ["root", "web", "33", "web:33", "1000:web", "4294967296", "0:0", ":"][next(8)];
+            let Ok(identity) = look_up_user(user, &passwd, &group) else { continue };
+            assert_eq!(look_up_user(user, &passwd, &group).unwrap(), identity);
+            assert!(
+                identity.groups.iter().chain([&identity.uid, &identity.gid]).all(|id| *id <= ID_MAX),
+                "{identity:?}"
+            );
+            assert!(identity.groups.windows(2).all(|pair| pair[0] < pair[1]), "{identity:?}");
+            assert!(identity.home.starts_with('/'));
+            let name = user.split(':').next().unwrap();
+            if let Ok(number) = name.parse::<u32>() {
+                assert_eq!(identity.uid, number, "{user}");
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::error::CommandError;
 use crate::foreground::Signals;
 use crate::log::Log;
 use crate::socket::Receivers;
-use crate::{paths, streams};
+use crate::{paths, seal, streams};
 
 pub(crate) fn create(root: &Path, arguments: &CreateArguments, global: &Global, log: &Log) -> Result<(), CommandError> {
     make(root, arguments, true, global, log).map(drop)
@@ -40,6 +40,7 @@ fn make(
     let id: ContainerId = arguments.id.parse()?;
     let bundle = paths::bundle(arguments.bundle.as_deref())?;
     let berth_oci::document::Parsed { document: mut spec, warnings } = paths::spec(&bundle)?;
+    seal::enter_only_sealed(seal::maps_of(&spec).as_deref())?;
     warnings.iter().for_each(|warning| log.warn(warning));
     pass_listen_fds(&mut spec);
     let process = spec.process().as_ref();

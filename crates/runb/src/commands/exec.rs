@@ -11,7 +11,7 @@ use crate::error::CommandError;
 use crate::foreground::Signals;
 use crate::log::Log;
 use crate::socket::Receivers;
-use crate::{paths, streams};
+use crate::{paths, seal, streams};
 
 pub(crate) fn exec(root: &Path, arguments: &ExecArguments, log: &Log) -> Result<u8, CommandError> {
     let preserve_fds = streams::preserved(arguments.preserve_fds, 0)?;
@@ -24,6 +24,8 @@ pub(crate) fn exec(root: &Path, arguments: &ExecArguments, log: &Log) -> Result<
         }
         _ => {}
     }
+    let maps = std::fs::read_to_string(format!("/proc/{}/uid_map", container.init.pid));
+    seal::enter_only_sealed(maps.ok().as_deref())?;
     let process = process(arguments, container.bundle(), log)?;
     let terminal = process.terminal().unwrap_or(false);
     streams::check_terminal(terminal, arguments.detach, arguments.console_socket.is_some())?;

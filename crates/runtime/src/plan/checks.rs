@@ -18,6 +18,13 @@ pub(super) fn check(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Resu
     names(spec, namespaces)?;
     hook_programs(spec)?;
     clocks(linux, namespaces)?;
+    let memory = linux.resources().as_ref().and_then(|resources| resources.memory().as_ref());
+    if memory.is_some_and(|memory| memory.use_hierarchy() == Some(false)) {
+        return Err(wrong(
+            "linux.resources.memory.useHierarchy",
+            "cannot be false: every kernel counts hierarchically",
+        ));
+    }
     if spec.annotations().as_ref().is_some_and(|all| all.keys().any(String::is_empty)) {
         return Err(wrong("annotations", "a key is empty"));
     }

@@ -1,5 +1,6 @@
 //! The tests by subject.
 
+mod escapes;
 mod exec;
 mod hostile;
 mod lifecycle;
@@ -42,7 +43,14 @@ pub(crate) const TESTS: &[Test] = tests! {
         delete_is_thorough hooks_run_in_order a_failing_hook_undoes a_failing_hook_after_start_ends_it hooks_after_the_end_all_run hook_timeout created_waits_for_start plan_is_stable;
     exec: s161_limits_and_rights_are_alike s163_joins_every_namespace refused_when_paused_or_stopped terminal missing_program
         in_a_user_namespace;
-    rollback: s155_a_fault_at_every_step_leaves_nothing;
+    rollback: s155_a_fault_at_every_step_leaves_nothing s155_a_fault_at_every_step_of_an_elaborate_container
+        s155_a_fault_at_every_step_of_joining s155_a_fault_at_every_step_of_exec;
+    escapes: cve_2015_3627_nothing_of_the_host_is_held cve_2015_3630_system_files_are_read_only
+        ghsa_g54h_m393_cpwq_devices_are_denied_unless_listed cve_2022_0492_release_agent_is_out_of_reach
+        cve_2023_25809_foreign_cgroups_cannot_be_written cve_2025_27612_exec_gives_no_more_than_asked
+        cve_2025_52881_writes_to_proc_reach_the_kernel cve_2026_30892_exec_has_the_exact_identity
+        cve_2025_47291_limits_hold_in_a_user_namespace cve_2026_47262_tables_of_users_are_bounded cve_2021_41103_state_is_private
+        cve_2016_9962_who_joins_cannot_be_looked_into;
     hostile: cve_2015_3629_target_links_stay_inside cve_2016_8867_no_ambient_capabilities
         cve_2016_9962_init_is_not_dumpable_and_leaks_no_descriptor cve_2019_16884_no_mount_over_proc
         cve_2019_19921_proc_must_not_be_a_link cve_2021_30465_swapped_targets cve_2022_24769_nothing_is_inheritable
