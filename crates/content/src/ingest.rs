@@ -150,6 +150,27 @@ impl Staged {
         Self { draft, digest, size_bytes }
     }
 
+    /// `expected` must have a digest: nothing is hashed here.
+    pub(crate) fn link(from: &Path, path: PathBuf, expected: Expected) -> Result<Self> {
+        fs::hard_link(from, &path).map_err(|e| ContentError::io("link", from, e))?;
+        let file = File::open(&path).map_err(|e| ContentError::io("open", &path, e));
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => {
+                drop(fs::remove_file(&path));
+                return Err(error);
+            }
+        };
+        let draft = Draft { file, path, is_named: false, resumable: None };
+        let size_bytes = draft.file.metadata().map_err(|e| ContentError::io("stat", from, e))?.len();
+        if let Some(expected) = expected.size_bytes.filter(|size| *size != size_bytes) {
+            return Err(ContentError::WrongSize { expected, found: size_bytes });
+        }
+        let digest =
+            expected.digest.ok_or_else(|| ContentError::io("adopt", from, io::ErrorKind::InvalidInput.into()))?;
+        Ok(Self { draft, digest, size_bytes })
+    }
+
     pub fn digest(&self) -> Digest {
         self.digest
     }
