@@ -19,6 +19,8 @@ pub(crate) struct Candidate {
     /// Bottom to top, as many as the config has diff ids.
     pub(crate) layers: Vec<PackedLayer>,
     pub(crate) references: Vec<Reference>,
+    /// From a registry: its manifest replaces another that the store may have for the same image.
+    pub(crate) is_pulled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -47,7 +47,16 @@ fn candidate(spool: &Spool, item: Item) -> Result<Candidate> {
         .map(|name| packed_layer(spool.follow(name)?, &format!("layer {name:?}")))
         .collect::<Result<Vec<_>>>()?;
     let references = item.repo_tags.unwrap_or_default().iter().map(|tag| tagged(tag)).collect::<Result<Vec<_>>>()?;
-    Candidate { id, config, config_bytes: config_bytes.len() as u64, manifest: None, layers, references }.check()
+    Candidate {
+        id,
+        config,
+        config_bytes: config_bytes.len() as u64,
+        manifest: None,
+        layers,
+        references,
+        is_pulled: false,
+    }
+    .check()
 }
 
 /// A config file named after its digest must have it (CVE-2014-9358: an image's id is what its bytes are, never what a name says).

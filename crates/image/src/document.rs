@@ -158,6 +158,16 @@ pub(crate) fn layer_compression(media_type: &str, what: &str) -> Result<Compress
     }
 }
 
+/// Whether a layer is only to be had from whoever owns it (image-spec "Non-Distributable Layers"; Docker's foreign layers).
+pub(crate) fn is_foreign_layer(media_type: &str) -> bool {
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}
+
+/// Of the bytes as they are.
+pub(crate) fn digest_of_document(bytes: &[u8]) -> Digest {
+    Digest::from_bytes(sha2::Sha256::digest(bytes).into())
+}
+
 /// The media type of a layer we describe ourselves.
 pub(crate) fn layer_media_type(compression: Compression) -> &'static str {
     match compression {

@@ -30,6 +30,9 @@ pub enum ImageError {
     /// Docker's words, which its clients show.
     #[error("No such image: {name}")]
     NotFound { name: String },
+    /// Docker's words.
+    #[error("An image does not exist locally with the tag: {name}")]
+    NotTagged { name: String },
     #[error("image id {prefix:?} is ambiguous: {first} and {second} begin with it")]
     AmbiguousId { prefix: String, first: String, second: String },
     /// Of the containerd API.
@@ -59,6 +62,9 @@ pub enum ImageError {
     MediaType { what: String, media_type: String },
     #[error("the archive has no image for {wanted}; it has {found}")]
     NoPlatform { wanted: String, found: String },
+    /// Docker's words.
+    #[error("no matching manifest for {wanted} in the manifest list entries of {name}; it has {found}")]
+    NoPlatformOf { name: String, wanted: String, found: String },
     #[error("cannot apply change {instruction:?}: {why}")]
     Change { instruction: String, why: String },
     /// The record of an image cannot be understood.
@@ -89,7 +95,9 @@ impl Classify for ImageError {
             Self::Overlay(error) => error.class(),
             Self::Content(error) => error.class(),
             Self::Metadata(error) => error.class(),
-            Self::NotFound { .. } | Self::Unknown { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } | Self::Unknown { .. } | Self::NoPlatformOf { .. } | Self::NotTagged { .. } => {
+                ErrorClass::NotFound
+            }
             Self::Exists { .. } => ErrorClass::AlreadyExists,
             Self::Labels(error) => error.class(),
             Self::Conflict { .. } => ErrorClass::FailedPrecondition,

@@ -22,6 +22,8 @@ mod oci_layout;
 mod outer;
 mod pack_tree;
 mod platform;
+mod pull;
+mod push;
 mod record;
 mod remove;
 mod rootfs;
@@ -43,6 +45,11 @@ pub use error::ImageError;
 pub use extract::ExtractError;
 pub use layer_apply::{Applied, apply, apply_merged, apply_on};
 pub use layer_pack::pack;
+pub use pull::{
+    Incoming, LayerSource, PullPlan, RemoteBlob, RemoteDocument, RemoteIndex, RemoteManifest, TargetPlatform,
+    platform_of_config,
+};
+pub use push::{Outgoing, OutgoingBlob};
 pub use store::{Collected, ImageStore};
 
 type Result<T> = std::result::Result<T, ImageError>;

@@ -15,10 +15,11 @@ use crate::unpack::{Packed, Task, Unpacked, Unpacker};
 use crate::{ImageError, ProgressFn, Result, compression};
 
 /// A verified image whose parts are ready to be kept.
-struct Ready {
+pub(crate) struct Ready {
     id: Digest,
     record: ImageRecord,
     references: Vec<Reference>,
+    is_pulled: bool,
 }
 
 /// How an image of the archive will be kept.
@@ -30,21 +31,28 @@ enum Kept {
 }
 
 /// A layer to unpack, or only to verify when it is there.
-struct Planned {
-    layer: PackedLayer,
-    diff_id: Digest,
-    chain_id: Digest,
-    below: Option<Digest>,
-    is_there: bool,
+pub(crate) struct Planned {
+    pub(crate) layer: PackedLayer,
+    pub(crate) diff_id: Digest,
+    pub(crate) chain_id: Digest,
+    pub(crate) below: Option<Digest>,
+    pub(crate) is_there: bool,
 }
 
 /// How a load will be carried out, decided before anything is unpacked.
 #[derive(Default)]
-struct Plan<'s> {
+pub(crate) struct Plan<'s> {
     images: Vec<Kept>,
-    tasks: Vec<Planned>,
+    pub(crate) tasks: Vec<Planned>,
     /// Keeps what is relied upon.
-    pins: Vec<Pin<'s>>,
+    pub(crate) pins: Vec<Pin<'s>>,
+}
+
+impl Plan<'_> {
+    /// Whether every image of it is in the store, just so.
+    pub(crate) fn is_all_known(&self) -> bool {
+        self.images.iter().all(|kept| matches!(kept, Kept::Known(_)))
+    }
 }
 
 impl ImageStore {
@@ -72,13 +80,15 @@ impl ImageStore {
     }
 
     /// Which layers are new. A layer whose directory and blob are known is neither read nor stored again (S-082).
-    fn plan(&self, candidates: &[Candidate], progress: ProgressFn<'_>) -> Result<Plan<'_>> {
+    pub(crate) fn plan(&self, candidates: &[Candidate], progress: ProgressFn<'_>) -> Result<Plan<'_>> {
         let _changing = self.lock();
         let known = self.known_blobs()?;
         let mut plan = Plan::default();
         let mut seen = HashSet::new();
         for candidate in candidates {
-            if let Some(record) = self.whole_record(candidate.id)? {
+            let pulled = candidate.manifest.as_ref().filter(|_| candidate.is_pulled);
+            let known_record = self.whole_record(candidate.id)?;
+            if let Some(record) = known_record.filter(|r| pulled.is_none_or(|(digest, _)| *digest == r.manifest)) {
                 plan.pins.extend(record.blobs(candidate.id).chain(record.chain_ids()).map(|digest| self.pin(digest)));
                 record.layers.iter().for_each(|l| progress(&l.diff_id.short(), "Layer already exists", None, None));
                 plan.images.push(Kept::Known(record));
@@ -115,7 +125,7 @@ impl ImageStore {
     }
 
     /// The record of an image the store has, when everything it names is really there.
-    fn whole_record(&self, id: Digest) -> Result<Option<ImageRecord>> {
+    pub(crate) fn whole_record(&self, id: Digest) -> Result<Option<ImageRecord>> {
         let record = self.record(&id)?;
         Ok(record.filter(|record| {
             record.blobs(id).all(|blob| self.content.has(&blob))
@@ -143,7 +153,7 @@ impl ImageStore {
     }
 
     /// Records of the images, with manifests made where the archive has none. Layer sizes are filled in after unpacking.
-    fn ready(&self, candidates: &[Candidate], plan: &Plan<'_>, spool: &mut Spool) -> Result<Vec<Ready>> {
+    pub(crate) fn ready(&self, candidates: &[Candidate], plan: &Plan<'_>, spool: &mut Spool) -> Result<Vec<Ready>> {
         let mut ready: Vec<Ready> = Vec::with_capacity(candidates.len());
         for (candidate, kept) in candidates.iter().zip(&plan.images) {
             if let Some(same) = ready.iter_mut().find(|image| image.id == candidate.id) {
@@ -154,7 +164,8 @@ impl ImageStore {
                 Kept::Known(record) => record.clone(),
                 Kept::New(layers) => self.new_record(candidate, layers, spool)?,
             };
-            ready.push(Ready { id: candidate.id, record, references: candidate.references.clone() });
+            let (id, references, is_pulled) = (candidate.id, candidate.references.clone(), candidate.is_pulled);
+            ready.push(Ready { id, record, references, is_pulled });
         }
         Ok(ready)
     }
@@ -201,7 +212,7 @@ impl ImageStore {
     }
 
     /// The one step that makes the images visible.
-    fn commit_load(
+    pub(crate) fn commit_load(
         &self,
         ready: Vec<Ready>,
         unpacked: Vec<Unpacked>,
@@ -225,6 +236,13 @@ impl ImageStore {
         let mut writes = Vec::new();
         for mut image in ready {
             self.fill_in_sizes(&mut image.record)?;
+            if image.is_pulled {
+                // What the registry has under this name counts from now on, also when the same image was here under another manifest.
+                image.record.last_tagged = Some(Timestamp::now());
+                writes.push(image.record.put(&image.id)?);
+                writes.extend(image.references.iter().flat_map(|reference| put_tag(reference, &image.id)));
+                continue;
+            }
             self.admit(image.id, image.record, &image.references, &mut writes)?;
         }
         self.write(writes)

@@ -184,6 +184,7 @@ fn candidate(spool: &Spool, top: &Descriptor, found: Found) -> Result<Candidate>
         manifest: Some((found.descriptor.digest, found.manifest)),
         layers,
         references: names(top)?,
+        is_pulled: false,
     }
     .check()
 }

@@ -53,8 +53,10 @@ impl ImageStore {
         let mut removed = Removed::default();
         let mut writes = Vec::new();
         for (id, record) in self.records()? {
-            if !record.is_hidden && !named.contains_key(&id) && used_by(&id) == ImageUse::Unused && is_wanted(&id) {
+            let is_tagged = named.get(&id).is_some_and(|names| names.iter().any(|name| name.tag().is_some()));
+            if !record.is_hidden && !is_tagged && used_by(&id) == ImageUse::Unused && is_wanted(&id) {
                 writes.push(delete_record(&id));
+                writes.extend(named.get(&id).into_iter().flatten().flat_map(delete_tag));
                 removed.deleted.push(id);
             }
         }
@@ -81,14 +83,17 @@ impl ImageStore {
             return Ok(None);
         };
         if reference.digest().is_some() {
-            return Ok(target.references.iter().find(|r| r.repository() == reference.repository()).cloned());
+            let mut of_repository = target.references.iter().filter(|r| r.repository() == reference.repository());
+            let tag = of_repository.clone().find(|r| r.tag().is_some());
+            return Ok(tag.or_else(|| of_repository.find(|r| r.digest() == reference.digest())).cloned());
         }
         let reference = reference.with_default_tag();
         Ok((self.tag_target(&reference)? == Some(target.id)).then_some(reference))
     }
 
     fn remove_by_name(&self, target: &Target, name: Reference, force: bool, used_by: UsedBy<'_>) -> Result<Removed> {
-        let is_last = target.references.len() <= 1;
+        let doomed = with_digests(&target.references, name);
+        let (is_last, name) = (doomed.len() >= target.references.len(), &doomed[0]);
         let use_of = if is_last { used_by(&target.id) } else { ImageUse::Unused };
         if let (ImageUse::Stopped(container) | ImageUse::Running(container), false) = (&use_of, force) {
             let why = format!(
@@ -99,8 +104,8 @@ impl ImageStore {
             );
             return Err(ImageError::Conflict { why });
         }
-        let mut writes = delete_tag(&name).to_vec();
-        let mut removed = Removed { untagged: vec![name], ..Removed::default() };
+        let mut writes: Vec<Write> = doomed.iter().flat_map(delete_tag).collect();
+        let mut removed = Removed { untagged: doomed, ..Removed::default() };
         match use_of {
             // A running container keeps its image, without a name from now on.
             ImageUse::Running(_) => {}
@@ -158,7 +163,16 @@ impl ImageStore {
 
 /// At most one tag: an id then means the same as the name.
 fn is_one_name(references: &[Reference]) -> bool {
-    references.len() <= 1
+    references.iter().filter(|r| r.tag().is_some()).count() <= 1
+}
+
+/// A name, and with the last tag of a repository also the digests the repository had it under.
+fn with_digests(references: &[Reference], name: Reference) -> Vec<Reference> {
+    let of_repository = |r: &&Reference| **r != name && r.repository() == name.repository();
+    let has_other_tag = references.iter().filter(of_repository).any(|r| r.tag().is_some());
+    let digests = references.iter().filter(of_repository).filter(|r| !has_other_tag && r.digest().is_some());
+    let digests: Vec<Reference> = digests.cloned().collect();
+    std::iter::once(name).chain(digests).collect()
 }
 
 fn hidden(target: &Target) -> Result<Write> {

@@ -96,7 +96,7 @@ impl ImageStore {
             let tags =
                 self.references_by_id()?.into_iter().flat_map(|(id, tags)| tags.into_iter().map(move |tag| (id, tag)));
             let mut all: Vec<(Digest, Option<Reference>)> = tags
-                .filter(|(_, tag)| tag.repository() == repository.repository())
+                .filter(|(_, tag)| tag.tag().is_some() && tag.repository() == repository.repository())
                 .map(|(id, tag)| (id, Some(tag)))
                 .collect();
             all.sort();

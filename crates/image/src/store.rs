@@ -188,7 +188,9 @@ impl ImageStore {
         // By manifest digest: one of the repository's images must have that manifest. (With the containerd image store the id is one, too.)
         for (tag, id) in self.tags()? {
             if tag.repository() == reference.repository()
-                && (id == *digest || self.record(&id)?.is_some_and(|record| record.manifest == *digest))
+                && (id == *digest
+                    || tag.digest() == Some(digest)
+                    || self.record(&id)?.is_some_and(|record| record.manifest == *digest))
             {
                 return Ok(Some(id));
             }

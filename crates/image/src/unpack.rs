@@ -2,7 +2,6 @@
 //! directory by another; up to two layers at once. A layer is accepted only when its bytes have the diff id the config names.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use sha2::Digest as _;
 
 use crate::compression::{self, Compression, Expansion};
 use crate::layer_apply;
+use crate::pull::LayerSource;
 use crate::{ImageError, ProgressFn, Result};
 
 const LAYERS_AT_ONCE: usize = 2;
@@ -44,13 +44,15 @@ pub(crate) enum Packed<'p> {
     Staged(&'p Staged),
     /// In the store, verified before it is given.
     Kept(&'p ContentStore, Digest),
+    /// On its way: blob and size. Whoever reads it to the end has read what the digest promises.
+    Arriving(&'p dyn LayerSource, Digest, u64),
 }
 
 impl Packed<'_> {
     fn digest(&self) -> Digest {
         match self {
             Self::Staged(staged) => staged.digest(),
-            Self::Kept(_, digest) => *digest,
+            Self::Kept(_, digest) | Self::Arriving(_, digest, _) => *digest,
         }
     }
 
@@ -58,13 +60,19 @@ impl Packed<'_> {
         match self {
             Self::Staged(staged) => Ok(staged.size_bytes()),
             Self::Kept(content, digest) => Ok(content.size(digest)?),
+            Self::Arriving(_, _, size_bytes) => Ok(*size_bytes),
         }
     }
 
-    fn reader(&self) -> Result<File> {
+    fn reader(&self) -> Result<Box<dyn Read + Send>> {
         match self {
-            Self::Staged(staged) => Ok(staged.reader()?),
-            Self::Kept(content, digest) => Ok(content.reader(digest)?),
+            Self::Staged(staged) => Ok(Box::new(staged.reader()?)),
+            Self::Kept(content, digest) => Ok(Box::new(content.reader(digest)?)),
+            Self::Arriving(source, digest, _) => source.open(digest).map_err(|source| ImageError::Io {
+                operation: "fetch",
+                object: format!("layer {digest}"),
+                source,
+            }),
         }
     }
 }
@@ -269,7 +277,7 @@ struct CancelledRead;
 
 /// The blob, read with progress and until the load is cancelled.
 struct Watched<'w> {
-    inner: File,
+    inner: Box<dyn Read + Send>,
     is_cancelled: &'w AtomicBool,
     progress: ProgressFn<'w>,
     shown: &'w str,
