@@ -2,6 +2,7 @@
 
 mod embedded;
 mod options;
+mod registry_options;
 mod run;
 mod socket;
 

@@ -46,6 +46,26 @@ pub(crate) struct Options {
     #[arg(long, value_name = "GID")]
     pub(crate) group: Option<u32>,
 
+    /// Mirror of Docker Hub, asked before it (repeatable)
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry_mirror: Vec<String>,
+
+    /// Registry that may speak plain HTTP or show any certificate: host[:port] or network (repeatable); loopback always may
+    #[arg(long, value_name = "HOST")]
+    pub(crate) insecure_registry: Vec<String>,
+
+    /// Directory of hosts.toml and certificates per registry (repeatable) [default: /etc/berth/certs.d, /etc/docker/certs.d]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) registry_config_dir: Vec<PathBuf>,
+
+    /// A registries.conf with mirrors, renamed and blocked registries
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registries_conf: Option<PathBuf>,
+
+    /// Seconds without a byte after which a registry counts as stalled
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) registry_timeout: u64,
+
     /// Log filter: error, warn, info, debug, trace, or per target
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub(crate) log_level: String,

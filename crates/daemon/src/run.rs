@@ -71,13 +71,14 @@ fn find_shim(options: &Options) -> Result<PathBuf, RunError> {
     if path.is_file() { Ok(path) } else { Err(RunError::NoShim(path)) }
 }
 
-fn engine_options(options: &Options) -> Result<EngineOptions, RunError> {
+fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
     let (cgroup_driver, default_parent) = match options.cgroup_manager.as_str() {
         "systemd" => (CgroupDriver::Systemd, "system.slice"),
         _ => (CgroupDriver::Cgroupfs, "/berth"),
     };
     Ok(EngineOptions {
         data_root: options.root.clone(),
+        registry: crate::registry_options::from(options)?,
         state_root: options.state.clone(),
         shim_binary: find_shim(options)?,
         init_binary: embedded::INIT,

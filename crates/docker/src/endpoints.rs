@@ -4,6 +4,7 @@ mod berth;
 mod container;
 mod exec;
 mod image;
+mod registry;
 mod system;
 mod unsupported;
 
@@ -17,6 +18,7 @@ pub(crate) fn routes() -> Router<Face> {
         .merge(container::routes())
         .merge(exec::routes())
         .merge(image::routes())
+        .merge(registry::routes())
         .merge(system::routes())
         .merge(unsupported::routes())
         .fallback(unsupported::no_such_page)

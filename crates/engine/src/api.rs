@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use berth_core::Event;
+pub use berth_registry::{Credentials, Proxies, RegistryOptions};
 use berth_types::{ByteCount, ContainerId, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ pub use crate::why::{Cause, Evidence, WhyReport};
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     pub data_root: PathBuf,
+    /// How registries are reached.
+    pub registry: RegistryOptions,
     pub state_root: PathBuf,
     /// Our shim's binary; a sealed copy of it is made once at start.
     pub shim_binary: PathBuf,
@@ -338,6 +341,65 @@ pub struct Progress {
     pub status: String,
     pub current: Option<ByteCount>,
     pub total: Option<ByteCount>,
+}
+
+/// What is to be pulled, and on whose behalf.
+#[derive(Debug, Clone, Default)]
+pub struct PullRequest {
+    /// `name[:tag][@digest]`
+    pub name: String,
+    pub all_tags: bool,
+    /// `os/architecture[/variant]`; `None`: this machine's.
+    pub platform: Option<String>,
+    pub credentials: Credentials,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullOutcome {
+    /// Familiar name with tag or digest.
+    pub reference: String,
+    /// Of the manifest or index the name stands for.
+    pub digest: Digest,
+    /// Whether anything changed here.
+    pub is_new: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushOutcome {
+    pub tag: String,
+    pub digest: Digest,
+    /// Of the manifest.
+    pub size_bytes: u64,
+}
+
+/// A document as a registry has it.
+#[derive(Debug, Clone)]
+pub struct RemoteView {
+    pub digest: Digest,
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+    /// `os/architecture[/variant]` of each image it leads to.
+    pub platforms: Vec<String>,
+}
+
+/// What a pull would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct PullPlanView {
+    pub reference: String,
+    /// In the order they are asked.
+    pub hosts: Vec<String>,
+    pub digest: Digest,
+    pub image_id: Digest,
+    pub platform: String,
+    /// (digest, packed bytes) of layers that must come, bottom to top.
+    pub to_fetch: Vec<(Digest, u64)>,
+    pub shared: Vec<(Digest, u64)>,
+    pub fetch_bytes: u64,
+    /// Already here from a pull that was interrupted.
+    pub resumed_bytes: u64,
+    pub shared_bytes: u64,
+    pub unpacked_bytes_estimated: u64,
+    pub free_bytes: u64,
 }
 
 #[derive(Debug, Clone, Default)]

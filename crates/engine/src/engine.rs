@@ -24,6 +24,7 @@ use crate::registry::Registry;
 use crate::seccomp_cache::SeccompCache;
 use crate::store::RecordStore;
 use crate::trace::Traces;
+use crate::transfer::Transfers;
 use crate::why::Reports;
 
 /// A running engine. Cheap to clone.
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) facts: HostFacts,
     pub(crate) store: RecordStore,
     pub(crate) images: Arc<ImageStore>,
+    pub(crate) transfers: Transfers,
     /// The default network, or why there is none: containers without it still work.
     pub(crate) network: std::result::Result<Arc<Network>, EngineError>,
     pub(crate) empty_networks: Arc<NamespacePool>,

@@ -2,6 +2,9 @@
 
 mod commit;
 mod filter;
+mod pull;
+mod push;
+mod remote;
 mod transfer;
 
 pub(crate) use commit::COMMIT_PAUSE;
@@ -117,7 +120,7 @@ impl Engine {
             let mut outcome = PruneOutcome::default();
             for image in engine.inner.images.list()? {
                 let is_due = use_of(&uses, &image.id) == ImageUse::Unused
-                    && (takes_named || image.references.is_empty())
+                    && (takes_named || tags(&image).is_empty())
                     && filter.fits(&image);
                 if !is_due {
                     continue;
@@ -209,19 +212,32 @@ pub(crate) fn tags(image: &Image) -> Vec<String> {
     image.references.iter().filter(|r| r.tag().is_some()).map(Reference::familiar).collect()
 }
 
+/// Under which digests registries have the image; one that came from none has its manifest's.
+fn repo_digests(image: &Image) -> Vec<String> {
+    let known: Vec<&Reference> = image.references.iter().filter(|r| r.digest().is_some()).collect();
+    let mut names: Vec<String> = known.iter().map(|r| r.familiar()).collect();
+    let others = image.references.iter().map(Reference::repository);
+    for repository in others.filter(|name| !known.iter().any(|r| r.repository() == *name)) {
+        if let Ok(reference) = repository.parse::<Reference>() {
+            names.push(format!("{}@{}", reference.familiar_repository(), image.manifest));
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 pub(crate) fn labels(image: &Image) -> BTreeMap<String, String> {
     let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
     labels.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 fn view(image: &Image, uses: &BTreeMap<Digest, (i64, ImageUse)>) -> ImageView {
-    let mut repositories: Vec<String> = image.references.iter().map(Reference::familiar_repository).collect();
-    repositories.dedup();
     let last = image.config.history().as_deref().and_then(<[_]>::last);
     ImageView {
         id: image.id,
         repo_tags: tags(image),
-        repo_digests: repositories.iter().map(|name| format!("{name}@{}", image.manifest)).collect(),
+        repo_digests: repo_digests(image),
         created: created(image),
         size_bytes: image.size_bytes,
         architecture: image.config.architecture().to_string(),

@@ -44,6 +44,7 @@ mod streams;
 mod system;
 mod top;
 mod trace;
+mod transfer;
 mod why;
 
 pub use config::{ContainerConfig, HostConfig};

@@ -254,6 +254,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let binary = SealedBinary::copy(&options.shim_binary)?;
     let metadata = Arc::new(Metadata::open(&paths.metadata())?);
     let id = daemon_id(&metadata)?;
+    let transfers = crate::transfer::Transfers::new(options.registry.clone(), &paths)?;
     let store = RecordStore::new(Arc::clone(&metadata), paths.throw_away_records());
     let (mut records, warnings) = store.load()?;
     for warning in warnings {
@@ -273,6 +274,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         facts,
         store,
         images,
+        transfers,
         network,
         empty_networks: Arc::new(NamespacePool::new(EMPTY_NETWORKS_READY)),
         events,

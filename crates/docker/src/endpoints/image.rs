@@ -7,6 +7,8 @@ mod list;
 mod load;
 mod one;
 mod prune;
+mod pull;
+mod push;
 mod save;
 mod tag;
 
@@ -26,6 +28,13 @@ pub(super) fn routes() -> Router<Face> {
         .route("/commit", post(commit::commit))
         // Image names contain slashes, so the verb is the path's end and is taken off by hand.
         .route("/images/{*rest}", get(one::get).post(one::post).delete(delete::delete))
+}
+
+/// One parameter of a query.
+fn query_value(query: &str, name: &str) -> Option<String> {
+    let uri: http::Uri = format!("/?{query}").parse().ok()?;
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri).ok()?;
+    pairs.0.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// Splits `name/with/slashes/verb` for the verbs of a method; a plain name has no verb.

@@ -26,9 +26,7 @@ pub(super) fn routes() -> Router<Face> {
     for path in ["/build", "/build/prune", "/build/cancel", "/session", "/grpc"] {
         routes = routes.route(path, any(build));
     }
-    for path in ["/auth", "/images/search", "/distribution/{*rest}"] {
-        routes = routes.route(path, any(registries));
-    }
+    routes = routes.route("/images/search", any(search));
     for path in [
         "/swarm",
         "/swarm/{*rest}",
@@ -69,8 +67,8 @@ async fn build() -> ApiError {
     ApiError::unimplemented("building images (load or import an archive, or commit a container)")
 }
 
-async fn registries() -> ApiError {
-    ApiError::unimplemented("speaking to registries (load an archive instead)")
+async fn search() -> ApiError {
+    ApiError::unimplemented("searching registries (they have no search of their own)")
 }
 
 async fn websocket() -> ApiError {

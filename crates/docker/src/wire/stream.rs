@@ -71,7 +71,16 @@ pub(crate) fn progress_line(progress: &Progress) -> Value {
     }
     if let Some(current) = progress.current {
         line["progressDetail"] = json!({ "current": current.0, "total": progress.total.map(|t| t.0) });
+    } else if !progress.id.is_empty() {
+        line["progressDetail"] = json!({});
     }
+    line
+}
+
+/// The same with what the engine knows beside it.
+pub(crate) fn stream_error(error: &EngineError) -> Value {
+    let mut line = error_line(&error.message);
+    line["berth"] = json!({ "class": error.class, "hint": error.hint });
     line
 }
 

@@ -34,7 +34,7 @@ impl ImageFilter {
     pub(super) fn fits(&self, image: &Image) -> bool {
         let created = super::created(image);
         let references = self.filters.get("reference").map_or(&[][..], Vec::as_slice);
-        self.is_dangling.is_none_or(|wanted| wanted == image.references.is_empty())
+        self.is_dangling.is_none_or(|wanted| wanted == super::tags(image).is_empty())
             && self.before.is_none_or(|before| created.is_some_and(|c| c < before))
             && self.since.is_none_or(|since| created.is_some_and(|c| c > since))
             && self.until.is_none_or(|until| created.is_some_and(|c| c < until))

@@ -124,9 +124,8 @@ impl Engine {
 pub(crate) fn no_such_image(name: &str) -> EngineError {
     let shown: String = name.chars().take(140).collect();
     let shown = if shown.contains([':', '@']) { shown } else { format!("{shown}:latest") };
-    EngineError::not_found(format!("No such image: {shown}")).with_hint(
-        "this version does not pull from registries yet: load an archive first, as in berth load -i image.tar",
-    )
+    EngineError::not_found(format!("No such image: {shown}"))
+        .with_hint("berth pull NAME fetches it from a registry, berth load -i FILE takes it from an archive")
 }
 
 fn new_record(

@@ -1,4 +1,4 @@
-//! `POST /images/create`: import of a root file system (`fromSrc`); pulling from a registry is not there yet.
+//! `POST /images/create`: pulling from a registry (`fromImage`), or import of a root file system (`fromSrc`).
 
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
@@ -21,6 +21,7 @@ pub(super) struct Params {
     tag: Option<String>,
     message: Option<String>,
     platform: Option<String>,
+    plan: Option<String>,
 }
 
 const PROGRESS_MAX: usize = 64;
@@ -48,9 +49,9 @@ pub(super) async fn create(
     request: Request<Body>,
 ) -> ApiResult<Response> {
     if let Some(image) = params.from_image.filter(|i| !i.is_empty()) {
-        return Err(ApiError::unimplemented(&format!(
-            "pulling image {image:?}: speaking to registries (load an archive of it instead: berth load -i FILE)"
-        )));
+        let is_plan = crate::endpoints::is_true(params.plan.as_deref());
+        let wanted = super::pull::Wanted { image, tag: params.tag, platform: params.platform, is_plan };
+        return super::pull::pull(face, wanted, request.headers()).await;
     }
     if params.from_src.as_deref() != Some("-") {
         return Err(ApiError::unimplemented("importing from a URL (send the archive as the body with fromSrc=-)"));

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use http::Method;
+use http::{HeaderMap, Method};
 use serde_json::Value;
 
 use super::split_verb;
@@ -34,10 +34,11 @@ pub(super) async fn post(
     State(face): State<Face>,
     Path(rest): Path<String>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> ApiResult<Response> {
     match split_verb(&rest, &Method::POST) {
         (name, Some("tag")) => super::tag::tag(&face, name, query.as_deref().unwrap_or("")).await,
-        (name, Some(_)) => Err(ApiError::unimplemented(&format!("pushing image {name:?}: speaking to registries"))),
+        (name, Some(_)) => super::push::push(face, name, query.as_deref().unwrap_or(""), &headers).await,
         (name, None) => {
             Err(ApiError::new(berth_types::ErrorClass::NotFound, format!("page not found: /images/{name}")))
         }
