@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod commands;
 mod context;
+mod credentials;
 mod failure;
 mod output;
 mod pause;

@@ -159,11 +159,11 @@ fn run_detached_prints_the_id() {
 #[test]
 fn a_missing_image_is_named_with_a_way_out() {
     let (_dir, socket, _log) = daemon(container);
-    let (stdout, stderr, code) = run(&socket, &["run", "missing"], "");
+    let (stdout, stderr, code) = run(&socket, &["run", "--pull", "never", "missing"], "");
     assert_eq!((stdout.as_str(), code), ("", 125));
     assert_eq!(
         stderr,
-        "error: no such image: missing\nhint: there is no registry support yet: load an image from an archive with `berth load -i FILE`\n"
+        "error: no such image: missing\nhint: fetch it with `berth pull NAME`, or load it from an archive with `berth load -i FILE`\n"
     );
 }
 

@@ -16,6 +16,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: BufReader<UnixStream>,
+    registry_auth: Option<String>,
 }
 
 /// Why a chunked upload stopped; `is_ours`: reading the source failed, not the socket.
@@ -27,7 +28,16 @@ pub(crate) struct UploadError {
 
 impl Connection {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream: BufReader::with_capacity(32 << 10, stream) }
+        Self { stream: BufReader::with_capacity(32 << 10, stream), registry_auth: None }
+    }
+
+    pub(crate) fn with_registry_auth(self, registry_auth: Option<String>) -> Self {
+        Self { registry_auth, ..self }
+    }
+
+    /// Further header lines of every request on this connection.
+    fn extra(&self) -> String {
+        self.registry_auth.as_ref().map(|value| format!("X-Registry-Auth: {value}\r\n")).unwrap_or_default()
     }
 
     /// `content`: type and length; no length means chunked. `upgrade` asks for a raw stream.
@@ -38,12 +48,14 @@ impl Connection {
         content: Option<(&str, Option<usize>)>,
         upgrade: bool,
     ) -> io::Result<()> {
-        self.write_all(head(method, target, content, upgrade).as_bytes())
+        let head = head(method, target, content, upgrade, &self.extra());
+        self.write_all(head.as_bytes())
     }
 
     /// Head and JSON body in one write.
     pub(crate) fn write_request(&mut self, method: &str, target: &str, body: &[u8]) -> io::Result<()> {
-        let mut bytes = head(method, target, Some(("application/json", Some(body.len()))), false).into_bytes();
+        let content = Some(("application/json", Some(body.len())));
+        let mut bytes = head(method, target, content, false, &self.extra()).into_bytes();
         bytes.extend_from_slice(body);
         self.write_all(&bytes)
     }
@@ -89,7 +101,7 @@ impl Connection {
     }
 }
 
-fn head(method: &str, target: &str, content: Option<(&str, Option<usize>)>, upgrade: bool) -> String {
+fn head(method: &str, target: &str, content: Option<(&str, Option<usize>)>, upgrade: bool, extra: &str) -> String {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: berth\r\nUser-Agent: berth\r\n");
     match content {
         None if method == "POST" || method == "PUT" => head.push_str("Content-Length: 0\r\n"),
@@ -104,6 +116,7 @@ fn head(method: &str, target: &str, content: Option<(&str, Option<usize>)>, upgr
     if upgrade {
         head.push_str("Connection: Upgrade\r\nUpgrade: tcp\r\n");
     }
+    head.push_str(extra);
     head.push_str("\r\n");
     head
 }

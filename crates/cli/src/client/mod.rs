@@ -49,16 +49,31 @@ pub(crate) struct Client {
     is_version_known: bool,
     is_debug: bool,
     idle: Option<Connection>,
+    /// `X-Registry-Auth` of requests that concern a registry.
+    registry_auth: Option<String>,
 }
 
 impl Client {
     pub(crate) fn new(address: Address) -> Self {
-        Self { address, version: API_VERSION.to_owned(), is_version_known: false, is_debug: false, idle: None }
+        Self {
+            address,
+            version: API_VERSION.to_owned(),
+            is_version_known: false,
+            is_debug: false,
+            idle: None,
+            registry_auth: None,
+        }
     }
 
     /// Names each request on stderr.
     pub(crate) fn set_debug(&mut self, is_debug: bool) {
         self.is_debug = is_debug;
+    }
+
+    /// Credentials that go with every further request; they never leave for more than the daemon.
+    pub(crate) fn set_registry_auth(&mut self, header: Option<String>) {
+        self.registry_auth = header;
+        self.idle = None;
     }
 
     /// The version this client asked for, before any answer lowered it.
@@ -241,7 +256,8 @@ impl Client {
     }
 
     fn connect(&self) -> Outcome<Connection> {
-        daemon_start::connect(&self.address).map(Connection::new)
+        let auth = self.registry_auth.clone();
+        daemon_start::connect(&self.address).map(|stream| Connection::new(stream).with_registry_auth(auth))
     }
 
     fn lost(&self, method: &str, path: &str, error: &io::Error) -> Failure {

@@ -8,6 +8,7 @@ mod image;
 mod inspect;
 mod network;
 mod objects;
+mod registry;
 mod system;
 
 use clap::{ArgMatches, Command};
@@ -56,6 +57,7 @@ pub(crate) use verb;
 pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("container", "Work with containers"),
     ("image", "Work with images"),
+    ("manifest", "Look at manifests in registries"),
     ("network", "Look at networks"),
     ("system", "Work with the engine itself"),
 ];
@@ -67,15 +69,12 @@ const OTHER: &[Verb] = &[
 
 /// Docker's verbs that this engine does not have yet, and why.
 const NOT_YET: &[(&str, &str)] = &[
-    ("pull", REGISTRIES),
-    ("push", REGISTRIES),
-    ("search", REGISTRIES),
-    ("login", REGISTRIES),
-    ("logout", REGISTRIES),
-    ("manifest", REGISTRIES),
-    ("trust", REGISTRIES),
-    ("image pull", REGISTRIES),
-    ("image push", REGISTRIES),
+    ("search", "registries have no search of their own; Docker Hub's is a web page"),
+    ("manifest annotate", MANIFESTS),
+    ("manifest create", MANIFESTS),
+    ("manifest push", MANIFESTS),
+    ("manifest rm", MANIFESTS),
+    ("trust", "content trust is not supported"),
     ("build", "building images is not supported"),
     ("builder", "building images is not supported"),
     ("buildx", "building images is not supported"),
@@ -100,12 +99,12 @@ const NOT_YET: &[(&str, &str)] = &[
     ("secret", SWARM),
     ("config", SWARM),
 ];
-const REGISTRIES: &str = "registries are not supported; load an image from an archive with `berth load -i FILE`";
+const MANIFESTS: &str = "manifest lists cannot be made yet";
 const NETWORKS: &str = "user-defined networks are not supported; there are bridge, host and none";
 const SWARM: &str = "clusters are out of scope";
 
 pub(crate) fn all() -> impl Iterator<Item = &'static Verb> {
-    [container::VERBS, image::VERBS, network::VERBS, system::VERBS, OTHER].into_iter().flatten()
+    [container::VERBS, image::VERBS, network::VERBS, registry::VERBS, system::VERBS, OTHER].into_iter().flatten()
 }
 
 /// The verb with this spelling.

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) use demultiplex::demultiplex;
 pub(crate) use detach_keys::DetachKeys;
 pub(crate) use signals::{Proxy, SignalThread, Subject, resize};
-pub(crate) use terminal::{RawTerminal, window_size};
+pub(crate) use terminal::{RawTerminal, window_size, without_echo};
 
 use crate::client::Hijacked;
 use crate::failure::{Failure, Outcome};

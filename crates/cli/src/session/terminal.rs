@@ -33,6 +33,19 @@ impl Drop for RawTerminal {
     }
 }
 
+/// Runs something while the terminal does not show what is typed.
+pub(crate) fn without_echo<T>(work: impl FnOnce() -> T) -> Outcome<T> {
+    let failed = |errno: rustix::io::Errno| Failure::new("cannot turn the terminal's echo off").because(&errno);
+    let before = tcgetattr(stdin()).map_err(failed)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(rustix::termios::LocalModes::ECHO);
+    tcsetattr(stdin(), OptionalActions::Now, &silent).map_err(failed)?;
+    let restoring = RawTerminal { before };
+    let done = work();
+    drop(restoring);
+    Ok(done)
+}
+
 /// Rows and columns of the terminal we are on, when there is one with a size.
 pub(crate) fn window_size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(stdout()).or_else(|_| tcgetwinsize(stdin())).ok()?;

@@ -7,6 +7,7 @@ use super::cidfile::CidFile;
 use super::trace;
 use crate::client::Query;
 use crate::commands::objects::{items, text};
+use crate::commands::registry::pull_missing;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::request::{ContainerOptions, CreateRequest, create_request};
@@ -44,10 +45,6 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
 pub(super) fn request(cx: &Context, options: &ContainerOptions, is_detached: bool) -> Outcome<CreateRequest> {
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let request = create_request(options, is_detached, &directory, &cx.environment)?;
-    if options.object.pull == "always" {
-        return Err(Failure::not_yet("--pull always: registries are not supported")
-            .hint("load the image from an archive with `berth load -i FILE`"));
-    }
     check_platform(options.object.platform.as_deref())?;
     for warning in &request.warnings {
         cx.out.notice(format!("warning: {warning}"));
@@ -82,7 +79,21 @@ pub(super) fn create(cx: &mut Context, options: &ContainerOptions, request: &Cre
         .maybe("name", request.name.as_deref())
         .maybe("platform", request.platform.as_deref())
         .build();
-    let answer = cx.client.post(&path, Some(request.body.clone())).map_err(with_image_hint)?;
+    let (image, object) = (request.body["Image"].as_str().unwrap_or_default().to_owned(), &options.object);
+    let platform = object.platform.as_deref();
+    if object.pull == "always" {
+        pull_missing(cx, &image, platform, object.quiet)?;
+    }
+    let answer = match cx.client.post(&path, Some(request.body.clone())) {
+        Err(failure) if object.pull == "missing" && is_missing_image(&failure) => {
+            if !object.quiet {
+                cx.out.notice(format!("Unable to find image '{image}' locally"));
+            }
+            pull_missing(cx, &image, platform, object.quiet)?;
+            cx.client.post(&path, Some(request.body.clone()))?
+        }
+        other => other.map_err(with_image_hint)?,
+    };
     for warning in items(&answer, "Warnings").iter().filter_map(Value::as_str) {
         cx.out.notice(format!("warning: {warning}"));
     }
@@ -99,8 +110,11 @@ pub(super) fn create(cx: &mut Context, options: &ContainerOptions, request: &Cre
 /// What is missing at create is nearly always the image.
 fn with_image_hint(failure: Failure) -> Failure {
     if failure.status == 404 && failure.hint.is_none() {
-        return failure
-            .hint("there is no registry support yet: load an image from an archive with `berth load -i FILE`");
+        return failure.hint("fetch it with `berth pull NAME`, or load it from an archive with `berth load -i FILE`");
     }
     failure
+}
+
+fn is_missing_image(failure: &Failure) -> bool {
+    failure.status == 404 && failure.message.to_ascii_lowercase().starts_with("no such image")
 }
