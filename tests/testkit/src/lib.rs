@@ -5,6 +5,7 @@ pub mod deadline;
 pub mod instance;
 pub mod leak;
 pub mod peers;
+pub mod registry;
 pub mod traces;
 
 pub use archive::{Image, LayerFile};

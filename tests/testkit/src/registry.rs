@@ -1,0 +1,210 @@
+//! Debian's docker-registry on loopback, skopeo as its client, and a slow wire with a counter between it and whoever pulls.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::instance::{Output, run};
+use crate::{peers, wait_until};
+
+/// User and password of registries that ask for one.
+pub const USER: &str = "berth";
+pub const PASSWORD: &str = "s3cr3t:w0rd";
+/// `PASSWORD` as bcrypt (cost 5), as `htpasswd -B` writes it.
+const HTPASSWD: &str = "berth:$2y$05$abcdefghijklmnopqrstuuKye8CDIiKcTopHWmzdBqpBzqV7zsDLq\n";
+
+/// A running docker-registry; it and its files go with the value.
+#[derive(Debug)]
+pub struct DockerRegistry {
+    pub port: u16,
+    directory: PathBuf,
+    child: Child,
+}
+
+impl DockerRegistry {
+    pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// With `is_private` only [`USER`] may do anything.
+    pub fn start_with(is_private: bool) -> Self {
+        let port = free_port();
+        let root = std::env::var_os("BERTH_TEST_ROOT").map_or_else(std::env::temp_dir, PathBuf::from);
+        let directory = root.join(format!("registry-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {0}/data}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"127.0.0.1:{port}\"}}\n",
+            directory.display()
+        );
+        if is_private {
+            std::fs::write(directory.join("htpasswd"), HTPASSWD).unwrap();
+            config.push_str(&format!("auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n", directory.display()));
+        }
+        std::fs::write(directory.join("config.yml"), config).unwrap();
+        let log = std::fs::File::create(directory.join("log")).unwrap();
+        let child = Command::new(peers::peer("usr/bin/docker-registry"))
+            .args(["serve".into(), directory.join("config.yml")])
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let registry = Self { port, directory, child };
+        wait_until("docker-registry answers", || TcpStream::connect(("127.0.0.1", port)).ok());
+        registry
+    }
+
+    /// `127.0.0.1:<port>/<name>`
+    pub fn name(&self, name: &str) -> String {
+        format!("127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Puts a docker- or OCI archive under a name, by skopeo.
+    #[track_caller]
+    pub fn put(&self, archive: &[u8], name: &str) {
+        let kind = if archive.windows(10).any(|w| w == b"oci-layout") { "oci-archive" } else { "docker-archive" };
+        let file = self.directory.join("put.tar");
+        std::fs::write(&file, archive).unwrap();
+        let source = format!("{kind}:{}", file.display());
+        let done = skopeo(&["copy", "--dest-tls-verify=false", &source, &format!("docker://{}", self.name(name))]);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        if std::thread::panicking() {
+            eprintln!("--- log of docker-registry ---\n{}", self.log());
+        }
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `skopeo WORDS…`, without a policy and with the libraries it was unpacked with.
+pub fn skopeo(words: &[&str]) -> Output {
+    let libraries = peers::peer("usr/bin/skopeo").ancestors().nth(2).unwrap().join("lib/x86_64-linux-gnu");
+    let mut command = Command::new(peers::peer("usr/bin/skopeo"));
+    command.arg("--insecure-policy").args(words).env("LD_LIBRARY_PATH", libraries);
+    command.env("HOME", std::env::temp_dir());
+    run(command, b"")
+}
+
+/// Bytes that do not shrink when they are packed, always the same.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Forwards connections to a registry, counts what the registry says, and can be slow.
+#[derive(Debug)]
+pub struct Wire {
+    pub port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: u16,
+    bytes: AtomicU64,
+    /// Each connection passes on 16 KiB, then waits this many microseconds.
+    pause_us: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Wire {
+    pub fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            target,
+            bytes: AtomicU64::new(0),
+            pause_us: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if accepting.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", accepting.target))) else {
+                    continue;
+                };
+                let shared = Arc::clone(&accepting);
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || pass(from, to, None));
+                std::thread::spawn(move || pass(server, client, Some(&shared)));
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub fn name(&self, name: &str) -> String {
+        format!("127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Bytes that came from the registry so far.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn reset(&self) {
+        self.shared.bytes.store(0, Ordering::Relaxed);
+    }
+
+    pub fn pause(&self, pause: Duration) {
+        self.shared.pause_us.store(u64::try_from(pause.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, counter: Option<&Shared>) {
+    let mut buffer = [0; 16 << 10];
+    // Nobody sends: it is a clock.
+    let (_sender, clock) = channel::<()>();
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+        let Some(shared) = counter else { continue };
+        shared.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        let pause = Duration::from_micros(shared.pause_us.load(Ordering::Relaxed));
+        if !pause.is_zero() {
+            assert_eq!(clock.recv_timeout(pause), Err(RecvTimeoutError::Timeout));
+        }
+    }
+    drop(to.shutdown(Shutdown::Both));
+    drop(from.shutdown(Shutdown::Both));
+}
