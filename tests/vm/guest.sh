@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs inside the virtual machine: every test binary that was handed over, its ignored tests included.
+# Runs inside the virtual machine: every test binary that was handed over, its ignored tests included. Arguments are names of tests.
 code=0
 # A user with a systemd of his own, for the rootless tests.
 if ! getent passwd 1000 >/dev/null; then
@@ -10,12 +10,14 @@ if ! getent passwd 1000 >/dev/null; then
   install -d -o 1000 -g 1000 /home/sailor
 fi
 systemctl start user@1000.service || code=1
-for binary in /host/kernel_*; do
+# Copied: the share has no permission bits of its own.
+for binary in /host/*; do
+  case $binary in *.sh) continue;; esac
+  cp "$binary" /usr/local/bin/ && chmod 755 "/usr/local/bin/$(basename "$binary")"
+done
+for binary in /usr/local/bin/kernel_* /usr/local/bin/vm_*; do
   [ -e "$binary" ] || continue
-  # Copied, and from a directory that everybody may enter: the share has no permission bits of its own.
-  copy=/usr/local/bin/$(basename "$binary")
-  cp "$binary" "$copy" && chmod 755 "$copy"
   echo "--- $(basename "$binary")"
-  "$copy" --ignored --test-threads 1 || code=1
+  "$binary" --ignored --test-threads 1 "$@" || code=1
 done
 exit $code

@@ -37,5 +37,8 @@ pub use group::Cgroup;
 pub use layout::{Hierarchy, Layout, Unified, Version};
 pub use plan::{Missing, Setting, Value, plan};
 pub use resources::{BlockIo, Cpu, HugetlbLimit, Memory, RdmaLimit, Resources, ThrottleDevice, WeightDevice};
-pub use stats::{BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryStats, PidsStats, Stats};
+pub use stats::{
+    BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryEvents, MemoryStats, PidsStats, Pressure, RdmaStats,
+    Stall, Stats,
+};
 pub use systemd::{Instance, KNOBS, Knob, Place, ScopeRequest, UnitName};

@@ -1,5 +1,6 @@
 //! What a group uses. The values are the kernel files' values; only times are brought to nanoseconds.
 
+mod pressure;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -12,6 +13,8 @@ use crate::error::CgroupError;
 use crate::file::Directory;
 use crate::group::{Cgroup, HomeDirectory};
 
+pub use pressure::{Pressure, Stall};
+
 /// Controllers the host does not have leave their part at zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -21,6 +24,8 @@ pub struct Stats {
     pub block_io: BlockIoStats,
     /// By page size, such as `2MB`.
     pub hugetlb: BTreeMap<String, HugetlbStats>,
+    /// By device.
+    pub rdma: BTreeMap<String, RdmaStats>,
 }
 
 /// Times in nanoseconds.
@@ -34,6 +39,10 @@ pub struct CpuStats {
     pub periods: u64,
     pub throttled_periods: u64,
     pub throttled_ns: u64,
+    /// How often more than the quota was used, on what was saved up before, and for how long.
+    pub bursts: u64,
+    pub burst_ns: u64,
+    pub pressure: Option<Pressure>,
 }
 
 /// Bytes. A limit of `None` is unlimited.
@@ -46,11 +55,32 @@ pub struct MemoryStats {
     /// v1: memory plus swap; v2: swap alone, as the kernel counts.
     pub swap_usage: u64,
     pub swap_limit: Option<u64>,
+    /// Highest `swap_usage` seen; 0 where the kernel does not keep it (v2 before 6.5).
+    pub swap_max_usage: u64,
     /// How often the limit was hit.
     pub failcnt: u64,
+    /// v1: how often the limit on memory plus swap was hit.
+    pub swap_failcnt: u64,
     pub oom_kills: u64,
+    /// v1: whether the OOM killer is off, and whether processes wait for memory for that reason now.
+    pub oom_kill_disabled: bool,
+    pub under_oom: bool,
+    /// v2: `memory.events`.
+    pub events: MemoryEvents,
+    pub pressure: Option<Pressure>,
     /// `memory.stat` as it is.
     pub stat: BTreeMap<String, u64>,
+}
+
+/// How often each happened, in the group and below it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryEvents {
+    pub low: u64,
+    pub high: u64,
+    pub max: u64,
+    pub oom: u64,
+    pub oom_kill: u64,
+    pub oom_group_kill: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,6 +96,7 @@ pub struct PidsStats {
 pub struct BlockIoStats {
     pub service_bytes: Vec<BlockIoEntry>,
     pub serviced: Vec<BlockIoEntry>,
+    pub pressure: Option<Pressure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +113,18 @@ pub struct HugetlbStats {
     pub usage: u64,
     /// 0 on v2, which does not keep it.
     pub max_usage: u64,
+    /// `None` is unlimited.
+    pub limit: Option<u64>,
     pub failcnt: u64,
+}
+
+/// Handles and objects of one RDMA device. A limit of `None` is unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RdmaStats {
+    pub hca_handles: u32,
+    pub hca_objects: u32,
+    pub hca_handles_limit: Option<u32>,
+    pub hca_objects_limit: Option<u32>,
 }
 
 impl Cgroup {
@@ -124,6 +166,9 @@ impl Cgroup {
             Some(HomeDirectory::V2(unified)) => stats.hugetlb = v2::hugetlb(&unified.directory)?,
             None => {}
         }
+        if let Some(home) = self.home(Controller::Rdma) {
+            stats.rdma = rdma(home.directory())?;
+        }
         Ok(stats)
     }
 }
@@ -136,6 +181,30 @@ fn pids(directory: &Directory) -> Result<PidsStats, CgroupError> {
     let events = directory.read_optional("pids.events")?.unwrap_or_default();
     let refused = crate::oom::value_of(&events, "max").unwrap_or(0);
     Ok(PidsStats { current, limit: optional_limit(directory, "pids.max")?, refused })
+}
+
+/// The same files in both versions: `mlx4_0 hca_handle=2 hca_object=max`.
+fn rdma(directory: &Directory) -> Result<BTreeMap<String, RdmaStats>, CgroupError> {
+    let mut all: BTreeMap<String, RdmaStats> = BTreeMap::new();
+    for (device, handles, objects) in rdma_lines(&directory.read_optional("rdma.current")?.unwrap_or_default()) {
+        let stats = all.entry(device).or_default();
+        (stats.hca_handles, stats.hca_objects) = (handles.unwrap_or(0), objects.unwrap_or(0));
+    }
+    for (device, handles, objects) in rdma_lines(&directory.read_optional("rdma.max")?.unwrap_or_default()) {
+        let stats = all.entry(device).or_default();
+        (stats.hca_handles_limit, stats.hca_objects_limit) = (handles, objects);
+    }
+    Ok(all)
+}
+
+/// `max` is `None`.
+fn rdma_lines(text: &str) -> Vec<(String, Option<u32>, Option<u32>)> {
+    let line = |line: &str| {
+        let (device, rest) = line.split_once(' ')?;
+        let value = |key: &str| rest.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok());
+        Some((device.to_owned(), value("hca_handle="), value("hca_object=")))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 fn optional_number(directory: &Directory, file: &str) -> Result<Option<u64>, CgroupError> {

@@ -12,15 +12,10 @@ use crate::io::{set_nonblocking, watch};
 const LOOKS: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Calls `kills` (the count so far; `None`: the group is gone) and `report` when the count has grown. Ends with the group.
-pub(crate) async fn follow(
-    descriptor: OwnedFd,
-    kills: impl Fn() -> Option<u64> + Send,
-    report: impl Fn(u64) + Send,
-) -> std::io::Result<()> {
+/// Calls `look` when something may have happened; it says whether there was a kill (`None`: the group is gone). Ends with the group.
+pub(crate) async fn follow(descriptor: OwnedFd, look: impl Fn() -> Option<bool> + Send) -> std::io::Result<()> {
     set_nonblocking(&descriptor)?;
     let watched = watch(descriptor, Interest::READABLE)?;
-    let mut known = kills().unwrap_or_default();
     loop {
         watched.readable().await?.clear_ready();
         let mut notices = Vec::with_capacity(4096);
@@ -28,11 +23,10 @@ pub(crate) async fn follow(
             notices.clear();
         }
         for _ in 0..LOOKS {
-            let Some(now) = kills() else { return Ok(()) };
-            if now > known {
-                known = now;
-                report(now);
-                break;
+            match look() {
+                None => return Ok(()),
+                Some(true) => break,
+                Some(false) => {}
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -1,6 +1,6 @@
 //! Measurements of the container's cgroup as the messages engines expect: `cgroups.v1.Metrics` on v1 and hybrid hosts, else v2's.
 
-use berth_cgroup::{BlockIoEntry, Layout, Stats, Version};
+use berth_cgroup::{BlockIoEntry, Layout, Pressure, Stall, Stats, Version};
 use berth_proto::protobuf::MessageField;
 use berth_proto::protobuf::well_known_types::any::Any;
 use berth_proto::{cgroup_v1 as v1, cgroup_v2 as v2, pack};
@@ -46,6 +46,43 @@ fn v1_metrics(stats: &Stats) -> v1::Metrics {
         memory: MessageField::some(v1_memory(stats)),
         pids: MessageField::some(pids),
         blkio: MessageField::some(blkio),
+        hugetlb: stats.hugetlb.iter().map(v1_hugetlb).collect(),
+        rdma: MessageField::some(v1_rdma(stats)),
+        memory_oom_control: MessageField::some(v1::MemoryOomControl {
+            oom_kill_disable: stats.memory.oom_kill_disabled.into(),
+            under_oom: stats.memory.under_oom.into(),
+            oom_kill: stats.memory.oom_kills,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn v1_hugetlb((size, stats): (&String, &berth_cgroup::HugetlbStats)) -> v1::HugetlbStat {
+    v1::HugetlbStat {
+        usage: stats.usage,
+        max: stats.max_usage,
+        failcnt: stats.failcnt,
+        pagesize: size.clone(),
+        ..Default::default()
+    }
+}
+
+fn v1_rdma(stats: &Stats) -> v1::RdmaStat {
+    let entry = |device: &String, hca_handles, hca_objects| v1::RdmaEntry {
+        device: device.clone(),
+        hca_handles,
+        hca_objects,
+        ..Default::default()
+    };
+    let limit = |value: Option<u32>| value.unwrap_or(u32::MAX);
+    v1::RdmaStat {
+        current: stats.rdma.iter().map(|(device, s)| entry(device, s.hca_handles, s.hca_objects)).collect(),
+        limit: stats
+            .rdma
+            .iter()
+            .map(|(device, s)| entry(device, limit(s.hca_handles_limit), limit(s.hca_objects_limit)))
+            .collect(),
         ..Default::default()
     }
 }
@@ -63,6 +100,8 @@ fn v1_memory(stats: &Stats) -> v1::MemoryStat {
     let swap = v1::MemoryEntry {
         usage: memory.swap_usage,
         limit: memory.swap_limit.unwrap_or(UNLIMITED),
+        max: memory.swap_max_usage,
+        failcnt: memory.swap_failcnt,
         ..Default::default()
     };
     v1::MemoryStat {
@@ -72,6 +111,8 @@ fn v1_memory(stats: &Stats) -> v1::MemoryStat {
         mapped_file: of("mapped_file"),
         dirty: of("dirty"),
         writeback: of("writeback"),
+        pg_pg_in: of("pgpgin"),
+        pg_pg_out: of("pgpgout"),
         pg_fault: of("pgfault"),
         pg_maj_fault: of("pgmajfault"),
         inactive_anon: of("inactive_anon"),
@@ -79,8 +120,19 @@ fn v1_memory(stats: &Stats) -> v1::MemoryStat {
         inactive_file: of("inactive_file"),
         active_file: of("active_file"),
         unevictable: of("unevictable"),
+        hierarchical_memory_limit: of("hierarchical_memory_limit"),
+        hierarchical_swap_limit: of("hierarchical_memsw_limit"),
         total_cache: of("total_cache"),
         total_rss: of("total_rss"),
+        total_rss_huge: of("total_rss_huge"),
+        total_mapped_file: of("total_mapped_file"),
+        total_dirty: of("total_dirty"),
+        total_writeback: of("total_writeback"),
+        total_pg_pg_in: of("total_pgpgin"),
+        total_pg_pg_out: of("total_pgpgout"),
+        total_inactive_anon: of("total_inactive_anon"),
+        total_active_anon: of("total_active_anon"),
+        total_unevictable: of("total_unevictable"),
         total_inactive_file: of("total_inactive_file"),
         total_active_file: of("total_active_file"),
         total_pg_fault: of("total_pgfault"),
@@ -110,12 +162,87 @@ fn v2_metrics(stats: &Stats) -> v2::Metrics {
         nr_periods: stats.cpu.periods,
         nr_throttled: stats.cpu.throttled_periods,
         throttled_usec: stats.cpu.throttled_ns / NANOS_PER_MICRO,
+        nr_bursts: stats.cpu.bursts,
+        burst_usec: stats.cpu.burst_ns / NANOS_PER_MICRO,
+        psi: stats.cpu.pressure.as_ref().map(pressure).into(),
         ..Default::default()
     };
     let pids =
         v2::PidsStat { current: stats.pids.current, limit: stats.pids.limit.unwrap_or_default(), ..Default::default() };
+    let events = stats.memory.events;
+    let memory_events = v2::MemoryEvents {
+        low: events.low,
+        high: events.high,
+        max: events.max,
+        oom: events.oom,
+        oom_kill: events.oom_kill,
+        oom_group_kill: events.oom_group_kill,
+        ..Default::default()
+    };
+    v2::Metrics {
+        cpu: MessageField::some(cpu),
+        pids: MessageField::some(pids),
+        memory: MessageField::some(v2_memory(stats)),
+        io: MessageField::some(v2_io(stats)),
+        hugetlb: stats.hugetlb.iter().map(v2_hugetlb).collect(),
+        rdma: MessageField::some(v2_rdma(stats)),
+        memory_events: MessageField::some(memory_events),
+        ..Default::default()
+    }
+}
+
+fn v2_hugetlb((size, stats): (&String, &berth_cgroup::HugetlbStats)) -> v2::HugeTlbStat {
+    v2::HugeTlbStat {
+        current: stats.usage,
+        max: stats.limit.unwrap_or(UNLIMITED),
+        pagesize: size.clone(),
+        failcnt: stats.failcnt,
+        ..Default::default()
+    }
+}
+
+fn v2_rdma(stats: &Stats) -> v2::RdmaStat {
+    let entry = |device: &String, hca_handles, hca_objects| v2::RdmaEntry {
+        device: device.clone(),
+        hca_handles,
+        hca_objects,
+        ..Default::default()
+    };
+    let limit = |value: Option<u32>| value.unwrap_or(u32::MAX);
+    v2::RdmaStat {
+        current: stats.rdma.iter().map(|(device, s)| entry(device, s.hca_handles, s.hca_objects)).collect(),
+        limit: stats
+            .rdma
+            .iter()
+            .map(|(device, s)| entry(device, limit(s.hca_handles_limit), limit(s.hca_objects_limit)))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn pressure(pressure: &Pressure) -> v2::PSIStats {
+    let data = |stall: &Stall| {
+        let share = |hundredths: u32| f64::from(hundredths) / 100.0;
+        v2::PSIData {
+            avg10: share(stall.avg10),
+            avg60: share(stall.avg60),
+            avg300: share(stall.avg300),
+            total: stall.total_us,
+            ..Default::default()
+        }
+    };
+    v2::PSIStats {
+        some: MessageField::some(data(&pressure.some)),
+        full: pressure.full.as_ref().map(data).into(),
+        ..Default::default()
+    }
+}
+
+fn v2_memory(stats: &Stats) -> v2::MemoryStat {
     let of = |name: &str| stats.memory.stat.get(name).copied().unwrap_or_default();
-    let memory = v2::MemoryStat {
+    // Kernels since 5.9 count reclaimed anonymous and file pages apart.
+    let refaults = |name: &str| of(name) + of(&format!("{name}_anon")) + of(&format!("{name}_file"));
+    v2::MemoryStat {
         anon: of("anon"),
         file: of("file"),
         kernel_stack: of("kernel_stack"),
@@ -123,25 +250,37 @@ fn v2_metrics(stats: &Stats) -> v2::Metrics {
         sock: of("sock"),
         shmem: of("shmem"),
         file_mapped: of("file_mapped"),
+        file_dirty: of("file_dirty"),
+        file_writeback: of("file_writeback"),
+        anon_thp: of("anon_thp"),
         inactive_anon: of("inactive_anon"),
         active_anon: of("active_anon"),
         inactive_file: of("inactive_file"),
         active_file: of("active_file"),
         pgfault: of("pgfault"),
         pgmajfault: of("pgmajfault"),
+        unevictable: of("unevictable"),
+        slab_reclaimable: of("slab_reclaimable"),
+        slab_unreclaimable: of("slab_unreclaimable"),
+        workingset_refault: refaults("workingset_refault"),
+        workingset_activate: refaults("workingset_activate"),
+        workingset_nodereclaim: of("workingset_nodereclaim"),
+        pgrefill: of("pgrefill"),
+        pgscan: of("pgscan"),
+        pgsteal: of("pgsteal"),
+        pgactivate: of("pgactivate"),
+        pgdeactivate: of("pgdeactivate"),
+        pglazyfree: of("pglazyfree"),
+        pglazyfreed: of("pglazyfreed"),
+        thp_fault_alloc: of("thp_fault_alloc"),
+        thp_collapse_alloc: of("thp_collapse_alloc"),
         usage: stats.memory.usage,
         usage_limit: stats.memory.limit.unwrap_or(UNLIMITED),
         swap_usage: stats.memory.swap_usage,
         swap_limit: stats.memory.swap_limit.unwrap_or(UNLIMITED),
-        ..Default::default()
-    };
-    let memory_events = v2::MemoryEvents { oom_kill: stats.memory.oom_kills, ..Default::default() };
-    v2::Metrics {
-        cpu: MessageField::some(cpu),
-        pids: MessageField::some(pids),
-        memory: MessageField::some(memory),
-        io: MessageField::some(v2_io(stats)),
-        memory_events: MessageField::some(memory_events),
+        max_usage: stats.memory.max_usage,
+        swap_max_usage: stats.memory.swap_max_usage,
+        psi: stats.memory.pressure.as_ref().map(pressure).into(),
         ..Default::default()
     }
 }
@@ -169,5 +308,6 @@ fn v2_io(stats: &Stats) -> v2::IOStat {
             _ => {}
         }
     }
-    v2::IOStat { usage: devices, ..Default::default() }
+    let psi = stats.block_io.pressure.as_ref().map(pressure).into();
+    v2::IOStat { usage: devices, psi, ..Default::default() }
 }

@@ -56,6 +56,8 @@ struct Task {
     /// What its document says, for processes added later.
     oom_score: Option<i32>,
     oom_watch: Option<JoinHandle<()>>,
+    /// How many of the kernel's kills for lack of memory have been told.
+    oom_kills_told: u64,
     trace: Trace,
 }
 

@@ -28,3 +28,20 @@ fn flat_files_keep_what_is_a_number() {
     let map = flat("anon 4096\nfile 0\nodd\nworse x\n");
     assert_eq!(map.into_iter().collect::<Vec<_>>(), [("anon".to_owned(), 4096), ("file".to_owned(), 0)]);
 }
+
+#[test]
+fn pressure_is_kept_as_exactly_as_the_kernel_writes_it() {
+    let text = "some avg10=1.05 avg60=0.00 avg300=99.99 total=123\nfull avg10=0.10 avg60=0.02 avg300=0.00 total=7\n";
+    let pressure = pressure::parse(text).unwrap();
+    assert_eq!(pressure.some, Stall { avg10: 105, avg60: 0, avg300: 9999, total_us: 123 });
+    assert_eq!(pressure.full, Some(Stall { avg10: 10, avg60: 2, avg300: 0, total_us: 7 }));
+    assert_eq!(pressure::parse("some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n").unwrap().full, None);
+    assert_eq!(pressure::parse(""), None);
+}
+
+#[test]
+fn rdma_lines_name_device_handles_and_objects() {
+    let text = "mlx4_0 hca_handle=2 hca_object=max\nocrdma1 hca_handle=3 hca_object=4\n";
+    let expected = [("mlx4_0".to_owned(), Some(2), None), ("ocrdma1".to_owned(), Some(3), Some(4))];
+    assert_eq!(rdma_lines(text), expected);
+}

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryStats, flat, optional_number, page_sizes};
+use super::{
+    BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryEvents, MemoryStats, flat, optional_number, page_sizes,
+};
 use crate::error::CgroupError;
 use crate::file::Directory;
 use crate::oom::value_of;
@@ -15,6 +17,8 @@ pub(super) fn throttling(directory: &Directory, cpu: &mut CpuStats) -> Result<()
     cpu.periods = value_of(&text, "nr_periods").unwrap_or(0);
     cpu.throttled_periods = value_of(&text, "nr_throttled").unwrap_or(0);
     cpu.throttled_ns = value_of(&text, "throttled_time").unwrap_or(0);
+    cpu.bursts = value_of(&text, "nr_bursts").unwrap_or(0);
+    cpu.burst_ns = value_of(&text, "burst_time").unwrap_or(0);
     Ok(())
 }
 
@@ -30,14 +34,21 @@ pub(super) fn cpu_times(directory: &Directory, cpu: &mut CpuStats) -> Result<(),
 
 pub(super) fn memory(directory: &Directory) -> Result<MemoryStats, CgroupError> {
     let limit = |number: u64| (number < UNLIMITED).then_some(number);
+    let control = directory.read_optional("memory.oom_control")?.unwrap_or_default();
     Ok(MemoryStats {
         usage: directory.read_number("memory.usage_in_bytes")?,
         max_usage: directory.read_number("memory.max_usage_in_bytes")?,
         limit: limit(directory.read_number("memory.limit_in_bytes")?),
         swap_usage: optional_number(directory, "memory.memsw.usage_in_bytes")?.unwrap_or(0),
         swap_limit: optional_number(directory, "memory.memsw.limit_in_bytes")?.and_then(limit),
+        swap_max_usage: optional_number(directory, "memory.memsw.max_usage_in_bytes")?.unwrap_or(0),
         failcnt: directory.read_number("memory.failcnt")?,
+        swap_failcnt: optional_number(directory, "memory.memsw.failcnt")?.unwrap_or(0),
         oom_kills: 0,
+        oom_kill_disabled: value_of(&control, "oom_kill_disable") == Some(1),
+        under_oom: value_of(&control, "under_oom") == Some(1),
+        events: MemoryEvents::default(),
+        pressure: None,
         stat: flat(&directory.read("memory.stat")?),
     })
 }
@@ -53,6 +64,7 @@ pub(super) fn block_io(directory: &Directory) -> Result<BlockIoStats, CgroupErro
     Ok(BlockIoStats {
         service_bytes: entries("blkio.throttle.io_service_bytes_recursive")?,
         serviced: entries("blkio.throttle.io_serviced_recursive")?,
+        pressure: None,
     })
 }
 
@@ -79,8 +91,8 @@ pub(super) fn hugetlb(directory: &Directory) -> Result<BTreeMap<String, HugetlbS
     for size in page_sizes(directory, ".usage_in_bytes")? {
         let number = |suffix: &str| directory.read_number(&format!("hugetlb.{size}.{suffix}"));
         let (usage, max_usage) = (number("usage_in_bytes")?, number("max_usage_in_bytes")?);
-        let failcnt = number("failcnt")?;
-        all.insert(size, HugetlbStats { usage, max_usage, failcnt });
+        let (limit, failcnt) = (number("limit_in_bytes")?, number("failcnt")?);
+        all.insert(size, HugetlbStats { usage, max_usage, limit: (limit < UNLIMITED).then_some(limit), failcnt });
     }
     Ok(all)
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryStats, flat, optional_limit, optional_number, page_sizes,
+    BlockIoEntry, BlockIoStats, CpuStats, HugetlbStats, MemoryEvents, MemoryStats, flat, optional_limit,
+    optional_number, page_sizes, pressure,
 };
 use crate::error::CgroupError;
 use crate::file::Directory;
@@ -20,6 +21,9 @@ pub(super) fn cpu(directory: &Directory, cpu: &mut CpuStats) -> Result<(), Cgrou
     cpu.throttled_ns = time("throttled_usec");
     cpu.periods = value_of(&text, "nr_periods").unwrap_or(0);
     cpu.throttled_periods = value_of(&text, "nr_throttled").unwrap_or(0);
+    cpu.bursts = value_of(&text, "nr_bursts").unwrap_or(0);
+    cpu.burst_ns = time("burst_usec");
+    cpu.pressure = pressure::read(directory, "cpu.pressure");
     Ok(())
 }
 
@@ -27,15 +31,30 @@ pub(super) fn memory(directory: &Directory) -> Result<MemoryStats, CgroupError> 
     let Some(usage) = optional_number(directory, "memory.current")? else {
         return Ok(MemoryStats::default());
     };
-    let events = directory.read_optional("memory.events")?.unwrap_or_default();
+    let text = directory.read_optional("memory.events")?.unwrap_or_default();
+    let count = |key| value_of(&text, key).unwrap_or(0);
+    let events = MemoryEvents {
+        low: count("low"),
+        high: count("high"),
+        max: count("max"),
+        oom: count("oom"),
+        oom_kill: count("oom_kill"),
+        oom_group_kill: count("oom_group_kill"),
+    };
     Ok(MemoryStats {
         usage,
         max_usage: optional_number(directory, "memory.peak")?.unwrap_or(0),
         limit: optional_limit(directory, "memory.max")?,
         swap_usage: optional_number(directory, "memory.swap.current")?.unwrap_or(0),
         swap_limit: optional_limit(directory, "memory.swap.max")?,
-        failcnt: value_of(&events, "max").unwrap_or(0),
+        swap_max_usage: optional_number(directory, "memory.swap.peak")?.unwrap_or(0),
+        failcnt: events.max,
+        swap_failcnt: 0,
         oom_kills: 0,
+        oom_kill_disabled: false,
+        under_oom: false,
+        events,
+        pressure: pressure::read(directory, "memory.pressure"),
         stat: flat(&directory.read_optional("memory.stat")?.unwrap_or_default()),
     })
 }
@@ -44,7 +63,8 @@ pub(super) fn block_io(directory: &Directory) -> Result<BlockIoStats, CgroupErro
     let Some(text) = directory.read_optional("io.stat")? else {
         return Ok(BlockIoStats::default());
     };
-    parse_block_io(&text).ok_or_else(|| directory.parse_error("io.stat", &text))
+    let stats = parse_block_io(&text).ok_or_else(|| directory.parse_error("io.stat", &text))?;
+    Ok(BlockIoStats { pressure: pressure::read(directory, "io.pressure"), ..stats })
 }
 
 /// Lines `major:minor rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`, with more keys as kernels grow.
@@ -78,7 +98,8 @@ pub(super) fn hugetlb(directory: &Directory) -> Result<BTreeMap<String, HugetlbS
         let usage = directory.read_number(&format!("hugetlb.{size}.current"))?;
         let events = directory.read_optional(&format!("hugetlb.{size}.events"))?.unwrap_or_default();
         let failcnt = value_of(&events, "max").unwrap_or(0);
-        all.insert(size, HugetlbStats { usage, max_usage: 0, failcnt });
+        let limit = optional_limit(directory, &format!("hugetlb.{size}.max"))?;
+        all.insert(size, HugetlbStats { usage, max_usage: 0, limit, failcnt });
     }
     Ok(all)
 }

@@ -131,7 +131,10 @@ impl Engine {
             let mut inner = container.lock();
             let last_delay = inner.restart_delay;
             let policy = inner.record.host.restart_policy;
+            let told = inner.oom_kills_told;
             let state = &mut inner.record.state;
+            // The group may be gone already (systemd removes an empty scope); what the shim saw in time counts as well.
+            state.end.oom_kills = state.end.oom_kills.max(told);
             let oom_kills = state.end.oom_kills;
             let ran_for = duration_between(state.started_at, status.exited_at);
             let pid = std::mem::take(&mut state.pid);

@@ -21,7 +21,12 @@ impl InitContext<'_> {
         let view = self.cgroup_view.as_ref().ok_or_else(|| Failure::new("this host has no cgroups", Errno::NODEV))?;
         let root = self.root()?;
         if view.layout.version == Version::V2 {
-            let mount = unified(view.layout.unified.as_ref().map(|unified| unified.mount.as_path()), &plan.options)?;
+            let host = view.layout.unified.as_ref().map(|unified| unified.mount.as_path());
+            let is_private = self.plan.namespaces.is_private(Namespace::Cgroup);
+            let mount = match host.filter(|_| !is_private) {
+                Some(host) => shared(host, &plan.options, self.plan.namespaces.is_new(Namespace::User))?,
+                None => unified(host, &plan.options)?,
+            };
             let target = mount_target(root, &plan.destination, TargetKind::Directory)?;
             return Ok(attach(mount.as_fd(), target.as_fd())?);
         }
@@ -55,14 +60,20 @@ fn unified(host: Option<&Path>, options: &MountOptions) -> Result<OwnedFd, Failu
     let plain = MountOptions { data: Vec::new(), ..options.clone() };
     match (new_filesystem("cgroup2", Some(Path::new("cgroup")), &plain), host) {
         (Ok(mount), _) => Ok(mount),
-        (Err(error), Some(host)) if matches!(error.errno(), Errno::PERM | Errno::BUSY) => {
-            let mount = clone_tree(host, false)?;
-            set_attributes(mount.as_fd(), options)?;
-            set_read_only(mount.as_fd(), true)?;
-            Ok(mount)
-        }
+        (Err(error), Some(host)) if matches!(error.errno(), Errno::PERM | Errno::BUSY) => shared(host, options, true),
         (Err(error), _) => Err(error.into()),
     }
+}
+
+/// The host's own mount once more. A new one, made in the host's cgroup namespace without its options, would take `nsdelegate` and
+/// `memory_recursiveprot` from the whole host: options of cgroup2 belong to the hierarchy, not to a mount (cgroups(7)).
+fn shared(host: &Path, options: &MountOptions, read_only: bool) -> Result<OwnedFd, Failure> {
+    let mount = clone_tree(host, false)?;
+    set_attributes(mount.as_fd(), options)?;
+    if read_only {
+        set_read_only(mount.as_fd(), true)?;
+    }
+    Ok(mount)
 }
 
 /// The hierarchy's own file system; its root is the root of our cgroup namespace.

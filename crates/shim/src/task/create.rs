@@ -119,6 +119,7 @@ impl Shim {
             shares_pid_ns: shares_pid_ns(&spec),
             oom_score: spec.process().as_ref().and_then(|process| process.oom_score_adj()),
             oom_watch: None,
+            oom_kills_told: 0,
             trace: Trace { spans, is_written: has_annotation(&spec, annotation::TRACE, "true") },
         };
         Ok((task, streams))

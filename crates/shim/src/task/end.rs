@@ -68,6 +68,8 @@ impl Shim {
     /// The job of init's end.
     pub(super) async fn init_ends(self: Arc<Self>, init: Arc<Process>, exited: impl Future<Output = Exit> + Send) {
         let exit = exited.await;
+        // At once: systemd takes an empty scope away, and the count with it.
+        let _gone = self.look_for_kills();
         if let Some(task) = &*self.lock()
             && task.shares_pid_ns
             && let Err(error) = task.container.kill_all(Signal::KILL)
@@ -120,19 +122,27 @@ impl Shim {
                 return None;
             }
         };
-        let (counter, reporter) = (Arc::clone(self), Arc::clone(self));
-        let kills = move || {
-            counter
-                .with(&counter.id, |task| {
-                    task.container.cgroup().oom_kills().map_err(|source| TaskError::Cgroup { source })
-                })
-                .ok()
-        };
-        let report = move |_| reporter.events.out_of_memory(reporter.id.clone());
+        let shim = Arc::clone(self);
         Some(tokio::spawn(async move {
-            if let Err(error) = oom::follow(descriptor, kills, report).await {
+            if let Err(error) = oom::follow(descriptor, || shim.look_for_kills()).await {
                 log::warn(&format!("cannot watch for lack of memory any more: {error}"));
             }
         }))
+    }
+
+    /// Tells of kills that were not told yet, and whether there were any. `None`: there is no group to ask.
+    fn look_for_kills(&self) -> Option<bool> {
+        let is_new = {
+            let mut slot = self.lock();
+            let task = slot.as_mut()?;
+            let kills = task.container.cgroup().oom_kills().ok()?;
+            let is_new = kills > task.oom_kills_told;
+            task.oom_kills_told = kills;
+            is_new
+        };
+        if is_new {
+            self.events.out_of_memory(self.id.clone());
+        }
+        Some(is_new)
     }
 }
