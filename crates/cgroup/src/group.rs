@@ -17,7 +17,7 @@ use crate::error::CgroupError;
 use crate::file::{Directory, write_once};
 use crate::group_path::GroupPath;
 use crate::layout::{Layout, Version};
-use crate::systemd::{Unit, control_group_of, is_reference};
+use crate::systemd::{KernelLog, Unit, control_group_of, is_reference};
 use crate::wait::Deadline;
 
 pub(crate) use delete::child_names;
@@ -33,6 +33,8 @@ pub struct Cgroup {
     unified: Option<UnifiedMember>,
     /// The scope it is, where systemd manages it.
     pub(crate) unit: Option<Unit>,
+    /// Of a scope made by this process.
+    pub(crate) log: Option<KernelLog>,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Cgroup {
         let scope = is_reference(path).then(|| control_group_of(path)).transpose()?;
         let checked = GroupPath::parse(scope.as_deref().unwrap_or(path))?;
         let unit = scope.as_deref().map(Unit::of_control_group);
-        let mut group = Self { path: path.to_owned(), members: Vec::new(), unified: None, unit };
+        let mut group = Self { path: path.to_owned(), members: Vec::new(), unified: None, unit, log: None };
         for hierarchy in &layout.hierarchies {
             let full = full_path(&hierarchy.mount, &checked.below(&hierarchy.own));
             if let Some(directory) = open_existing(full)? {

@@ -32,7 +32,8 @@ impl Cgroup {
         }
     }
 
-    /// How many processes of the group and below it the kernel killed for lack of memory.
+    /// How many processes of the group and below it the kernel killed for lack of memory. Of a scope made by this process that
+    /// systemd has removed meanwhile, those that the kernel's log knows.
     ///
     /// # Errors
     /// `NotFound` when the group is gone; `FailedPrecondition` where it has no memory controller.
@@ -41,7 +42,13 @@ impl Cgroup {
             HomeDirectory::V1(directory) => kills_v1(directory, 0),
             HomeDirectory::V2(unified) => {
                 let directory = &unified.directory;
-                let text = directory.read_optional(EVENTS)?.ok_or_else(|| self.no_memory())?;
+                let text = match (directory.read_optional(EVENTS), &self.log) {
+                    (Ok(Some(text)), _) => text,
+                    (_, Some(log)) if !directory.path.exists() => {
+                        return Ok(log.kills(self.path.trim_start_matches("systemd:")));
+                    }
+                    (other, _) => other?.ok_or_else(|| self.no_memory())?,
+                };
                 value_of(&text, "oom_kill").ok_or_else(|| directory.parse_error(EVENTS, &text))
             }
         }

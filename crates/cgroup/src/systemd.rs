@@ -8,6 +8,7 @@
 
 mod devices;
 mod instance;
+mod kernel_log;
 mod knobs;
 mod manager;
 mod property;
@@ -21,5 +22,6 @@ pub use knobs::{KNOBS, Knob, Place};
 pub use scope::ScopeRequest;
 pub use unit_name::UnitName;
 
+pub(crate) use kernel_log::KernelLog;
 pub(crate) use scope::Unit;
 pub(crate) use unit_name::{control_group_of, is_reference};

@@ -20,7 +20,7 @@ fn table() -> String {
     for knob in KNOBS {
         let (v1, v2) = (knob.v1, knob.v2);
         writeln!(text, "| {} | {} | {} | {} | {} |", knob.limit, file(v1), property(v1), file(v2), property(v2))
-            .unwrap();
+            .expect("a String takes everything");
     }
     text
 }

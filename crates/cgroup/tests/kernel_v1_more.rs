@@ -11,18 +11,18 @@ use support::TestGroup;
 
 /// Runs this test once more where net_cls, net_prio and perf_event are mounted. `true`: that is here.
 fn is_inside(test: &str) -> bool {
-    let layout = Layout::detect().unwrap();
+    let layout = Layout::detect().expect("works");
     let wanted = [Controller::NetCls, Controller::NetPrio];
     let perf = layout.hierarchies.iter().any(|h| h.controllers.iter().any(|name| name == "perf_event"));
     if perf && wanted.into_iter().all(|controller| layout.has(controller)) {
         return true;
     }
-    let place = tempfile::tempdir().unwrap();
+    let place = tempfile::tempdir().expect("works");
     let script = "for c in net_cls net_prio perf_event; do mkdir $0/$c && mount -t cgroup -o $c none $0/$c || exit 99; done; \
                   \"$@\"; code=$?; umount $0/net_cls $0/net_prio $0/perf_event; exit $code";
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(place.path());
-    let status = unshare.arg(std::env::current_exe().unwrap()).args(["--exact", test]).status().unwrap();
+    let status = unshare.arg(std::env::current_exe().expect("works")).args(["--exact", test]).status().expect("works");
     assert!(status.success(), "{test} where the controllers are mounted: {status}");
     false
 }

@@ -16,11 +16,14 @@ pub struct ExitNote {
     pub signal: i32,
     /// `CLD_DUMPED`
     pub core_dumped: bool,
+    /// How many processes of the container the kernel had killed for lack of memory by then.
+    #[serde(default)]
+    pub oom_kills: u64,
 }
 
 impl ExitNote {
     pub const fn new(signal: i32, core_dumped: bool) -> Self {
-        Self { version: VERSION, signal, core_dumped }
+        Self { version: VERSION, signal, core_dumped, oom_kills: 0 }
     }
 
     /// Of a version we know.

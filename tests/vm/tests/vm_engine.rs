@@ -113,7 +113,8 @@ fn s040_s044_containers_are_limited_by_both_drivers() {
 fn s052_a_kill_for_memory_is_told() {
     for driver in DRIVERS {
         let engine = Engine::start(driver);
-        let id = engine.detach(&["-m", "16m", "--memory-swap", "16m"], "exec dd if=/dev/zero of=/dev/null bs=64M count=1");
+        let id =
+            engine.detach(&["-m", "16m", "--memory-swap", "16m"], "exec dd if=/dev/zero of=/dev/null bs=64M count=1");
         assert_eq!(engine.berth(&["wait", &id]).stdout, "137");
         let state = engine.berth(&["inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", &id]);
         assert_eq!(state.stdout, "true 137", "{driver:?}: {state:?}");
@@ -127,7 +128,8 @@ fn s025_s026_cgroup_namespaces() {
     for driver in DRIVERS {
         let engine = Engine::start(driver);
         let run = |options: &[&str]| {
-            let command = [&["run", "--rm", "--network", "none"], options, &["box", "cat", "/proc/self/cgroup"]].concat();
+            let command =
+                [&["run", "--rm", "--network", "none"], options, &["box", "cat", "/proc/self/cgroup"]].concat();
             engine.berth(&command).ok()
         };
         assert_eq!(run(&[]), "0::/");
@@ -150,7 +152,17 @@ fn s046_a_parent_of_the_other_driver_is_refused() {
             if driver == Driver::Systemd { ("/mygroup", "machine.slice") } else { ("machine.slice", "/mygroup") };
         let refused = engine.berth(&["create", "--cgroup-parent", wrong, "box", "true"]);
         assert!(refused.code != 0 && refused.stderr.contains("cgroup driver is"), "{refused:?}");
-        let ran = engine.berth(&["run", "--rm", "--network", "none", "--cgroup-parent", right, "box", "cat", "/proc/self/cgroup"]);
+        let ran = engine.berth(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--cgroup-parent",
+            right,
+            "box",
+            "cat",
+            "/proc/self/cgroup",
+        ]);
         assert_eq!(ran.ok(), "0::/");
     }
 }

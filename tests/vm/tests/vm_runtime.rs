@@ -31,7 +31,8 @@ fn s040_s041_s042_s043_s051_s060_limits_are_in_force() {
         assert_eq!(shown[..2], ["67108864", "33554432"]);
         assert!(swap.is_empty() || shown[2] == swap);
         assert_eq!(shown[3..], ["59", "50000 100000", "20"]);
-        let update = ["update", "--memory", "134217728", "--memory-swap", "-1", "--pids-limit", "30", "--cpu-quota", "20000"];
+        let update =
+            ["update", "--memory", "134217728", "--memory-swap", "-1", "--pids-limit", "30", "--cpu-quota", "20000"];
         bundle.runb(&[&update[..], &["--cpu-share", "2048", &bundle.name]].concat()).ok();
         let shown = read();
         assert_eq!((shown[0].as_str(), shown[4].as_str(), shown[5].as_str()), ("134217728", "20000 100000", "30"));
@@ -121,7 +122,8 @@ fn s055_fork_bombs_leave_nobody() {
     let rounds = std::env::var_os("BERTH_BOMBS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(8);
     with_each_driver(|driver| {
         // A refused fork ends no process of it (a shell would give up).
-        let bundle = Bundle::new(driver, "bomb", "exec /usr/bin/perl -e 'fork while 1'", json!({"pids": {"limit": 64}}));
+        let bundle =
+            Bundle::new(driver, "bomb", "exec /usr/bin/perl -e 'fork while 1'", json!({"pids": {"limit": 64}}));
         bundle.bind_usr();
         for round in 0..rounds {
             bundle.start();
@@ -178,7 +180,9 @@ fn s058_s059_buffered_writes_are_throttled_too() {
     const RATE: u64 = 2 << 20;
     with_each_driver(|driver| {
         for (name, flags) in [("direct", "oflag=direct"), ("buffered", "conv=fsync")] {
-            let script = format!("dd if=/dev/zero of=/tmp/file bs=512k count=12 {flags} 2>/dev/null && cat /sys/fs/cgroup/io.max");
+            let script = format!(
+                "dd if=/dev/zero of=/tmp/file bs=512k count=12 {flags} 2>/dev/null && cat /sys/fs/cgroup/io.max"
+            );
             let bundle = Bundle::new(driver, name, &script, json!({}));
             let (major, minor) = bundle.disk();
             bundle.edit(|config| {

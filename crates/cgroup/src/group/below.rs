@@ -12,7 +12,7 @@ impl Cgroup {
     /// A group that exists in no hierarchy: it has no processes, and every change to it is refused or does nothing. Stands for
     /// one that is gone, and for a container that could not have any.
     pub fn absent(path: &str) -> Self {
-        Self { path: path.to_owned(), members: Vec::new(), unified: None, unit: None }
+        Self { path: path.to_owned(), members: Vec::new(), unified: None, unit: None, log: None }
     }
 
     /// Whether it is a directory in some hierarchy.
@@ -32,6 +32,7 @@ impl Cgroup {
             unified: self.unified.as_ref().map(UnifiedMember::again).transpose()?,
             // What is below a scope is delegated to us.
             unit: None,
+            log: None,
         };
         for (controller, sub) in subs {
             let wrong = |reason| CgroupError::BadPath { path: sub.chars().take(80).collect(), reason };

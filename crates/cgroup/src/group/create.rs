@@ -22,7 +22,7 @@ pub(super) fn create(layout: &Layout, path: &str) -> Result<Cgroup, CgroupError>
         return Err(CgroupError::BadPath { path, reason });
     }
     let checked = GroupPath::parse(path)?;
-    let mut group = Cgroup { path: path.to_owned(), members: Vec::new(), unified: None, unit: None };
+    let mut group = Cgroup { path: path.to_owned(), members: Vec::new(), unified: None, unit: None, log: None };
     let mut made = Vec::new();
     let outcome = create_in(layout, &checked, &mut group, &mut made);
     if let Err(error) = outcome {

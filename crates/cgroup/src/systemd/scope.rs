@@ -14,6 +14,7 @@ use crate::layout::{Layout, Version};
 use crate::plan::{Missing, Setting, Value as Wanted};
 
 use super::Instance;
+use super::kernel_log::KernelLog;
 use super::manager::{Manager, NO_SUCH_UNIT, UNIT_EXISTS};
 use super::property::{Host, Property, split};
 use super::unit_name::{UnitName, reference};
@@ -60,13 +61,14 @@ impl Cgroup {
         let (version, drivers) = (manager.version().map_err(fail)?, drivers());
         let host = Host { version, is_v2, period_us: PERIOD_DEFAULT_US, block_node: &block_node, drivers: &drivers };
         let split = split(request.settings, &host)?;
+        let log = KernelLog::open();
         let mut properties = basics(request, is_v2);
         properties.extend(split.properties);
         start(&mut manager, &unit.name, &properties)?;
         let made = manager.control_group(&unit.name).and_then(|path| {
             // The directories systemd made are taken as they are; on v1 those of the controllers it does not manage are added.
             let mut group = Self::create(layout, &path)?;
-            (group.path, group.unit) = (reference(&path), Some(unit.clone()));
+            (group.path, group.unit, group.log) = (reference(&path), Some(unit.clone()), log);
             group.check_owned(&split.owned)?;
             group.apply_files(split.direct.iter().copied())?;
             Ok(group)

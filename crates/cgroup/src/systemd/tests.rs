@@ -249,6 +249,18 @@ fn references_lead_back_to_the_scope_and_its_manager() {
     assert_eq!(label("1x"), "_31x");
 }
 
+#[test]
+fn s052_the_kernels_log_names_the_victims_group() {
+    let record = "6,1,2,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/s/a.scope,task_memcg=/s/a.scope,task=dd,pid=7,uid=0\n";
+    assert!(super::kernel_log::names(record, "/s/a.scope"));
+    assert!(super::kernel_log::names(
+        &record.replace("task_memcg=/s/a.scope", "task_memcg=/s/a.scope/in"),
+        "/s/a.scope"
+    ));
+    assert!(!super::kernel_log::names(record, "/s/a") && !super::kernel_log::names(record, "/s/a.scop"));
+    assert!(!super::kernel_log::names("6,1,2,-;Memory cgroup out of memory: Killed process 7 (dd)", "/s/a.scope"));
+}
+
 /// S-046: a path of the other driver is refused by name, in both directions.
 #[test]
 fn s046_the_drivers_do_not_mix() {

@@ -16,15 +16,16 @@ impl Engine {
         if let Some(note) = bundle.exit_note() {
             end.signal = Some(note.signal);
             end.core_dumped = note.core_dumped;
+            end.oom_kills = note.oom_kills;
         }
         let Some(layout) = &self.inner.facts.cgroups else { return end };
         let Ok(group) = Cgroup::open(layout, &self.cgroup_path(record)) else { return end };
         if exit_code == 0 && !shim_lost {
-            end.oom_kills = group.oom_kills().unwrap_or(0);
+            end.oom_kills = end.oom_kills.max(group.oom_kills().unwrap_or(0));
             return end;
         }
         let Ok(sample) = group.stats() else { return end };
-        end.oom_kills = sample.memory.oom_kills;
+        end.oom_kills = end.oom_kills.max(sample.memory.oom_kills);
         end.memory_limit_bytes = sample.memory.limit.filter(|limit| *limit < self.inner.facts.memory_bytes);
         end.memory_peak_bytes = sample.memory.max_usage;
         end.memory_limit_hits = sample.memory.failcnt;

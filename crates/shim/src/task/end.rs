@@ -76,7 +76,8 @@ impl Shim {
         {
             log::warn(&format!("processes outlive their container's init: {}", berth_types::report(&error)));
         }
-        if let Some(note) = exit.note {
+        if let Some(mut note) = exit.note {
+            note.oom_kills = self.lock().as_ref().map_or(0, |task| task.oom_kills_told);
             self.keep_note(note);
         }
         // Whoever learns of the exit shall know by then whether it was for lack of memory.
