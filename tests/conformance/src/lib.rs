@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod cases;
 pub mod cgroup;
 pub mod console;
+pub mod engine;
 pub mod runtime;
 
 pub use bundle::Container;

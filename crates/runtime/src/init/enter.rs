@@ -91,6 +91,10 @@ impl InitContext<'_> {
             attach(mount.as_fd(), target.as_fd())?;
         }
         rustix::process::ioctl_tiocsctty(&slave)?;
+        // At once, not only before exec: whoever reads what its runtime prints waits for all writers to be gone.
+        for number in 0..3 {
+            berth_sys::process::place_fd(&slave, number)?;
+        }
         self.scratch.console = Some(slave);
         Ok(self.channel.send(&Message::Console(master))?)
     }
