@@ -70,10 +70,14 @@ impl RuntimeError {
     /// When the reason is the container's program itself: which of the two conventional exit codes fits.
     pub fn exec_failure(&self) -> Option<ExecFailure> {
         match self {
-            Self::Step { step, source, .. } if step == crate::plan::EXECUTE => Some(match *source {
-                Errno::NOENT | Errno::NOTDIR => ExecFailure::NotFound,
-                _ => ExecFailure::NotExecutable,
-            }),
+            Self::Step { step, source, .. }
+                if [crate::plan::EXECUTE, crate::plan::FIND_PROGRAM].contains(&step.as_str()) =>
+            {
+                Some(match *source {
+                    Errno::NOENT | Errno::NOTDIR => ExecFailure::NotFound,
+                    _ => ExecFailure::NotExecutable,
+                })
+            }
             _ => None,
         }
     }

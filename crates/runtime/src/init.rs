@@ -234,6 +234,7 @@ impl InitContext<'_> {
     fn apply_late(&mut self, action: &Action) -> Result<(), Failure> {
         match action {
             Action::MakeCwd => self.make_cwd(),
+            Action::FindProgram => self.find_program(),
             Action::EnterRoot { pivot } => self.enter_root(*pivot),
             Action::ReadOnlyRoot => self.read_only_root(),
             Action::ShareRoot { propagation, recursive } => self.share_root(*propagation, *recursive),

@@ -58,6 +58,8 @@ pub struct Tuning {
     pub start_listener: Option<OwnedFd>,
     /// Who makes the container's cgroup.
     pub cgroup_driver: CgroupDriver,
+    /// Create fails when there is no program to start, as runc's does; otherwise start does.
+    pub finds_program: bool,
     /// Let this step fail (tests of the roll-back).
     pub fault: Option<Fault>,
 }

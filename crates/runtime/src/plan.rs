@@ -32,6 +32,8 @@ pub(crate) use mounts::{MountPlan, Source as MountSource};
 
 /// Name of the step that becomes the container's program.
 pub(crate) const EXECUTE: &str = "execute";
+/// Name of the step that looks whether there is one.
+pub(crate) const FIND_PROGRAM: &str = "find-program";
 
 /// Name of the steps that run hooks in the container's namespaces.
 pub(crate) const INSIDE_HOOKS: &str = "run-container-hooks";
@@ -110,6 +112,7 @@ pub(crate) enum Action {
     MakeReadOnly,
     ResolveUser,
     MakeCwd,
+    FindProgram,
     EnterRoot {
         pivot: bool,
     },
@@ -193,6 +196,7 @@ impl Action {
             Self::MakeReadOnly => "make-read-only",
             Self::ResolveUser => "resolve-user",
             Self::MakeCwd => "make-cwd",
+            Self::FindProgram => FIND_PROGRAM,
             Self::EnterRoot { .. } => "enter-rootfs",
             Self::ReadOnlyRoot => "read-only-rootfs",
             Self::ShareRoot { .. } => "set-rootfs-propagation",

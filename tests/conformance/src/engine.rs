@@ -16,6 +16,10 @@ use crate::runtime::Runtime;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
+/// Without the v2 hierarchy of a hybrid host, which containerd 1.6 cannot measure beside v1.
+const HOLD: &str = "mount -t tmpfs tmpfs /run && { [ ! -d /sys/fs/cgroup/unified ] || umount -l /sys/fs/cgroup/unified; } \
+                    && echo ready && exec sleep 1000000";
+
 #[derive(Debug)]
 pub struct Place {
     pub directory: PathBuf,
@@ -41,7 +45,7 @@ impl Place {
         fs::write(directory.join("busybox.tar"), Image::busybox().docker_archive()).unwrap();
         let mut holder = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c"])
-            .arg("mount -t tmpfs tmpfs /run && echo ready && exec sleep 1000000")
+            .arg(HOLD)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -122,7 +126,7 @@ impl Drop for Place {
         let name = self.directory.file_name().unwrap().to_owned();
         let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
         for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let _not_there = fs::remove_dir(hierarchy.join("berth-test").join(&name));
+            remove_groups(&hierarchy.join("berth-test").join(&name));
         }
         let removed = fs::remove_dir_all(&self.directory);
         if !std::thread::panicking() {
@@ -131,6 +135,16 @@ impl Drop for Place {
             assert!(left.is_empty(), "left behind: {left:?}");
         }
     }
+}
+
+/// The engine's own groups, which it leaves empty: podman has one for its monitors.
+fn remove_groups(path: &std::path::Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_groups(&entry.path());
+        }
+    }
+    let _not_there = fs::remove_dir(path);
 }
 
 /// Cgroups and processes that name an engine's directory.

@@ -74,6 +74,7 @@ impl Making<'_> {
             preserve_fds: self.preserve_fds,
             start_listener: Some(directory.start_listener()?),
             cgroup_driver: cgroup_driver(self.global),
+            finds_program: true,
             fault: None,
         };
         let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.bundle.join(root.path()));

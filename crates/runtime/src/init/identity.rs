@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use berth_rootfs::RootError;
 use berth_sys::process::{StringArray, cloexec_from, execve, place_fd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -143,6 +144,28 @@ impl InitContext<'_> {
             }
         }
         Ok(cloexec_from(self.preserve_fds.saturating_add(3))?)
+    }
+
+    /// Whether exec will find something to execute: a file with an x bit. What the container's user may do is exec's to say.
+    pub(super) fn find_program(&self) -> Result<(), Failure> {
+        let process = &self.plan.process;
+        let program = process.arguments.first().ok_or_else(|| Failure::from(Errno::INVAL))?;
+        let mut answer = Errno::NOENT;
+        for candidate in candidates(program.as_bytes(), &process.environment) {
+            // Relative ones count from the container's working directory, which is entered later.
+            let path =
+                process.cwd.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(candidate.as_bytes()));
+            let Ok(stat) = self.root()?.resolve(&path).and_then(|fd| {
+                rustix::fs::fstat(&fd).map_err(|source| RootError { operation: "stat", path: path.clone(), source })
+            }) else {
+                continue;
+            };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile if stat.st_mode & 0o111 != 0 => return Ok(()),
+                _ => answer = Errno::ACCESS,
+            }
+        }
+        Err(Failure::new(exec_text(&program.to_string_lossy(), answer), answer))
     }
 
     /// Returns only with a failure.

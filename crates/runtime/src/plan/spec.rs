@@ -373,6 +373,10 @@ impl Planning<'_> {
         if self.input.spec.root().as_ref().and_then(berth_oci::runtime::Root::readonly).unwrap_or(false) {
             self.push(stage, Action::ReadOnlyRoot, "/", "root.readonly");
         }
+        if self.input.tuning.finds_program {
+            let program = self.process.program_text();
+            self.push(stage, Action::FindProgram, program, "process.args; engines expect create to tell");
+        }
     }
 
     fn release(&mut self) {

@@ -104,6 +104,9 @@ pub fn a_missing_program_leaves_nothing(runtime: &Runtime) -> Outcome {
     assert!(!cgroup::is_left(&container));
     container.set("/process/args", json!(["/no/such/program"]));
     assert!(container.run().stderr.contains("no such file or directory"));
+    let output = container.try_create(&[]);
+    assert_ne!(output.code, 0, "create tells, not start");
+    assert!(output.stderr.contains("no such file or directory"), "{output:?}");
     Ok(())
 }
 
