@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 
 /// What holds for every command.
 #[derive(Debug)]
-#[expect(dead_code, reason = "what rootless and criu say is not obeyed so far")]
+#[expect(dead_code, reason = "what criu says is not obeyed so far")]
 pub(crate) struct Global {
     /// Directory of container states; `None`: the default, which may not exist yet.
     pub(crate) root: Option<PathBuf>,

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use berth_cgroup::{Cgroup, Layout};
 use berth_oci::runtime::Spec;
-use berth_rootfs::mounts::{clone_tree, new_filesystem, set_attributes};
+use berth_rootfs::mounts::new_filesystem;
 use berth_rootfs::options::MountOptions;
 use berth_sys::clone::{Child, CloneArgs, clone_child, namespace_bits};
-use berth_sys::mount_attr::{MountAttr, mount_setattr};
-use berth_types::{ErrorClass, Span};
+use berth_types::{Classify, ErrorClass, Span};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountPropagationFlags;
 use rustix::process::{DumpableBehavior, Signal, WaitId, WaitIdOptions};
 use rustix::thread::LinkNameSpaceType;
 
@@ -28,11 +26,12 @@ use crate::labels::Label;
 use crate::lend::Lent;
 use crate::namespaces::Namespace;
 use crate::net_devices::{Mover, NetDevice};
-use crate::options::{CreateOptions, Fault};
-use crate::plan::{Action, MountPlan, MountSource, Plan, PlanInput, Stage, Step, plan_create};
+use crate::options::{CreateOptions, Fault, Rights};
+use crate::plan::{Action, Plan, PlanInput, Stage, Step, plan_create};
 use crate::process::capability_names;
 use crate::rdt::{RdtGroup, RdtPlan};
 use crate::seccomp::Filter;
+use crate::sources::{self, SourceError};
 use crate::state::{ContainerState, OCI_VERSION, Status};
 use crate::trace::Times;
 
@@ -182,6 +181,7 @@ impl Creation<'_> {
             Action::CreateCgroup(path) => self.create_cgroup(path),
             // A scope was started with them.
             Action::LimitResources(_) if self.keeper.is_some() => Ok(()),
+            Action::LimitResources(_) if self.cgroup.as_ref().is_some_and(Cgroup::is_absent) => Ok(()),
             Action::LimitResources(resources) => {
                 let settings = berth_cgroup::plan(&self.layout, resources)?;
                 let cgroup = |source| RuntimeError::Cgroup { what: "limit", source: Box::new(source) };
@@ -206,6 +206,9 @@ impl Creation<'_> {
     fn apply_attending(&mut self, step: &Step, action: &Action) -> Result<(), RuntimeError> {
         let pid = self.state.pid;
         match action {
+            Action::MapIds if self.options.tuning.rights == Rights::Ordinary => {
+                self.plan.id_maps.write_as_user(pid).map_err(|(errno, what)| failed(step, &what, errno))
+            }
             Action::MapIds => self.plan.id_maps.write(pid).map_err(|(errno, file)| failed(step, file, errno)),
             Action::CompareMaps => self.plan.id_maps.compare(pid).map_err(|(errno, what)| failed(step, what, errno)),
             Action::WriteClocks(offsets) => {
@@ -263,7 +266,13 @@ impl Creation<'_> {
             return Err(RuntimeError::Container { id, problem, class });
         }
         self.cgroup = Some(match &self.options.tuning.cgroup_driver {
-            CgroupDriver::Cgroupfs => Cgroup::create(&self.layout, path).map_err(cgroup)?,
+            CgroupDriver::Cgroupfs => match Cgroup::create(&self.layout, path) {
+                Err(error) if self.options.tuning.may_lack_cgroup && error.class() == ErrorClass::PermissionDenied => {
+                    self.warn_of_lost_limits();
+                    Cgroup::absent(path)
+                }
+                made => made.map_err(cgroup)?,
+            },
             CgroupDriver::Systemd(instance) => {
                 let (group, keeper) =
                     start_scope(&self.layout, instance, path, &self.state.id, &self.plan.resources())?;
@@ -272,6 +281,18 @@ impl Creation<'_> {
             }
         });
         Ok(())
+    }
+
+    fn warn_of_lost_limits(&mut self) {
+        let resources = self.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+        let is_limited = resources.is_some_and(|resources| {
+            let (cpu, memory, pids) =
+                (resources.cpu().is_some(), resources.memory().is_some(), resources.pids().is_some());
+            cpu || memory || pids || resources.block_io().is_some() || resources.unified().is_some()
+        });
+        if is_limited {
+            self.warnings.push("no limit holds: this user may not make a cgroup".to_owned());
+        }
     }
 
     fn map_mounts(&mut self, step: &Step) -> Result<(), RuntimeError> {
@@ -328,36 +349,15 @@ impl Creation<'_> {
     }
 
     fn clone_rootfs(&mut self, step: &Step, path: &Path, is_slave: bool) -> Result<(), RuntimeError> {
-        let mount = clone_tree(path, true)?;
-        let propagation = if is_slave { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
-        let change = MountAttr { propagation, ..MountAttr::default() };
-        mount_setattr(mount.as_fd(), true, &change).map_err(|errno| failed(step, "cannot isolate it", errno))?;
-        self.rootfs = Some(mount);
+        self.rootfs = Some(sources::clone_rootfs(path, is_slave).map_err(|error| source_error(step, error))?);
         Ok(())
     }
 
     fn clone_source(&mut self, step: &Step, slot: usize) -> Result<(), RuntimeError> {
         let Some(plan) = self.plan.sources.get(slot) else { return Ok(()) };
-        let MountPlan { source: MountSource::Bind { path, recursive, .. }, options, .. } = plan else { return Ok(()) };
-        let mount = clone_tree(path, *recursive)?;
-        let failed = |errno| failed(step, "cannot set its attributes", errno);
-        if options.propagation.is_empty() {
-            // As a copy made in the container's own mount namespace would be: it hears of the host's mounts, and never tells.
-            let slave = MountAttr { propagation: MountPropagationFlags::DOWNSTREAM, ..MountAttr::default() };
-            mount_setattr(mount.as_fd(), true, &slave).map_err(failed)?;
-        }
-        if plan.is_id_mapped() {
-            let user_ns = self.mapping(plan.id_maps.as_ref()).ok_or(failed(Errno::INVAL))?;
-            let change = MountAttr { id_map: Some(user_ns.as_fd()), ..MountAttr::default() };
-            mount_setattr(mount.as_fd(), options.id_map.unwrap_or(false), &change).map_err(failed)?;
-        }
-        set_attributes(mount.as_fd(), options).map_err(failed)?;
-        if self.sources.len() <= slot {
-            self.sources.resize_with(slot + 1, || None);
-        }
-        if let Some(place) = self.sources.get_mut(slot) {
-            *place = Some(mount);
-        }
+        let user_ns = self.mapping(plan.id_maps.as_ref());
+        let mount = sources::clone_bind(plan, user_ns).map_err(|error| source_error(step, error))?;
+        sources::keep(&mut self.sources, slot, mount);
         Ok(())
     }
 
@@ -396,6 +396,7 @@ impl Creation<'_> {
             rootfs: self.rootfs.take(),
             sources: std::mem::take(&mut self.sources),
             scratch: Scratch::with_sysfs(sysfs),
+            rights: self.options.tuning.rights,
         };
         let args = CloneArgs {
             namespaces: namespace_bits(self.plan.namespaces.clone_flags()),
@@ -608,8 +609,14 @@ pub(crate) fn clone_into_pid_ns(
         None => None,
     };
     let before = rustix::process::dumpable_behavior();
-    let result = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).and_then(|()| match user_ns {
-        Some(user_ns) => clone_in_user_ns(args, user_ns, context),
+    // The files that map an ordinary user's child are his only while it is dumpable; it then changes that itself.
+    let wanted = if context.rights == Rights::Ordinary && user_ns.is_none() {
+        DumpableBehavior::Dumpable
+    } else {
+        DumpableBehavior::NotDumpable
+    };
+    let result = rustix::process::set_dumpable_behavior(wanted).and_then(|()| match user_ns {
+        Some(user_ns) => clone_in_user_ns(args, user_ns, None, context),
         None => clone_child(args, move || init::run(context)),
     });
     if let Ok(before) = before {
@@ -623,13 +630,24 @@ pub(crate) fn clone_into_pid_ns(
 
 /// The new namespaces of a container shall belong to the user namespace it joins, and nobody comes back from there: a process in
 /// between joins it, clones init as its sibling (our child) and ends.
-fn clone_in_user_ns(args: &CloneArgs<'_>, user_ns: &OwnedFd, context: InitContext<'_>) -> Result<Child, Errno> {
+pub(crate) fn clone_in_user_ns(
+    args: &CloneArgs<'_>,
+    user_ns: &OwnedFd,
+    pid_ns: Option<&OwnedFd>,
+    context: InitContext<'_>,
+) -> Result<Child, Errno> {
     let (ours, theirs) = Channel::pair()?;
     let between = CloneArgs { cgroup: args.cgroup, ..CloneArgs::default() };
     let inner = CloneArgs { namespaces: args.namespaces, sibling: true, ..CloneArgs::default() };
     let between = clone_child(&between, move || {
         let cloned = rustix::thread::move_into_link_name_space(user_ns.as_fd(), Some(LinkNameSpaceType::User))
-            .and_then(|()| init::become_root())
+            .and_then(|()| init::become_root(context.rights))
+            .and_then(|()| match pid_ns {
+                Some(pid_ns) => {
+                    rustix::thread::move_into_link_name_space(pid_ns.as_fd(), Some(LinkNameSpaceType::ProcessID))
+                }
+                None => Ok(()),
+            })
             .and_then(|()| clone_child(&inner, move || init::run(context)));
         let told = match cloned {
             Ok(child) => theirs.send(&Message::Child(child.pidfd)),
@@ -658,6 +676,13 @@ pub(crate) fn write_oom_score(pid: u32, score: i32) -> Result<Option<String>, Er
             Ok(Some(format!("oom_score_adj was not set to {score}: lowering it needs CAP_SYS_RESOURCE")))
         }
         Err(errno) => Err(errno),
+    }
+}
+
+fn source_error(step: &Step, error: SourceError) -> RuntimeError {
+    match error {
+        SourceError::Clone(error) => error.into(),
+        SourceError::Change(detail, errno) => failed(step, detail, errno),
     }
 }
 

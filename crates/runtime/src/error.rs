@@ -39,6 +39,8 @@ pub enum RuntimeError {
     Seccomp(#[from] SeccompError),
     #[error("{stage} hook {path} failed: {problem}")]
     Hook { stage: &'static str, path: String, problem: String },
+    #[error("{what} needs root")]
+    NeedsRoot { what: String },
     #[error("the container's init ended during step {step} without a report")]
     InitDied { step: String },
     #[error("the container is {state}; {wanted}")]
@@ -96,6 +98,7 @@ impl Classify for RuntimeError {
             Self::Mount(error) => error.class(),
             Self::Seccomp(error) => error.class(),
             Self::Hook { .. } | Self::State { .. } => ErrorClass::FailedPrecondition,
+            Self::NeedsRoot { .. } => ErrorClass::PermissionDenied,
             Self::InitDied { .. } => ErrorClass::Internal,
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorClass::NotFound,
@@ -111,6 +114,10 @@ impl Classify for RuntimeError {
         match self {
             Self::Limits(error) => error.hint(),
             Self::Cgroup { source, .. } => source.hint(),
+            Self::NeedsRoot { .. } => Some(
+                "an ordinary user's container has a user namespace of its own; runb spec --rootless writes such a config.json"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -7,16 +7,19 @@ use berth_cgroup::Cgroup;
 use berth_oci::runtime::Process as ProcessSpec;
 use berth_sys::clone::CloneArgs;
 use berth_types::Span;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::thread::CpuSet;
+use rustix::thread::{CpuSet, UnshareFlags};
 
 use crate::channel::{Channel, Message};
 use crate::container::{Container, Process, Waiting};
-use crate::create::{check_preserved, clone_into_pid_ns, errno_of, failed, kill_and_reap, reported, write_oom_score};
+use crate::create::{
+    check_preserved, clone_in_user_ns, clone_into_pid_ns, errno_of, failed, kill_and_reap, reported, write_oom_score,
+};
 use crate::error::RuntimeError;
 use crate::init::{InitContext, Scratch};
 use crate::namespaces::Namespace;
-use crate::options::{ExecTuning, Fault, Stdio};
+use crate::options::{ExecTuning, Fault, Rights, Stdio};
 use crate::plan::{Action, ExecInput, Plan, Stage, Step, plan_exec};
 use crate::seccomp::Filter;
 use crate::start::await_exec;
@@ -185,6 +188,12 @@ impl Joining<'_> {
         let group = below.as_ref().unwrap_or(&container.cgroup);
         let (ours, theirs) = Channel::pair().map_err(kernel)?;
         let init = container.init.pidfd.try_clone().map_err(|error| kernel(errno_of(&error)))?;
+        // An ordinary user has a right to the other namespaces only from inside the user namespace they belong to.
+        let is_ordinary = !rustix::process::geteuid().is_root() && container.namespaces.is_private(Namespace::User);
+        let rights = if is_ordinary { Rights::Ordinary } else { Rights::Full };
+        let user_ns = is_ordinary.then(|| user_ns_of(container.init.pid)).transpose().map_err(kernel)?;
+        let all = container.namespaces.exec_flags();
+        let flags = if is_ordinary { all - UnshareFlags::NEWUSER } else { all };
         let context = InitContext {
             plan: &self.plan,
             times: &self.times,
@@ -197,18 +206,23 @@ impl Joining<'_> {
             state: container.state.clone(),
             preserve_fds: self.tuning.preserve_fds,
             namespaces: Vec::new(),
-            join: Some((init, container.namespaces.exec_flags())),
+            join: Some((init, flags)),
             cgroup_fds: group.attach_fds().map_err(cgroup)?,
             cgroup_view: None,
             rootfs: None,
             sources: Vec::new(),
             scratch: Scratch::default(),
+            rights,
         };
         let args = CloneArgs { cgroup: Cgroup::cgroup_dir_fd(group), ..CloneArgs::default() };
         // A pidfd stands for the PID namespace as well as a namespace file does (setns(2), Linux 5.8).
         let has_own_pids = container.namespaces.is_private(Namespace::Pid);
         let pid_ns = has_own_pids.then_some(&container.init.pidfd);
-        let child = clone_into_pid_ns(&args, pid_ns, None, context).map_err(|errno| match errno {
+        let cloned = match &user_ns {
+            Some(user_ns) => clone_in_user_ns(&args, user_ns, pid_ns, context),
+            None => clone_into_pid_ns(&args, pid_ns, None, context),
+        };
+        let child = cloned.map_err(|errno| match errno {
             Errno::SRCH => RuntimeError::State { state: "stopped", wanted: "a process can join only a running one" },
             source => kernel(source),
         })?;
@@ -237,4 +251,8 @@ impl Joining<'_> {
             }
         }
     }
+}
+
+fn user_ns_of(pid: u32) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }

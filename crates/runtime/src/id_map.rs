@@ -69,6 +69,49 @@ impl IdMaps {
     }
 }
 
+impl IdMaps {
+    /// The same by an ordinary user: one's own id directly, ranges by newuidmap(1) and newgidmap(1), which look into
+    /// /etc/subuid and /etc/subgid.
+    ///
+    /// # Errors
+    /// With what was tried.
+    pub(crate) fn write_as_user(&self, pid: u32) -> Result<(), (Errno, String)> {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let named = |file: &'static str| move |errno| (errno, file.to_owned());
+        if is_own(&self.uids, uid) {
+            write_proc(pid, "uid_map", self.uids.as_bytes()).map_err(named("uid_map"))?;
+        } else {
+            run_helper("newuidmap", pid, &self.uids)?;
+        }
+        if is_own(&self.gids, gid) {
+            // Groups that take rights away must not be dropped by who could not drop them before (user_namespaces(7)).
+            write_proc(pid, "setgroups", b"deny").map_err(named("setgroups"))?;
+            write_proc(pid, "gid_map", self.gids.as_bytes()).map_err(named("gid_map"))
+        } else {
+            run_helper("newgidmap", pid, &self.gids)
+        }
+    }
+}
+
+/// Whether the mapping is of this one id alone.
+fn is_own(map: &str, id: u32) -> bool {
+    let mut lines = map.lines().map(|line| line.split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<u32>>());
+    lines.next().is_some_and(|line| matches!(line.as_slice(), [_, outside, 1] if *outside == id))
+        && lines.next().is_none()
+}
+
+fn run_helper(program: &'static str, pid: u32, map: &str) -> Result<(), (Errno, String)> {
+    let output = std::process::Command::new(program).arg(pid.to_string()).args(map.split_whitespace()).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err((Errno::PERM, format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))),
+        Err(error) => {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            Err((errno, format!("{program}, which maps more than one's own id, cannot be run")))
+        }
+    }
+}
+
 fn text(field: &'static str, mappings: &[LinuxIdMapping]) -> Result<String, RuntimeError> {
     if mappings.is_empty() || mappings.len() > EXTENTS_MAX {
         let problem = format!("{} ranges; 1 to {EXTENTS_MAX} are possible", mappings.len());

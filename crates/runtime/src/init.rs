@@ -23,9 +23,10 @@ use rustix::thread::UnshareFlags;
 use crate::channel::{Channel, Message, Report};
 use crate::hooks;
 use crate::namespaces::Namespace;
-use crate::options::{Fault, Stdio};
+use crate::options::{Fault, Rights, Stdio};
 use crate::plan::{Action, Plan, Stage, Step};
 use crate::seccomp::Filter;
+use crate::sources::{self, SourceError};
 use crate::state::ContainerState;
 use crate::trace::Times;
 use crate::user::Identity;
@@ -46,6 +47,15 @@ impl Failure {
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
         Self { detail: String::new(), errno }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Clone(error) => error.into(),
+            SourceError::Change(detail, errno) => Self::new(detail, errno),
+        }
     }
 }
 
@@ -92,6 +102,7 @@ pub(crate) struct InitContext<'a> {
     /// Cloned bind sources by slot.
     pub(crate) sources: Vec<Option<OwnedFd>>,
     pub(crate) scratch: Scratch,
+    pub(crate) rights: Rights,
 }
 
 /// What earlier steps leave for later ones.
@@ -235,6 +246,11 @@ impl InitContext<'_> {
         match action {
             Action::MakeCwd => self.make_cwd(),
             Action::FindProgram => self.find_program(),
+            Action::CloneRootfs { path, is_slave } => {
+                self.rootfs = Some(sources::clone_rootfs(path, *is_slave)?);
+                Ok(())
+            }
+            Action::CloneSource(slot) => self.clone_source(*slot),
             Action::EnterRoot { pivot } => self.enter_root(*pivot),
             Action::ReadOnlyRoot => self.read_only_root(),
             Action::ShareRoot { propagation, recursive } => self.share_root(*propagation, *recursive),
@@ -274,6 +290,13 @@ impl InitContext<'_> {
             state.status = crate::state::Status::Created;
         }
         hooks::run(stage, self.hooks, &state.to_json()).map_err(|error| Failure::new(report(&error), Errno::CANCELED))
+    }
+
+    fn clone_source(&mut self, slot: usize) -> Result<(), Failure> {
+        let Some(plan) = self.plan.sources.get(slot) else { return Ok(()) };
+        let mount = sources::clone_bind(plan, None)?;
+        sources::keep(&mut self.sources, slot, mount);
+        Ok(())
     }
 
     fn mask(&mut self, path: &std::path::Path) -> Result<(), Failure> {

@@ -60,8 +60,24 @@ pub struct Tuning {
     pub cgroup_driver: CgroupDriver,
     /// Create fails when there is no program to start, as runc's does; otherwise start does.
     pub finds_program: bool,
+    /// What the calling process may do.
+    pub rights: Rights,
+    /// A cgroup that may not be made is done without; limits that were asked for are then a warning.
+    pub may_lack_cgroup: bool,
     /// Let this step fail (tests of the roll-back).
     pub fault: Option<Fault>,
+}
+
+/// What the runtime itself may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rights {
+    /// Root's on the host.
+    #[default]
+    Full,
+    /// Root's in a user namespace that somebody else made: device files can be bound, not made.
+    UserNamespaceRoot,
+    /// An ordinary user's: mounts and mappings are made inside of, or for, a new user namespace.
+    Ordinary,
 }
 
 /// A step of the plan, by its index in the order of application, that fails with `EIO` before it does anything.

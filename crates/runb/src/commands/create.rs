@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::Spec;
-use berth_runtime::{CgroupDriver, Container, CreateOptions, Rootfs, StateDir, Stdio, SystemdInstance, Tuning};
+use berth_runtime::{CgroupDriver, Container, CreateOptions, Rights, Rootfs, StateDir, Stdio, SystemdInstance, Tuning};
 use berth_types::{ContainerId, Timestamp};
 
 use crate::arguments::{CreateArguments, Global, RunArguments};
@@ -75,6 +75,8 @@ impl Making<'_> {
             start_listener: Some(directory.start_listener()?),
             cgroup_driver: cgroup_driver(self.global),
             finds_program: true,
+            rights: rights(),
+            may_lack_cgroup: self.global.rootless.unwrap_or(rights() != Rights::Full),
             fault: None,
         };
         let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.bundle.join(root.path()));
@@ -99,6 +101,16 @@ impl Making<'_> {
                 Err(error)
             }
         }
+    }
+}
+
+/// Root in somebody's user namespace sees other ids than root on the host.
+fn rights() -> Rights {
+    let is_whole = |map: &str| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    match rustix::process::geteuid().is_root() {
+        false => Rights::Ordinary,
+        true if std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_whole(&map)) => Rights::Full,
+        true => Rights::UserNamespaceRoot,
     }
 }
 

@@ -16,14 +16,14 @@ use rustix::thread::{CpuSet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlag
 use super::{Failure, InitContext, unshare};
 use crate::channel::Message;
 use crate::namespaces::Namespace;
-use crate::options::Stdio;
+use crate::options::{Rights, Stdio};
 use crate::procfs::Procfs;
 
 impl InitContext<'_> {
     pub(super) fn await_mappings(&self) -> Result<(), Failure> {
         self.channel.send(&Message::AwaitsMappings)?;
         self.expect_go()?;
-        root_of_user_ns()
+        root_of_user_ns(self.rights)
     }
 
     /// Writing `0` moves the writer itself, which skips the wait that attaching somebody else costs.
@@ -39,7 +39,7 @@ impl InitContext<'_> {
             let types = ThreadNameSpaceType::from_bits_retain(flags.bits());
             rustix::thread::move_into_thread_name_spaces(init.as_fd(), types)?;
             if flags.contains(UnshareFlags::NEWUSER) {
-                root_of_user_ns()?;
+                root_of_user_ns(self.rights)?;
             }
             if flags.contains(UnshareFlags::NEWNS) {
                 self.scratch.root = Some(own_root()?);
@@ -115,16 +115,20 @@ impl InitContext<'_> {
 }
 
 /// Root of the user namespace just entered. Changing ids may make a process dumpable again (fs.suid_dumpable).
-pub(crate) fn become_root() -> Result<(), Errno> {
-    rustix::thread::set_thread_groups(&[])?;
+pub(crate) fn become_root(rights: Rights) -> Result<(), Errno> {
+    match rustix::thread::set_thread_groups(&[]) {
+        // Who may not give himself groups may not drop them either (user_namespaces(7), setgroups).
+        Err(Errno::PERM) if rights == Rights::Ordinary => {}
+        other => other?,
+    }
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// `EINVAL` is the kernel's word for an id without a mapping.
-fn root_of_user_ns() -> Result<(), Failure> {
-    become_root().map_err(|errno| Failure::new("cannot become user and group 0; are they mapped?", errno))
+fn root_of_user_ns(rights: Rights) -> Result<(), Failure> {
+    become_root(rights).map_err(|errno| Failure::new("cannot become user and group 0; are they mapped?", errno))
 }
 
 /// The root of the mount namespace just entered, which setns(2) made ours.

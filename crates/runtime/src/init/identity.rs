@@ -11,6 +11,7 @@ use rustix::process::{DumpableBehavior, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{Failure, InitContext};
+use crate::options::Rights;
 use crate::process::CapabilityPlan;
 use crate::user::resolve;
 
@@ -84,7 +85,11 @@ impl InitContext<'_> {
             give_stream(stream, uid)?;
         }
         let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        rustix::thread::set_thread_groups(&groups).map_err(|errno| Failure::new("cannot set groups", errno))?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // An ordinary user keeps the groups he has; there are none to give.
+            Err(Errno::PERM) if self.rights == Rights::Ordinary && groups.iter().all(|group| *group == gid) => {}
+            other => other.map_err(|errno| Failure::new("cannot set groups", errno))?,
+        }
         rustix::thread::set_thread_res_gid(gid, gid, gid)
             .map_err(|errno| Failure::new(format!("cannot become group {}", identity.gid), errno))?;
         rustix::thread::set_keep_capabilities(true)?;

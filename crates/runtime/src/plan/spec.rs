@@ -15,7 +15,7 @@ use crate::id_map::IdMaps;
 use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{Namespace, Namespaces};
 use crate::net_devices::NetDevice;
-use crate::options::Rootfs;
+use crate::options::{Rights, Rootfs};
 use crate::process::ProcessPlan;
 use crate::rdt::RdtPlan;
 use crate::seccomp;
@@ -38,6 +38,9 @@ pub(super) fn plan_create(input: &PlanInput<'_>) -> Result<Plan, RuntimeError> {
     let linux = spec.linux().clone().ok_or(missing("linux"))?;
     let namespaces = Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?;
     checks::check(spec, &linux, &namespaces)?;
+    if input.tuning.rights == Rights::Ordinary && !namespaces.is_new(Namespace::User) {
+        return Err(RuntimeError::NeedsRoot { what: "a container without a new user namespace".to_owned() });
+    }
     let process = spec.process().as_ref().ok_or(missing("process"))?;
     let annotations = spec.annotations().clone().unwrap_or_default();
     let process = ProcessPlan::new(process, &annotations)?;
@@ -155,6 +158,21 @@ impl Planning<'_> {
         if (has_user_ns && is_overlay) || self.mounts.iter().any(MountPlan::is_id_mapped) {
             self.push(stage, Action::MapMounts, "", "files belong to the container's users without a copy");
         }
+        if self.input.tuning.rights != Rights::Ordinary {
+            self.sources(stage)?;
+        }
+        let flags = self.namespaces.clone_text();
+        self.push(stage, Action::CloneInit, flags, "linux.namespaces");
+        Ok(())
+    }
+
+    /// What is mounted from the host: by the caller, or by init where only that has the right to.
+    fn sources(&mut self, stage: Stage) -> Result<(), RuntimeError> {
+        let is_ordinary = self.input.tuning.rights == Rights::Ordinary;
+        if is_ordinary && let Some(mount) = self.mounts.iter().find(|mount| mount.is_id_mapped()) {
+            let what = format!("an id-mapped mount ({})", mount.destination.display());
+            return Err(RuntimeError::NeedsRoot { what });
+        }
         match self.input.rootfs {
             Rootfs::Overlay(overlay) => {
                 let object = overlay.upper.as_deref().unwrap_or(Path::new("overlay")).display().to_string();
@@ -181,8 +199,6 @@ impl Planning<'_> {
             let object = path.display().to_string();
             self.push(stage, Action::CloneSource(slot), object, "opened with the host's rights and view");
         }
-        let flags = self.namespaces.clone_text();
-        self.push(stage, Action::CloneInit, flags, "linux.namespaces");
         Ok(())
     }
 
@@ -288,12 +304,15 @@ impl Planning<'_> {
             _ => Propagation::DOWNSTREAM,
         };
         self.push(stage, Action::IsolateMounts(isolation), "/", "mounts made here never reach the host");
+        if self.input.tuning.rights == Rights::Ordinary {
+            self.sources(stage)?;
+        }
         self.push(stage, Action::AttachRootfs, "/", "visible in this mount namespace only");
         for mount in self.mounts.clone() {
             let text = mount.text();
             self.push(stage, Action::Mount(Box::new(mount)), text, "mounts");
         }
-        let in_user_ns = self.namespaces.is_private(Namespace::User);
+        let in_user_ns = self.namespaces.is_private(Namespace::User) || self.input.tuning.rights != Rights::Full;
         devices::steps(self.linux.devices().as_deref().unwrap_or_default(), &self.mounts, in_user_ns, &mut self.list)?;
         if self.process.terminal {
             self.push(stage, Action::OpenConsole, "/dev/console", "process.terminal");

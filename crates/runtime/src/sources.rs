@@ -1,0 +1,57 @@
+//! Host mounts as descriptors: the root file system and the sources of binds, cloned by the caller or, for an ordinary user, by init.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use berth_rootfs::mounts::{MountError, clone_tree, set_attributes};
+use berth_sys::mount_attr::{MountAttr, mount_setattr};
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
+
+use crate::plan::{MountPlan, MountSource};
+
+/// Why a source could not be cloned.
+#[derive(Debug)]
+pub(crate) enum SourceError {
+    Clone(MountError),
+    Change(&'static str, Errno),
+}
+
+/// The root file system, with what is mounted in it.
+pub(crate) fn clone_rootfs(path: &Path, is_slave: bool) -> Result<OwnedFd, SourceError> {
+    let mount = clone_tree(path, true).map_err(SourceError::Clone)?;
+    let propagation = if is_slave { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
+    let change = MountAttr { propagation, ..MountAttr::default() };
+    let failed = |errno| SourceError::Change("cannot isolate it", errno);
+    mount_setattr(mount.as_fd(), true, &change).map_err(failed)?;
+    Ok(mount)
+}
+
+/// The source of a bind; `user_ns` carries its mapping where it has one. `None` for a mount that is no bind.
+pub(crate) fn clone_bind(plan: &MountPlan, user_ns: Option<&OwnedFd>) -> Result<Option<OwnedFd>, SourceError> {
+    let MountPlan { source: MountSource::Bind { path, recursive, .. }, options, .. } = plan else { return Ok(None) };
+    let mount = clone_tree(path, *recursive).map_err(SourceError::Clone)?;
+    let failed = |errno| SourceError::Change("cannot set its attributes", errno);
+    if options.propagation.is_empty() {
+        // As a copy made in the container's own mount namespace would be: it hears of the host's mounts, and never tells.
+        let slave = MountAttr { propagation: MountPropagationFlags::DOWNSTREAM, ..MountAttr::default() };
+        mount_setattr(mount.as_fd(), true, &slave).map_err(failed)?;
+    }
+    if plan.is_id_mapped() {
+        let user_ns = user_ns.ok_or(failed(Errno::INVAL))?;
+        let change = MountAttr { id_map: Some(user_ns.as_fd()), ..MountAttr::default() };
+        mount_setattr(mount.as_fd(), options.id_map.unwrap_or(false), &change).map_err(failed)?;
+    }
+    set_attributes(mount.as_fd(), options).map_err(failed)?;
+    Ok(Some(mount))
+}
+
+/// Puts a source into its slot.
+pub(crate) fn keep(sources: &mut Vec<Option<OwnedFd>>, slot: usize, mount: Option<OwnedFd>) {
+    if sources.len() <= slot {
+        sources.resize_with(slot + 1, || None);
+    }
+    if let Some(place) = sources.get_mut(slot) {
+        *place = mount;
+    }
+}
