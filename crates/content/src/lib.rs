@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/blobs/sha256/<hex>   complete, verified, read-only
+//! <root>/damaged/<hex>        moved away by fsck: its bytes were no longer those that were written
 //! <root>/ingest/<number>      being written by a process that lives; swept at open
 //! <root>/ingest/<hash>/       being written under a reference; survives (see `resumable`)
 //! ```
@@ -270,6 +271,21 @@ impl ContentStore {
         }
         let found = Digest::from_bytes(hasher.finalize().into());
         if found == *digest { Ok(()) } else { Err(ContentError::Damaged { digest: *digest, found }) }
+    }
+
+    /// Moves a damaged blob out of the way (`<root>/damaged/<hex>`), for whoever wants to look at it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn quarantine(&self, digest: &Digest) -> Result<()> {
+        let directory = self.blobs.join("../../damaged");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|e| ContentError::io("create", &directory, e))?;
+        let path = self.path(digest);
+        fs::rename(&path, directory.join(digest.hex())).map_err(|e| ContentError::io("move away", &path, e))
     }
 
     /// Removes a blob; its bytes stay readable through descriptors that are open. Not there: fine. Returns the bytes that were freed.

@@ -386,6 +386,11 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
+/// As every entry's name is cleaned before it is placed.
+pub(crate) fn clean_name(name: &[u8], path: &mut Vec<u8>) -> Extracted<()> {
+    clean(name, path)
+}
+
 /// Cleans a name as text: no empty, `.` or `..` component stays. Empty for the root itself.
 fn clean(name: &[u8], path: &mut Vec<u8>) -> Extracted<()> {
     path.clear();

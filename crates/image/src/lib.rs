@@ -11,6 +11,7 @@ mod docker_archive;
 mod document;
 mod error;
 mod extract;
+mod fsck;
 mod history;
 mod housekeeping;
 mod import;
@@ -43,6 +44,7 @@ pub use changes::{Change, ChangeKind, changes};
 pub use compression::Expansion;
 pub use error::ImageError;
 pub use extract::ExtractError;
+pub use fsck::{FsckReport, Problem};
 pub use layer_apply::{Applied, apply, apply_merged, apply_on};
 pub use layer_pack::pack;
 pub use pull::{

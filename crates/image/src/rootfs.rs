@@ -1,8 +1,10 @@
 //! Root file systems of containers: the layers of an image below a writable pair.
 
 use std::path::PathBuf;
+use std::sync::MutexGuard;
 
 use berth_rootfs::OverlayRootfs;
+use berth_types::Digest;
 
 use crate::changes::{self, Change};
 use crate::store::ImageStore;
@@ -28,15 +30,33 @@ impl ImageStore {
         Ok(self.snapshots.rootfs(container_id, lowers(image))?)
     }
 
-    /// Layers that a power failure cost (their files were not on the disk yet) are unpacked again from their blobs, which were.
+    /// Layers that a power failure cost (their files were not on the disk yet), or that fsck dropped, are unpacked again from their blobs, which
+    /// were.
     fn ensure_layers(&self, image: &Image) -> Result<()> {
-        let is_missing = |layer: &&Layer| !self.snapshots.has_layer(&layer.chain_id);
-        if !image.layers.iter().any(|layer| is_missing(&layer)) {
+        let is_missing = |layer: &Layer| !self.snapshots.has_layer(&layer.chain_id);
+        if !image.layers.iter().any(is_missing) {
             return Ok(());
         }
-        let _changing = self.lock();
+        let changing = self.lock();
+        let missing: Vec<Missing> = image
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, layer)| is_missing(layer))
+            .map(|(at, layer)| Missing {
+                diff_id: layer.diff_id,
+                blob: layer.blob,
+                chain_id: layer.chain_id,
+                below: at.checked_sub(1).map(|below| image.layers[below].chain_id),
+            })
+            .collect();
+        self.unpack_missing(&missing, &changing)
+    }
+
+    /// Bottom to top.
+    pub(crate) fn unpack_missing(&self, missing: &[Missing], _changing: &MutexGuard<'_, ()>) -> Result<()> {
         let mut tasks = Vec::new();
-        for (at, layer) in image.layers.iter().enumerate().filter(|(_, layer)| is_missing(layer)) {
+        for layer in missing {
             tracing::info!(chain_id = %layer.chain_id, "layer is missing, unpacking it again");
             self.content.verify(&layer.blob)?;
             let (compression, _) = compression::detect(self.content.reader(&layer.blob)?, "a stored layer")?;
@@ -45,7 +65,7 @@ impl ImageStore {
                 compression,
                 diff_id: layer.diff_id,
                 chain_id: layer.chain_id,
-                below: at.checked_sub(1).map(|below| image.layers[below].chain_id),
+                below: layer.below,
                 is_unpacked_already: false,
             });
         }
@@ -87,6 +107,15 @@ impl ImageStore {
     pub fn writable_size(&self, rootfs: &OverlayRootfs) -> Result<u64> {
         Ok(self.snapshots.writable_size(rootfs)?)
     }
+}
+
+/// A layer to unpack from its blob.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Missing {
+    pub(crate) diff_id: Digest,
+    pub(crate) blob: Digest,
+    pub(crate) chain_id: Digest,
+    pub(crate) below: Option<Digest>,
 }
 
 /// Top to bottom, as the overlay takes them.

@@ -22,6 +22,7 @@ use crate::compression::Expansion;
 use crate::document::{CONFIG_BYTES_MAX, ConfigDocument};
 use crate::housekeeping::Housekeeping;
 use crate::record::ImageRecord;
+use crate::tenant::gc::Needed;
 use crate::{Image, ImageError, Layer, Result};
 
 /// All images of a data root.
@@ -126,6 +127,14 @@ impl ImageStore {
         let record = self.record(id)?.ok_or_else(|| not_found(&id.to_string()))?;
         let references = self.references_by_id()?.remove(id).unwrap_or_default();
         self.image(*id, record, references)
+    }
+
+    /// Whether the image was removed by force and is kept for a container.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn is_hidden(&self, id: &Digest) -> Result<bool> {
+        Ok(self.record(id)?.is_some_and(|record| record.is_hidden))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
@@ -271,28 +280,48 @@ impl ImageStore {
 
     /// Removes layers and blobs that no record names and no load under way counts on.
     pub(crate) fn collect_unreferenced(&self, _changing: &MutexGuard<'_, ()>) -> Result<Collected> {
+        let tenants = self.collect_tenants(true)?;
+        let unreferenced = self.not_in(&tenants)?;
+        self.snapshots.sweep_homes(&tenants.homes)?;
+        let mut bytes = 0;
+        for chain_id in &unreferenced.layers {
+            bytes += self.snapshots.layer_size(chain_id)?.unwrap_or(0);
+            self.snapshots.remove_layer(chain_id)?;
+        }
+        for blob in &unreferenced.blobs {
+            bytes += self.content.remove(blob)?;
+        }
+        Ok(Collected { bytes })
+    }
+
+    /// What the next collection would remove.
+    pub(crate) fn unreferenced(&self, _changing: &MutexGuard<'_, ()>) -> Result<Unreferenced> {
+        self.not_in(&self.collect_tenants(false)?)
+    }
+
+    fn not_in(&self, tenants: &Needed) -> Result<Unreferenced> {
         let mut needed = self.pinned();
         for (id, record) in self.records()? {
             needed.extend(record.blobs(id));
             needed.extend(record.chain_ids());
         }
-        let tenants = self.collect_tenants()?;
-        needed.extend(tenants.blobs);
-        needed.extend(tenants.layers);
-        let mut bytes = 0;
-        for chain_id in self.snapshots.layers()? {
-            if !needed.contains(&chain_id) {
-                bytes += self.snapshots.layer_size(&chain_id)?.unwrap_or(0);
-                self.snapshots.remove_layer(&chain_id)?;
-            }
-        }
-        for blob in self.content.list()? {
-            if !needed.contains(&blob) {
-                bytes += self.content.remove(&blob)?;
-            }
-        }
-        Ok(Collected { bytes })
+        needed.extend(&tenants.blobs);
+        needed.extend(&tenants.layers);
+        let is_rest = |digest: &Digest| !needed.contains(digest);
+        Ok(Unreferenced {
+            layers: self.snapshots.layers()?.into_iter().filter(is_rest).collect(),
+            blobs: self.content.list()?.into_iter().filter(is_rest).collect(),
+            homes: self.snapshots.homes()?.into_iter().filter(|home| !tenants.homes.contains(home)).collect(),
+        })
     }
+}
+
+/// What belongs to nobody.
+#[derive(Debug)]
+pub(crate) struct Unreferenced {
+    pub(crate) layers: Vec<ChainId>,
+    pub(crate) blobs: Vec<Digest>,
+    pub(crate) homes: Vec<u64>,
 }
 
 /// See [`ImageStore::pin`].

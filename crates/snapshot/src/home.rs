@@ -11,7 +11,7 @@ use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
 
 use crate::layer::{LAYER_FILE, LayerRecord};
-use crate::{Result, SnapshotError, SnapshotStore, Usage, make_dir, names};
+use crate::{Place, Result, SnapshotError, SnapshotStore, Usage, make_dir, names};
 
 /// A number that no home of the store has.
 pub(crate) fn next_number(root: &Path) -> Result<u64> {
@@ -80,17 +80,28 @@ impl SnapshotStore {
         self.trash.put(&self.home(number))
     }
 
+    /// Numbers of all homes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn homes(&self) -> Result<BTreeSet<u64>> {
+        Ok(names(&self.root.join("snapshots"))?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Whether a snapshot's files are there.
+    pub fn has_place(&self, place: &Place) -> bool {
+        match place {
+            Place::Layer(chain_id) => self.has_layer(chain_id),
+            Place::Own(number) => self.home_files(*number).exists(),
+        }
+    }
+
     /// Moves homes to the trash that no record names. Only while no snapshot is being made: at start, or with the snapshots locked.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn sweep_homes(&self, known: &BTreeSet<u64>) -> Result<()> {
-        for name in names(&self.root.join("snapshots"))? {
-            if name.parse().is_ok_and(|number| !known.contains(&number)) {
-                self.trash.put(&self.root.join("snapshots").join(name))?;
-            }
-        }
-        Ok(())
+        self.homes()?.difference(known).try_for_each(|number| self.drop_home(*number))
     }
 
     fn home(&self, number: u64) -> PathBuf {

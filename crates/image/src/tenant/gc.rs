@@ -51,17 +51,21 @@ struct Object {
 
 impl ImageStore {
     /// Deletes the records no root of their tenant leads to. Returns what the others name. The caller holds the lock.
-    pub(crate) fn collect_tenants(&self) -> Result<Needed> {
+    /// Without `deletes` nothing is deleted; what would stay is told all the same.
+    pub(crate) fn collect_tenants(&self, deletes: bool) -> Result<Needed> {
         let mut needed = Needed::default();
         let mut writes = Vec::new();
         for namespace in self.namespaces()? {
             let tenant = Tenant { store: self, name: &namespace.name };
-            Sweep::load(tenant)?.run(&mut needed, &mut writes)?;
+            let sweep = Sweep::load(tenant)?;
+            if deletes {
+                sweep.drop_idle_ingests()?;
+            }
+            sweep.run(&mut needed, &mut writes)?;
         }
-        if !writes.is_empty() {
+        if deletes && !writes.is_empty() {
             self.write(writes)?;
         }
-        self.snapshots.sweep_homes(&needed.homes)?;
         Ok(needed)
     }
 }
@@ -74,7 +78,6 @@ struct Sweep<'s> {
     names: Vec<(String, NameRecord)>,
     snapshots: Vec<(String, SnapshotRecord)>,
     live: HashSet<Node>,
-    ingests: HashSet<String>,
 }
 
 impl<'s> Sweep<'s> {
@@ -85,7 +88,6 @@ impl<'s> Sweep<'s> {
             names: tenant.load_all(Table::Names)?,
             snapshots: tenant.load_all(Table::Snapshots)?,
             live: HashSet::new(),
-            ingests: HashSet::new(),
             tenant,
         })
     }
@@ -113,7 +115,7 @@ impl<'s> Sweep<'s> {
                 Place::Own(number) => drop(needed.homes.insert(number)),
             }
         }
-        self.drop_idle_ingests()
+        Ok(())
     }
 
     fn roots(&mut self, writes: &mut Vec<Write>) -> Result<Vec<Node>> {
@@ -128,10 +130,7 @@ impl<'s> Sweep<'s> {
                 let node = match resource.kind.as_str() {
                     "content" => resource.id.parse().ok().map(Node::Blob),
                     "images" => Some(Node::Name(resource.id.clone())),
-                    "ingests" => {
-                        self.ingests.insert(resource.id.clone());
-                        None
-                    }
+                    "ingests" => None,
                     _ => Some(Node::Snapshot(resource.id.clone())),
                 };
                 let Some(node) = node else { continue };
@@ -215,9 +214,13 @@ impl<'s> Sweep<'s> {
     }
 
     fn drop_idle_ingests(&self) -> Result<()> {
-        let now = Timestamp::now().0;
+        let now = Timestamp::now();
+        let is_held = |reference: &str| {
+            let live = self.leases.iter().filter(|(_, lease)| !lease.is_over(now));
+            live.flat_map(|(_, lease)| &lease.resources).any(|held| held.kind == "ingests" && held.id == reference)
+        };
         for status in self.tenant.store.content.ingest_statuses(Some(self.tenant.name))? {
-            if now.saturating_sub(status.updated.0) > INGEST_IDLE_NS && !self.ingests.contains(&status.reference) {
+            if now.0.saturating_sub(status.updated.0) > INGEST_IDLE_NS && !is_held(&status.reference) {
                 // Somebody opened it just now: it is not idle.
                 self.tenant.store.content.abort(self.tenant.name, &status.reference).ok();
             }
