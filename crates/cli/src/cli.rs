@@ -128,6 +128,9 @@ fn find(words: &[&str]) -> Outcome<Request> {
             },
         };
     }
+    if let Some(verb) = words.get(1).and_then(|second| commands::lookup(&format!("{first} {second}"))) {
+        return Ok(Request::Verb(verb, 2));
+    }
     match commands::lookup(first) {
         Some(verb) => Ok(Request::Verb(verb, 1)),
         None => Err(missing(first, "berth --help")),

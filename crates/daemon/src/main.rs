@@ -16,6 +16,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", berth_types::report(error.as_ref()));
+            if let Some(hint) = error.downcast_ref::<run::RunError>().and_then(run::RunError::hint) {
+                tracing::error!("hint: {hint}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -33,6 +33,16 @@ pub(crate) enum RunError {
 /// Libraries that log each of their steps.
 const QUIET_TARGETS: [&str; 3] = ["h2", "tonic", "tower"];
 
+impl RunError {
+    /// What the person who started it can do, when we know.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Engine(error) => error.hint.clone(),
+            _ => None,
+        }
+    }
+}
+
 type Failure = Box<dyn Error + Send + Sync>;
 
 pub(crate) fn run(options: Options) -> Result<(), Failure> {

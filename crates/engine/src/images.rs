@@ -1,5 +1,6 @@
 //! Images as the faces see them: views, names, archives. The work is the image store's, on blocking threads.
 
+mod check;
 mod commit;
 mod filter;
 mod pull;
@@ -200,7 +201,7 @@ impl Engine {
     }
 }
 
-fn use_of(uses: &BTreeMap<Digest, (i64, ImageUse)>, id: &Digest) -> ImageUse {
+pub(crate) fn use_of(uses: &BTreeMap<Digest, (i64, ImageUse)>, id: &Digest) -> ImageUse {
     uses.get(id).map_or(ImageUse::Unused, |(_, usage)| usage.clone())
 }
 

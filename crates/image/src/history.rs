@@ -15,6 +15,13 @@ impl ImageStore {
     }
 }
 
+/// The line that made each layer and when, bottom to top.
+pub(crate) fn layer_lines(image: &Image) -> Vec<(String, Option<Timestamp>)> {
+    let mut lines: Vec<HistoryItem> = items(image).into_iter().filter(|item| !item.is_empty_layer).collect();
+    lines.reverse();
+    lines.into_iter().map(|item| (item.created_by, item.created)).collect()
+}
+
 fn items(image: &Image) -> Vec<HistoryItem> {
     let told = image.config.history().as_deref().unwrap_or_default();
     let mut layers = image.layers.iter();

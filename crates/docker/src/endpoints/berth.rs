@@ -1,10 +1,11 @@
 //! `/berth/…`: what Docker's API has no word for.
 
 mod explain;
+mod storage;
 mod why;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::state::Face;
 
@@ -12,4 +13,7 @@ pub(super) fn routes() -> Router<Face> {
     Router::new()
         .route("/berth/containers/{id}/explain", get(explain::explain))
         .route("/berth/containers/{id}/why", get(why::why))
+        .route("/berth/fsck", post(storage::fsck))
+        .route("/berth/path", get(storage::explain_path))
+        .route("/berth/images/{name}/layers", get(storage::layers))
 }

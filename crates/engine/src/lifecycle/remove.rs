@@ -64,6 +64,7 @@ impl Engine {
         self.inner.registry.remove(container);
         self.inner.execs.forget_container(&container.id);
         let record = container.record();
+        self.free_hidden_image(&record.image_id).await;
         self.emit_container(&record, "destroy", &[]);
         self.inner.faults.pass("remove.told");
         let mut inner = container.lock();
@@ -77,6 +78,22 @@ impl Engine {
         self.inner.traces.keep(record.id.clone(), record.name, spans);
         self.empty_trash();
         Ok(())
+    }
+
+    /// An image that was removed by force while this container was on it goes with the last such container.
+    async fn free_hidden_image(&self, id: &berth_types::Digest) {
+        let id = *id;
+        let freed = self.blocking(move |engine| {
+            if engine.inner.images.is_hidden(&id)? {
+                let uses = engine.image_uses();
+                engine.inner.images.collect(&|id| crate::images::use_of(&uses, id))?;
+            }
+            Ok(())
+        });
+        if let Err(error) = freed.await {
+            // It goes with the next removal of any image.
+            tracing::warn!(error = berth_types::report(&error), "an image nobody can see could not be freed");
+        }
     }
 
     /// First the record (from then on it does not exist), then what belongs to it; a crash in between leaves orphans that recovery sweeps.

@@ -1,8 +1,10 @@
 //! Verbs on images.
 
+mod explain_path;
 mod history;
 mod import;
 mod inspect;
+mod layers;
 mod load;
 mod ls;
 pub(super) mod prune;
@@ -21,6 +23,13 @@ pub(super) const VERBS: &[Verb] = &[
         "Show the layers of an image and what made them",
         history::Arguments,
         history::run
+    ),
+    verb!(["image layers"], "Show the layers of an image, and what is in them", layers::Arguments, layers::run),
+    verb!(
+        ["explain path"],
+        "Tell which layer a path comes from, and who changed or deleted it",
+        explain_path::Arguments,
+        explain_path::run
     ),
     verb!(["image prune"], "Remove unused images", prune::Arguments, prune::run),
     verb!(["rmi", "image rm", "image remove"], "Remove images", rm::Arguments, rm::run),

@@ -2,6 +2,7 @@
 
 mod df;
 mod events;
+mod fsck;
 mod info;
 mod prune;
 mod version;
@@ -14,5 +15,6 @@ pub(super) const VERBS: &[Verb] = &[
     verb!(["version"], "Show the versions of client and daemon", version::Arguments, version::run),
     verb!(["events", "system events"], "Show what happens, as it happens", events::Arguments, events::run),
     verb!(["system df"], "Show what takes disk space", df::Arguments, df::run),
+    verb!(["fsck", "system fsck"], "Check the store of images, and mend it", fsck::Arguments, fsck::run),
     verb!(["system prune"], "Remove stopped containers and unused images", prune::Arguments, prune::run),
 ];

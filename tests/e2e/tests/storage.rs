@@ -1,0 +1,136 @@
+//! The stores behind the images: snapshotters, fsck, what is freed when, and where a path comes from.
+
+use std::fs;
+use std::path::Path;
+
+use berth_testkit::{Image, Instance, LayerFile, wait_until};
+
+fn three_layers() -> Image {
+    let mut image = Image::busybox();
+    image.reference = "three:latest".to_owned();
+    image
+        .layer(vec![LayerFile::directory("d"), LayerFile::text("d/two", "2"), LayerFile::text("shared", "second")])
+        .layer(vec![
+            LayerFile::text("d/three", "3"),
+            LayerFile::text("shared", "third"),
+            LayerFile::text("d/.wh.two", ""),
+        ])
+}
+
+fn count(path: &Path) -> usize {
+    fs::read_dir(path).map_or(0, Iterator::count)
+}
+
+/// S-085: a container runs, changes, is committed and runs again on a snapshotter that keeps whole trees; info names it.
+#[test]
+fn s085_containers_on_the_native_snapshotter() {
+    let berth = Instance::start_with(&["--snapshotter", "native"]);
+    assert_eq!(berth.berth(&["info", "--format", "{{.Driver}}"]).ok(), "native");
+    berth.load(&three_layers().docker_archive()).ok();
+    let seen = "cat /d/three /shared; ls /d";
+    assert_eq!(berth.berth(&["run", "--rm", "three", "sh", "-c", seen]).ok(), "3thirdthree");
+    berth
+        .berth(&["run", "--name", "cc", "three", "sh", "-c", "echo new > /new; rm /shared; echo changed > /d/three"])
+        .ok();
+    assert_eq!(berth.berth(&["diff", "cc"]).ok(), "C /d\nC /d/three\nA /new\nD /shared");
+    berth.berth(&["commit", "cc", "next"]).ok();
+    assert_eq!(
+        berth.berth(&["run", "--rm", "next", "sh", "-c", "cat /new /d/three; ls /shared 2>&1 | wc -l"]).ok(),
+        "new\nchanged\n1"
+    );
+    assert_eq!(berth.berth(&["run", "--rm", "--userns", "auto", "next", "cat", "/new"]).ok(), "new");
+    berth.berth(&["rm", "cc"]).ok();
+    berth.berth(&["rmi", "next", "three"]).ok();
+    assert_eq!(count(&berth.root().join("snapshots/native/layers")), 0);
+}
+
+/// S-085: what does not work here is refused at the start, with the reason and the way out.
+#[test]
+fn s085_a_snapshotter_that_does_not_work_is_refused() {
+    let berth = Instance::start();
+    let mut daemon = std::process::Command::new(berth_testkit::peers::binaries().join("berthd"));
+    daemon.args(["--root"]).arg(berth.root().join("other")).arg("--state").arg(berth.state().join("other"));
+    daemon.args(["--snapshotter", "btrfs"]);
+    let output = berth_testkit::instance::run(daemon, b"");
+    assert_ne!(output.code, 0);
+    assert!(output.stderr.contains("snapshotter btrfs does not work"), "{output:?}");
+    assert!(output.stderr.contains("hint: "), "{output:?}");
+}
+
+/// S-080, S-102: which layer a path comes from, who changed and who deleted it, in the image and in a container on it.
+#[test]
+fn s080_explain_path_names_the_layer() {
+    let berth = Instance::start();
+    berth.load(&three_layers().docker_archive()).ok();
+    let explain = |of: &str, path: &str| berth.berth(&["explain", "path", of, path]).ok().to_owned();
+    assert!(
+        explain("three", "/d/three").starts_with("/d/three: it comes from layer 3"),
+        "{}",
+        explain("three", "/d/three")
+    );
+    assert!(explain("three", "/bin/busybox").starts_with("/bin/busybox: it comes from layer 1"));
+    let shared = explain("three", "/shared");
+    assert!(shared.contains("layer 3  changed") && shared.contains("layer 2  added"), "{shared}");
+    let two = explain("three", "/d/two");
+    assert!(two.starts_with("/d/two: it is not there: layer 3 deleted /d/two"), "{two}");
+    assert_eq!(explain("three", "/nowhere"), "/nowhere: no layer has ever had it");
+
+    berth
+        .berth(&["run", "--name", "cc", "three", "sh", "-c", "echo x >> /shared; rm -r /d; mkdir /d; echo > /own"])
+        .ok();
+    assert!(explain("cc", "/shared").starts_with("/shared: the container has its own copy"));
+    assert!(explain("cc", "/bin/busybox").contains("it comes from layer 1; nothing was copied"));
+    let three = explain("cc", "/d/three");
+    assert!(three.starts_with("/d/three: it is not there: the container emptied /d"), "{three}");
+    assert!(explain("cc", "/own").starts_with("/own: the container made it"));
+}
+
+/// S-081: the listing of a layer is that of its archive.
+#[test]
+fn s081_layers_list_their_files() {
+    let berth = Instance::start();
+    berth.load(&three_layers().docker_archive()).ok();
+    let listing = berth.berth(&["image", "layers", "--files", "three"]).ok().to_owned();
+    let last = listing.rsplit("layer 3").next().unwrap();
+    let names: Vec<&str> = last.lines().skip(1).map(str::trim).collect();
+    assert_eq!(names, ["d/three", "shared", "d/.wh.two"]);
+    assert_eq!(berth.berth(&["image", "layers", "three"]).ok().lines().count(), 4);
+}
+
+/// S-087: fsck finds a store in order, finds damage, and mends it while the engine works.
+#[test]
+fn s087_fsck_finds_and_mends() {
+    let berth = Instance::start();
+    berth.load(&three_layers().docker_archive()).ok();
+    let clean = berth.berth(&["fsck"]);
+    assert!(clean.ok().ends_with("all in order"), "{clean:?}");
+    let layer = berth.berth(&["image", "layers", "--json", "three"]).ok().to_owned();
+    let layer: serde_json::Value = serde_json::from_str(&layer).unwrap();
+    let directory = Path::new(layer[2]["directory"].as_str().unwrap()).to_owned();
+    fs::write(directory.join("shared"), "THIRD").unwrap();
+    let found = berth.berth(&["fsck"]);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.stdout.contains("/shared: its bytes differ near 0"), "{found:?}");
+    assert!(berth.berth(&["fsck", "--repair"]).ok().contains("(unpacked again from its blob)"));
+    assert!(berth.berth(&["fsck"]).ok().ends_with("all in order"));
+    assert_eq!(berth.berth(&["run", "--rm", "three", "cat", "/shared"]).ok(), "third");
+
+    // A layer that is gone is made again from its blob when it is used.
+    fs::remove_dir_all(directory.parent().unwrap()).unwrap();
+    assert_eq!(berth.berth(&["run", "--rm", "three", "cat", "/shared"]).ok(), "third");
+}
+
+/// An image removed by force under a stopped container is freed with the container.
+#[test]
+fn a_hidden_image_goes_with_its_container() {
+    let berth = Instance::start();
+    berth.load(&three_layers().docker_archive()).ok();
+    berth.berth(&["create", "--name", "cc", "three", "true"]).ok();
+    berth.berth(&["rmi", "-f", "three"]).ok();
+    assert_eq!(berth.berth(&["images", "-q"]).ok(), "");
+    let blobs = berth.root().join("content/blobs/sha256");
+    assert!(count(&blobs) > 0);
+    berth.berth(&["start", "-a", "cc"]).ok();
+    berth.berth(&["rm", "cc"]).ok();
+    wait_until("the image is freed", || (count(&blobs) == 0).then_some(()));
+}
