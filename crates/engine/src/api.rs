@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use berth_core::Event;
-pub use berth_registry::{Credentials, Proxies, RegistryOptions};
 pub use berth_image::{FsckReport, LayerListing, PathStory};
+pub use berth_registry::{Credentials, Proxies, RegistryOptions};
 use berth_types::{ByteCount, ContainerId, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;

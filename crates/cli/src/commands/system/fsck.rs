@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let open = integer(&report, "Open");
     if arguments.json {
         cx.out.line(&report)?;
-        return Ok(u8::from(open > 0).into());
+        return Ok(u8::from(open > 0));
     }
     for problem in items(&report, "Problems") {
         let done = problem["Repair"].as_str().map(|repair| format!(" ({repair})")).unwrap_or_default();
@@ -49,5 +49,5 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     if open > 0 && !arguments.repair {
         cx.out.line("hint: berth fsck --repair mends what can be mended")?;
     }
-    Ok(u8::from(open > 0).into())
+    Ok(u8::from(open > 0))
 }
