@@ -35,6 +35,7 @@ build: static
 # Debian packages of the peers, unpacked below target/; nothing is installed.
 peers:
 	@tests/fetch-peers.sh $(PEERS) $$(cat tests/peers.txt)
+	@tests/fetch-criu.sh $(PEERS) || echo "criu could not be fetched; the tests of checkpoint will say so"
 
 test: build peers
 	@tests/run.sh

@@ -17,7 +17,6 @@ pub(crate) struct Arguments {
 
 /// What holds for every command.
 #[derive(Debug)]
-#[expect(dead_code, reason = "what criu says is not obeyed so far")]
 pub(crate) struct Global {
     /// Directory of container states; `None`: the default, which may not exist yet.
     pub(crate) root: Option<PathBuf>,
@@ -114,7 +113,6 @@ pub(crate) struct UpdateArguments {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "checkpoint and restore are refused by name so far")]
 pub(crate) struct CheckpointArguments {
     pub(crate) id: String,
     pub(crate) common: CriuArguments,
@@ -126,7 +124,6 @@ pub(crate) struct CheckpointArguments {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "checkpoint and restore are refused by name so far")]
 pub(crate) struct RestoreArguments {
     pub(crate) create: CreateArguments,
     pub(crate) common: CriuArguments,
@@ -138,7 +135,6 @@ pub(crate) struct RestoreArguments {
 
 /// What checkpoint and restore share.
 #[derive(Debug)]
-#[expect(dead_code, reason = "checkpoint and restore are refused by name so far")]
 pub(crate) struct CriuArguments {
     pub(crate) image_path: Option<PathBuf>,
     pub(crate) work_path: Option<PathBuf>,
@@ -149,7 +145,6 @@ pub(crate) struct CriuArguments {
 }
 
 #[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "checkpoint and restore are refused by name so far")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of criu by its own name")]
 pub(crate) struct CriuSwitches {
     pub(crate) tcp_established: bool,

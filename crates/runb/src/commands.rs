@@ -37,8 +37,8 @@ pub(crate) fn run(arguments: &Arguments, log: &Log) -> Result<u8, CommandError> 
         Command::Spec { bundle, rootless } => spec::spec(bundle.as_deref(), *rootless).map(|()| 0),
         Command::Features => describe::features().map(|()| 0),
         Command::Events { id, stats, interval } => events::events(root, id, *stats, *interval).map(|()| 0),
-        Command::Checkpoint(options) => checkpoint::checkpoint(options),
-        Command::Restore(options) => checkpoint::restore(options),
+        Command::Checkpoint(options) => checkpoint::checkpoint(root, options, global),
+        Command::Restore(options) => checkpoint::restore(root, options, global),
     }
 }
 

@@ -39,6 +39,9 @@ pub enum RuntimeError {
     Seccomp(#[from] SeccompError),
     #[error("{stage} hook {path} failed: {problem}")]
     Hook { stage: &'static str, path: String, problem: String },
+    /// criu said no; `said` is its own last word on it.
+    #[error("cannot {what}: {said} (log: {log})")]
+    Criu { what: &'static str, said: String, log: String },
     #[error("{what} needs root")]
     NeedsRoot { what: String },
     #[error("the container's init ended during step {step} without a report")]
@@ -98,6 +101,7 @@ impl Classify for RuntimeError {
             Self::Mount(error) => error.class(),
             Self::Seccomp(error) => error.class(),
             Self::Hook { .. } | Self::State { .. } => ErrorClass::FailedPrecondition,
+            Self::Criu { .. } => ErrorClass::FailedPrecondition,
             Self::NeedsRoot { .. } => ErrorClass::PermissionDenied,
             Self::InitDied { .. } => ErrorClass::Internal,
             Self::File { source, .. } => match source.kind() {

@@ -120,6 +120,10 @@ impl StateDir {
         Ok(ids)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub fn id(&self) -> &ContainerId {
         &self.id
     }

@@ -1,7 +1,7 @@
 //! The last steps: who the process is, what it may do, where it stands, and exec.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_rootfs::RootError;
 use berth_sys::process::{StringArray, cloexec_from, execve, place_fd};
@@ -133,12 +133,36 @@ impl InitContext<'_> {
         Ok(())
     }
 
+    /// For a stream that is the host's null device, the container's own: a descriptor of the host's /dev cannot be saved and restored.
+    /// Only what is the very device counts, wherever /dev/null leads (CVE-2026-88265).
+    fn own_null(&self, stream: BorrowedFd<'_>) -> Option<OwnedFd> {
+        let is_null = |fd: BorrowedFd<'_>| {
+            rustix::fs::fstat(fd).is_ok_and(|stat| {
+                let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+                FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && device == (1, 3)
+            })
+        };
+        if !is_null(stream) {
+            return None;
+        }
+        let path = std::path::Path::new("/dev/null");
+        // Looked at before it is opened: opening a FIFO or another device would have effects.
+        let found = self.root().ok()?.resolve(path).ok().filter(|fd| is_null(fd.as_fd()))?;
+        drop(found);
+        let null = self.root().ok()?.open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).ok()?;
+        let null = rustix::io::fcntl_dupfd_cloexec(null, 3).ok()?;
+        is_null(null.as_fd()).then_some(null)
+    }
+
     pub(super) fn close_descriptors(&self) -> Result<(), Failure> {
         // Copies above the standard numbers first, so that placing one stream cannot overwrite another.
         let mut copies = Vec::new();
         for stream in self.streams() {
             copies.push(match stream {
-                Some(stream) => Some(rustix::io::fcntl_dupfd_cloexec(stream, 3)?),
+                Some(stream) => Some(match self.own_null(stream) {
+                    Some(null) => null,
+                    None => rustix::io::fcntl_dupfd_cloexec(stream, 3)?,
+                }),
                 None => None,
             });
         }
