@@ -3,7 +3,8 @@
 # names the tool that boots one). Where there is none, the stage says so and counts as skipped.
 #
 #   VM_BACKENDS="uml tcg"   which machines: uml boots in seconds; tcg (a full kernel, emulated) has the controllers that uml
-#                           lacks, and is slower by far
+#                           lacks, and is slower by far. Add -v1 to boot it with cgroup v1, for the test of that (needs a tool that
+#                           does not switch v1 off on the kernel's command line)
 #   BERTH_BOMBS=1000        the long form of the fork bombs
 set -eu
 cd "$(dirname "$0")/../.."
@@ -26,7 +27,12 @@ cp tests/vm/guest.sh "$stage/"
 code=0
 for backend in ${VM_BACKENDS:-uml}; do
   echo "--- the machine is $backend"
-  boot() { "$vmtest" -b "$backend" -s "$stage:/host" -t 900 -e "BERTH_BOMBS=${BERTH_BOMBS:-}" -- sh /host/guest.sh "$@"; }
+  v1='' which='--skip v1_host'
+  case $backend in *-v1) v1='SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd.unified_cgroup_hierarchy=0' which=v1_host;; esac
+  boot() {
+    "$vmtest" -b "${backend%-v1}" -a "$v1" -s "$stage:/host" -t 900 -e "BERTH_BOMBS=${BERTH_BOMBS:-}" -- \
+      sh /host/guest.sh $which "$@"
+  }
   status=0
   boot "$@" || status=$?
   # 125: the machine itself did not come up, which an emulated one sometimes does not on a busy host.

@@ -263,7 +263,7 @@ fn s055_fork_bombs_leave_nobody() {
     let full = Layout::detect().unwrap();
     let bare = Layout { unified: None, version: Version::V1, ..full.clone() };
     for (name, layout) in [("bomb", full), ("bombv1", bare)] {
-        for round in 0..15 {
+        for round in 0..support::bombs() {
             let mut test = TestGroup::with_layout(layout.clone(), name);
             test.apply(&Resources { pids_limit: Some(32), ..Resources::default() });
             let mark = format!("BERTH_BOMB={}-{name}-{round}", std::process::id());

@@ -150,7 +150,7 @@ fn s060_kernel_v2_the_fork_above_the_limit_fails() {
 #[test]
 #[ignore = "needs cgroup v2 with controllers: run in the test VM"]
 fn s055_kernel_v2_fork_bombs_leave_nobody() {
-    for round in 0..15 {
+    for round in 0..support::bombs() {
         let mut test = group("bomb");
         test.apply(&Resources { pids_limit: Some(32), ..Resources::default() });
         let mark = format!("BERTH_BOMB={}-{round}", std::process::id());
@@ -176,4 +176,29 @@ fn kernel_v2_controllers_are_enabled_on_the_way() {
     let path = &deep.paths()[""];
     assert_eq!(std::fs::read_to_string(path.join("pids.max")).unwrap(), "5\n");
     assert!(std::fs::read_to_string(path.join("cgroup.controllers")).unwrap().contains("memory"));
+}
+
+/// Pressure is what the kernel's files say, where it has them.
+#[test]
+#[ignore = "needs cgroup v2 with controllers: run in the test VM"]
+fn kernel_v2_pressure_is_the_kernels() {
+    let mut test = group("pressure");
+    test.apply(&Resources {
+        cpu: Cpu { quota_us: Some(2_000), period_us: Some(100_000), ..Cpu::default() },
+        ..Resources::default()
+    });
+    test.spawn("while :; do :; done");
+    let has = test.file("", "cpu.pressure").exists();
+    if !has {
+        assert_eq!(test.group.stats().unwrap().cpu.pressure, None);
+        return;
+    }
+    until("it waits for the processor", || {
+        test.group.stats().unwrap().cpu.pressure.is_some_and(|pressure| pressure.some.total_us > 100_000)
+    });
+    test.group.kill_all(Signal::KILL, WAIT).unwrap();
+    test.reap();
+    let text = test.read("", "cpu.pressure");
+    let total = test.group.stats().unwrap().cpu.pressure.unwrap().some.total_us;
+    assert!(text.lines().next().unwrap().ends_with(&format!(" total={total}")), "{total} in {text}");
 }

@@ -91,7 +91,7 @@ fn s054_kernel_v2_kill() {
 /// become more than 32.
 #[test]
 fn s055_kernel_v2_fork_bombs_leave_nobody() {
-    for round in 0..15 {
+    for round in 0..support::bombs() {
         let mut test = TestGroup::with_layout(v2_only(), "v2bomb");
         let mark = format!("BERTH_BOMB={}-v2-{round}", std::process::id());
         let bomb = "fork for 1..4; while (1) { exit if defined($p = fork) && $p == 0; wait }";

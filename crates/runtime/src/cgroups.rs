@@ -28,11 +28,18 @@ pub fn limit_settings(layout: &cg::Layout, spec: &oci::Spec) -> Result<Vec<cg::S
     Ok(cg::plan(layout, &resources(asked)?)?)
 }
 
-/// Resources of an update: only what is named.
-pub(crate) fn convert(asked: &oci::LinuxResources) -> Result<cg::Resources, RuntimeError> {
+/// Resources of an update: only what is named. What create would leave out with a warning is an error here.
+pub(crate) fn update(asked: &oci::LinuxResources) -> Result<cg::Resources, RuntimeError> {
+    match ignored(Some(asked)) {
+        Some(_) => Err(RuntimeError::Unsupported { what: "limiting kernel memory on its own".to_owned() }),
+        None => convert(asked),
+    }
+}
+
+fn convert(asked: &oci::LinuxResources) -> Result<cg::Resources, RuntimeError> {
     let mut resources = cg::Resources {
         cpu: asked.cpu().as_ref().map(cpu).unwrap_or_default(),
-        memory: asked.memory().as_ref().map(memory).transpose()?.unwrap_or_default(),
+        memory: asked.memory().as_ref().map(memory).unwrap_or_default(),
         pids_limit: asked.pids().as_ref().map(oci::LinuxPids::limit),
         block_io: asked.block_io().as_ref().map(block_io).transpose()?.unwrap_or_default(),
         ..cg::Resources::default()
@@ -57,6 +64,16 @@ pub(crate) fn convert(asked: &oci::LinuxResources) -> Result<cg::Resources, Runt
     Ok(resources)
 }
 
+/// What of the spec's resources is left out, as runc leaves it out: kernels ignore limits on kernel memory alone since 5.16, and v2
+/// has none.
+pub(crate) fn ignored(asked: Option<&oci::LinuxResources>) -> Option<String> {
+    let memory = asked?.memory().as_ref()?;
+    let is_asked = |limit: Option<i64>| limit.is_some_and(|limit| limit != 0);
+    (is_asked(memory.kernel()) || is_asked(memory.kernel_tcp())).then(|| {
+        "limits of kernel memory (memory.kernel, memory.kernelTCP) are ignored: kernels have none any more".to_owned()
+    })
+}
+
 fn cpu(asked: &oci::LinuxCpu) -> cg::Cpu {
     cg::Cpu {
         shares: asked.shares(),
@@ -71,18 +88,15 @@ fn cpu(asked: &oci::LinuxCpu) -> cg::Cpu {
     }
 }
 
-fn memory(asked: &oci::LinuxMemory) -> Result<cg::Memory, RuntimeError> {
-    if asked.kernel().is_some_and(|limit| limit > 0) || asked.kernel_tcp().is_some_and(|limit| limit > 0) {
-        return Err(RuntimeError::Unsupported { what: "limiting kernel memory on its own".to_owned() });
-    }
-    Ok(cg::Memory {
+fn memory(asked: &oci::LinuxMemory) -> cg::Memory {
+    cg::Memory {
         limit: asked.limit(),
         reservation: asked.reservation(),
         swap: asked.swap(),
         swappiness: asked.swappiness(),
         disable_oom_killer: asked.disable_oom_killer().unwrap_or(false),
         check_before_update: asked.check_before_update().unwrap_or(false),
-    })
+    }
 }
 
 fn number(value: i64) -> Result<u32, RuntimeError> {

@@ -155,7 +155,7 @@ impl Container {
     /// `InvalidArgument`, `FailedPrecondition` when this host cannot enforce one, the cgroup's.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), RuntimeError> {
         let layout = Layout::detect().map_err(cgroup_error("find"))?;
-        let settings = berth_cgroup::plan(&layout, &crate::cgroups::convert(resources)?)?;
+        let settings = berth_cgroup::plan(&layout, &crate::cgroups::update(resources)?)?;
         self.cgroup.apply(&settings).map_err(cgroup_error("limit"))
     }
 

@@ -223,3 +223,61 @@ fn s070_s076_unified_and_what_v2_lacks() {
         }
     });
 }
+
+fn has_controller(name: &str) -> bool {
+    let all = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+    all.split_whitespace().any(|own| own == name)
+}
+
+/// S-051, S-074: processors and memory nodes are in force, also after a reload of systemd; a kernel without the controller refuses
+/// them by name.
+#[test]
+#[ignore = "needs systemd and cgroup v2: run in the test VM"]
+fn s051_s074_cpusets() {
+    with_each_driver(|driver| {
+        let script = "cat /sys/fs/cgroup/cpuset.cpus.effective /sys/fs/cgroup/cpuset.mems.effective; \
+                      while read key value; do [ $key = Cpus_allowed_list: ] && echo $value; done < /proc/self/status; true";
+        let bundle = Bundle::new(driver, "cpuset", script, json!({"cpu": {"cpus": "0", "mems": "0"}}));
+        if !has_controller("cpuset") {
+            let refused = bundle.run();
+            assert!(refused.code != 0 && refused.stderr.contains("cpu.cpus"), "{refused:?}");
+            return;
+        }
+        assert_eq!(bundle.run().ok(), "0\n0\n0");
+        bundle.edit(|config| config["process"]["args"] = json!(["sleep", "1000"]));
+        bundle.start();
+        if driver == Driver::Systemd {
+            let mut reload = std::process::Command::new("systemctl");
+            assert!(reload.arg("daemon-reload").status().unwrap().success());
+            let mut show = std::process::Command::new("systemctl");
+            show.args(["show", &format!("berth-{}.scope", bundle.name), "-p", "AllowedCPUs,AllowedMemoryNodes"]);
+            assert_eq!(berth_vm_tests::Outcome::of(&mut show).ok(), "AllowedCPUs=0\nAllowedMemoryNodes=0");
+        }
+        assert_eq!(bundle.read("cpuset.cpus"), "0");
+    });
+}
+
+/// S-072: huge pages beyond the limit are refused when they are asked for.
+#[test]
+#[ignore = "needs systemd and cgroup v2: run in the test VM"]
+fn s072_huge_pages_are_limited() {
+    if !has_controller("hugetlb") {
+        return;
+    }
+    std::fs::write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "8").unwrap();
+    with_each_driver(|driver| {
+        let script = "cat /sys/fs/cgroup/hugetlb.2MB.max /sys/fs/cgroup/hugetlb.2MB.rsvd.max; \
+                      fallocate -l 4M /huge/one && echo fits; fallocate -l 8M /huge/two || echo refused";
+        let limit = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]});
+        let bundle = Bundle::new(driver, "huge", script, limit);
+        bundle.bind_usr();
+        bundle.edit(|config| {
+            let huge =
+                json!({"destination": "/huge", "source": "none", "type": "hugetlbfs", "options": ["pagesize=2M"]});
+            config["mounts"].as_array_mut().unwrap().push(huge);
+            config["process"]["env"] = json!(["PATH=/bin:/usr/bin"]);
+        });
+        let outcome = bundle.run();
+        assert_eq!(outcome.stdout, "4194304\n4194304\nfits\nrefused", "{outcome:?}");
+    });
+}

@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 use berth_cgroup::{Cgroup, Layout, Resources, plan};
 use rustix::process::Pid;
 
+/// How often a fork bomb is killed in one test; `BERTH_BOMBS=1000` is the long form.
+pub(crate) fn bombs() -> u32 {
+    std::env::var_os("BERTH_BOMBS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(25)
+}
+
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
 
 /// `/berth-test-<pid>-<name>/c`, removed with everything in it when dropped.

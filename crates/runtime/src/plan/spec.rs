@@ -8,7 +8,7 @@ use rustix::mount::MountPropagationFlags as Propagation;
 use super::mounts::{MountPlan, Source};
 use super::{Action, Plan, PlanInput, Stage, Step, StepList, checks, devices, release_steps};
 use crate::cgroup_driver::CgroupDriver;
-use crate::cgroups::resources;
+use crate::cgroups::{ignored, resources};
 use crate::error::RuntimeError;
 use crate::hooks::HookStage;
 use crate::id_map::IdMaps;
@@ -147,6 +147,7 @@ impl Planning<'_> {
         let cgroup = cgroup_path(self.input.spec, self.input.id, &self.input.tuning.cgroup_driver)?;
         self.push(stage, Action::CreateCgroup(cgroup.clone()), cgroup.clone(), "linux.cgroupsPath");
         let resources = resources(self.linux.resources().as_ref())?;
+        self.warnings.extend(ignored(self.linux.resources().as_ref()));
         self.push(stage, Action::LimitResources(Box::new(resources)), cgroup, "linux.resources");
         if let Some(asked) = self.linux.intel_rdt() {
             let plan = RdtPlan::new(asked)?;
