@@ -12,7 +12,7 @@ STATIC_TARGET := $(shell sh tests/static-target.sh)
 STATIC_DIR := $(TARGET_DIR)/$(STATIC_TARGET)/static
 export BERTH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
-.PHONY: all build static test demo bench install uninstall check clean peers
+.PHONY: all build static test demo bench install uninstall check clean peers fuzz
 
 all: build
 
@@ -48,6 +48,10 @@ bench: build peers
 
 check:
 	$(CARGO) xtask check
+
+# Not part of the suite: fuzz targets, each for FUZZ_SECONDS.
+fuzz:
+	fuzz/run.sh $(or $(FUZZ_SECONDS),60) $(FUZZ_TARGETS)
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system

@@ -188,4 +188,59 @@ mod tests {
         assert_eq!(options.top.set, Attr::empty());
         assert_eq!(options.top.clear, Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR__ATIME);
     }
+
+    /// Property: every option is sorted somewhere, what no table knows goes to the file system as it was, and nothing is both set and
+    /// cleared, except the access time, which is one field of three values.
+    #[test]
+    fn strange_options_are_sorted_or_passed_on() {
+        let mut seed = 0x1319_8a2e_0370_7344_u64;
+        let mut next = |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            usize::try_from(seed >> 33).unwrap() % below
+        };
+        let plain: Vec<&str> =
+            PLAIN.iter().map(|(name, ..)| *name).chain(ACCESS_TIME.iter().map(|(name, _)| *name)).collect();
+        let strange = [
+            "",
+            "r",
+            "rr",
+            "rro=1",
+            "ro ",
+            "Ro",
+            "size=1,2",
+            "=",
+            "a=b=c",
+            "rbind",
+            "ridmap",
+            "remount",
+            "sync",
+            "rsync",
+            "rtmpcopyup",
+        ];
+        for _ in 0..2000 {
+            let words: Vec<String> = (0..next(8))
+                .map(|_| match next(4) {
+                    0 => strange[next(strange.len())].to_owned(),
+                    1 => format!("r{}", plain[next(plain.len())]),
+                    _ => plain[next(plain.len())].to_owned(),
+                })
+                .collect();
+            let sorted = MountOptions::parse(&words);
+            for change in [sorted.top, sorted.tree] {
+                let both = change.set & change.clear & !Attr::MOUNT_ATTR__ATIME;
+                assert!(both.is_empty(), "{words:?}");
+            }
+            for (key, value) in &sorted.data {
+                let original = value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"));
+                assert!(words.contains(&original), "{original:?} of {words:?}");
+            }
+            assert_eq!(sorted, MountOptions::parse(&words));
+            // A later option of a pair overrules an earlier one, whatever stands between.
+            let mut again = words.clone();
+            again.push("ro".to_owned());
+            assert!(MountOptions::parse(&again).top.set.contains(Attr::MOUNT_ATTR_RDONLY));
+        }
+    }
 }

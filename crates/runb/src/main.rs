@@ -6,6 +6,7 @@ mod commands;
 mod error;
 mod foreground;
 mod log;
+mod notify;
 mod paths;
 mod seal;
 mod socket;

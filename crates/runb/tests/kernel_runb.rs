@@ -248,6 +248,61 @@ fn cve_2019_5736_the_runtime_cannot_be_overwritten() {
     place.ok(&["delete", "--force", &place.name]);
 }
 
+/// sd_notify(3): what the container says on its own socket reaches the one in NOTIFY_SOCKET, with its process as the main one.
+#[test]
+fn readiness_is_passed_on() {
+    let say = "use Socket; socket(my $s, PF_UNIX, SOCK_DGRAM, 0); \
+        send($s, 'STATUS=almost', 0, sockaddr_un($ENV{NOTIFY_SOCKET})); \
+        send($s, \"READY=1\\nSTATUS=up\", 0, sockaddr_un($ENV{NOTIFY_SOCKET})); sleep 60";
+    for way in ["create and start", "run detached", "run in the foreground"] {
+        let place = Place::new("notify", "");
+        for name in ["lib", "lib64", "usr"] {
+            fs::create_dir_all(place.dir.path().join("rootfs").join(name)).unwrap();
+        }
+        place.edit(|config| {
+            config["process"]["args"] = json!(["/usr/bin/perl", "-e", say]);
+            for name in ["/usr", "/lib", "/lib64"] {
+                let bind = json!({"destination": name, "type": "bind", "source": name, "options": ["rbind", "ro"]});
+                config["mounts"].as_array_mut().unwrap().push(bind);
+            }
+        });
+        let path = place.dir.path().join("host.sock");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let command = |arguments: &[&str]| {
+            let mut command = place.command(arguments);
+            command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null());
+            command
+        };
+        let mut foreground = None;
+        match way {
+            "create and start" => {
+                assert!(command(&["create", "--bundle", place.bundle(), &place.name]).status().unwrap().success());
+                assert!(command(&["start", &place.name]).status().unwrap().success());
+            }
+            "run detached" => {
+                assert!(command(&["run", "-d", "--bundle", place.bundle(), &place.name]).status().unwrap().success());
+            }
+            _ => foreground = Some(command(&["run", "--bundle", place.bundle(), &place.name]).spawn().unwrap()),
+        }
+        let mut buffer = [0; 512];
+        let mut message = || {
+            let length = socket.recv(&mut buffer).expect(way);
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
+        };
+        let first = message();
+        assert!(first.starts_with("STATUS=almost\nMAINPID="), "{way}: {first}");
+        let pid = first.trim().rsplit('=').next().unwrap().to_owned();
+        assert_eq!(message(), format!("READY=1\nSTATUS=up\nMAINPID={pid}\n"), "{way}");
+        let state: Value = serde_json::from_str(&place.ok(&["state", &place.name])).unwrap();
+        assert_eq!(state["pid"].to_string(), pid, "{way}");
+        place.ok(&["delete", "--force", &place.name]);
+        if let Some(mut child) = foreground {
+            child.wait().unwrap();
+        }
+    }
+}
+
 /// 10 ms without a CPU.
 fn pause() {
     let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };

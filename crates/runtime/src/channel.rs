@@ -71,6 +71,10 @@ impl Channel {
         Self(fd)
     }
 
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.0
     }

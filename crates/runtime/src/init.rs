@@ -133,6 +133,9 @@ pub(crate) fn run(mut context: InitContext<'_>) -> u8 {
     if let Err(errno) = signals {
         return context.fail("start-up", "signals", &Failure::from(errno));
     }
+    if let Err(errno) = context.close_foreign() {
+        return context.fail("start-up", "descriptors", &Failure::from(errno));
+    }
     for index in plan.range(Stage::Init) {
         if let Some(code) = context.walk(index, plan) {
             return code;
@@ -150,6 +153,21 @@ pub(crate) fn run(mut context: InitContext<'_>) -> u8 {
 }
 
 impl InitContext<'_> {
+    /// What the caller had open besides what this process was given: its logs, its clients' sockets, the pipes of others. Until exec they
+    /// would be within reach of who may trace us, and a waiting init would hold them open for as long as it waits.
+    fn close_foreign(&self) -> Result<(), Errno> {
+        let mut kept = vec![self.channel.as_fd()];
+        kept.extend(self.listener.iter().map(AsFd::as_fd));
+        kept.extend(self.streams().into_iter().flatten());
+        kept.extend(self.namespaces.iter().map(|(_, fd)| fd.as_fd()));
+        kept.extend(self.join.iter().map(|(fd, _)| fd.as_fd()));
+        kept.extend(self.cgroup_fds.iter().map(AsFd::as_fd));
+        kept.extend(self.rootfs.iter().map(AsFd::as_fd));
+        kept.extend(self.sources.iter().flatten().map(AsFd::as_fd));
+        kept.extend(self.scratch.sysfs.iter().map(AsFd::as_fd));
+        berth_sys::process::close_all_but(self.preserve_fds.saturating_add(3), &kept)
+    }
+
     /// Does one step; `Some` is the exit code after a failure.
     fn walk(&mut self, index: usize, plan: &Plan) -> Option<u8> {
         let step = plan.steps.get(index)?;

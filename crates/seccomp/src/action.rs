@@ -22,11 +22,15 @@ impl Action {
     /// From the name in a profile (`SCMP_ACT_ERRNO`) and its `errnoRet`; without one, EPERM.
     ///
     /// # Errors
-    /// `InvalidArgument` for an unknown name, or an errno the kernel would cut off.
+    /// `InvalidArgument` for an unknown name, an errno the kernel would cut off, or one for an action that returns none.
     pub fn parse(name: &str, errno: Option<u32>) -> Result<Self, SeccompError> {
         const EPERM: u32 = 1;
         /// The kernel's MAX_ERRNO; larger values are silently reduced to it.
         const ERRNO_MAX: u32 = 4095;
+        let takes_errno = matches!(name, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE");
+        if errno.is_some_and(|errno| errno != 0) && !takes_errno && name.starts_with("SCMP_ACT_") {
+            return Err(SeccompError::ErrnoUnused { action: name.to_owned() });
+        }
         let data = errno.unwrap_or(EPERM);
         let number = || u16::try_from(data).map_err(|_| SeccompError::ErrnoRange { value: data });
         Ok(match name {

@@ -17,6 +17,8 @@ pub enum SeccompError {
     UnknownFlag { name: String },
     #[error("seccomp errno {value} is above 4095")]
     ErrnoRange { value: u32 },
+    #[error("seccomp action {action} returns no errno, but is given one")]
+    ErrnoUnused { action: String },
     #[error("seccomp argument index {index} of {syscall} is above 5")]
     ArgIndex { syscall: String, index: u32 },
     #[error("seccomp profile: {what}")]

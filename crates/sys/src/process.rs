@@ -5,7 +5,7 @@
 )]
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -46,6 +46,30 @@ pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     // SAFETY: the call only changes flags of descriptors; no memory is involved.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Closes every descriptor from `first` on but those given, in a process that was just cloned with a table of its own: what its maker
+/// had open is none of its business, and nobody here will use or drop it.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9.
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut numbers: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    numbers.sort_unstable();
+    let close = |from: u32, to: u32| -> Result<(), Errno> {
+        // SAFETY: the call closes descriptors and touches no memory. Whoever owned them is in the process this one was cloned from; the
+        // copies of their owners in this process's memory are never used or dropped, for it leaves by exec or _exit.
+        let answer = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        if answer == 0 { Ok(()) } else { Err(last_errno()) }
+    };
+    let mut next = first;
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        if number > next {
+            close(next, number - 1)?;
+        }
+        next = next.max(number + 1);
+    }
+    close(next, libc::c_uint::MAX)
 }
 
 /// Makes `fd` the descriptor `number` (0, 1, 2 or one to preserve), kept across exec.

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::Spec;
-use berth_runtime::{CgroupDriver, Container, CreateOptions, Rights, Rootfs, StateDir, Stdio, SystemdInstance, Tuning};
+use berth_runtime::{
+    CgroupDriver, Container, CreateOptions, NotifySocket, Rights, Rootfs, StateDir, Stdio, SystemdInstance, Tuning,
+};
 use berth_types::{ContainerId, Timestamp};
 
 use crate::arguments::{CreateArguments, Global, RunArguments};
@@ -11,7 +13,7 @@ use crate::error::CommandError;
 use crate::foreground::Signals;
 use crate::log::Log;
 use crate::socket::Receivers;
-use crate::{paths, seal, streams};
+use crate::{notify, paths, seal, streams};
 
 pub(crate) fn create(root: &Path, arguments: &CreateArguments, global: &Global, log: &Log) -> Result<(), CommandError> {
     make(root, arguments, true, global, log).map(drop)
@@ -67,7 +69,8 @@ fn make(
 }
 
 impl Making<'_> {
-    fn make_in(self, directory: &StateDir) -> Result<Container, CommandError> {
+    fn make_in(mut self, directory: &StateDir) -> Result<Container, CommandError> {
+        notify::prepare(directory, &mut self.spec)?;
         let tuning = Tuning {
             keep_keyring: self.arguments.no_new_keyring,
             no_pivot: self.arguments.no_pivot,
@@ -149,15 +152,30 @@ fn pass_listen_fds(spec: &mut Spec) {
 pub(crate) fn run(root: &Path, arguments: &RunArguments, global: &Global, log: &Log) -> Result<u8, CommandError> {
     let signals = if arguments.detach { None } else { Some(Signals::hold()?) };
     let mut container = make(root, &arguments.create, arguments.detach, global, log)?;
-    if let Err(error) = container.start(&mut Vec::new()) {
-        let _also_failed = container.delete();
-        return Err(error.into());
-    }
+    let socket = match begin(root, &mut container) {
+        Ok(socket) => socket,
+        Err(error) => {
+            let _also_failed = container.delete();
+            return Err(error);
+        }
+    };
     container.warnings.iter().for_each(|warning| log.warn(warning));
-    let Some(signals) = signals else { return Ok(0) };
+    let Some(signals) = signals else {
+        notify::forward(socket.as_ref(), &container)?;
+        return Ok(0);
+    };
+    notify::forward_aside(socket.as_ref(), &container, log);
     let code = signals.wait(&mut container.init);
     if !arguments.keep {
         container.delete_reporting()?.iter().for_each(|warning| log.warn(warning));
     }
     code
+}
+
+/// Starts it, with its notify socket open where it has one.
+fn begin(root: &Path, container: &mut Container) -> Result<Option<NotifySocket>, CommandError> {
+    let id: ContainerId = container.state().id.parse()?;
+    let socket = notify::listen(&StateDir::open(root, &id)?)?;
+    container.start(&mut Vec::new())?;
+    Ok(socket)
 }

@@ -7,7 +7,7 @@ use berth_types::{Classify, ContainerId, ErrorClass, Signal};
 
 use crate::error::CommandError;
 use crate::log::Log;
-use crate::paths;
+use crate::{notify, paths};
 
 fn refused(text: &str) -> CommandError {
     CommandError::State(text.to_owned())
@@ -20,9 +20,11 @@ pub(crate) fn start(root: &Path, id: &str, log: &Log) -> Result<(), CommandError
         Status::Stopped => return Err(refused("cannot start a container that has stopped")),
         _ => {}
     }
+    let socket = notify::listen(&StateDir::open(root, &id.parse()?)?)?;
     let result = container.start(&mut Vec::new());
     container.warnings.iter().for_each(|warning| log.warn(warning));
-    Ok(result?)
+    result?;
+    notify::forward(socket.as_ref(), &container)
 }
 
 pub(crate) fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<(), CommandError> {

@@ -238,3 +238,20 @@ pub(super) fn cve_2016_9962_who_joins_cannot_be_looked_into() {
     running.container.delete().unwrap();
     assert_eq!(crate::support::read_all(output), "");
 }
+
+/// CVE-2016-9962, CVE-2024-21626: a waiting init holds what it needs and nothing else that its creator had open.
+pub(super) fn cve_2024_21626_a_waiting_init_holds_no_foreign_descriptor() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    let _held = fs::File::open(secret.path()).unwrap();
+    let (_ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut bundle = Bundle::new();
+    let container = create(&mut bundle).unwrap();
+    let links: Vec<String> = fs::read_dir(format!("/proc/{}/fd", container.init.pid))
+        .unwrap()
+        .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.display().to_string()))
+        .collect();
+    assert!(!links.iter().any(|link| link.contains(secret.path().to_str().unwrap())), "{links:?}");
+    // Its channel is the only socket.
+    assert_eq!(links.iter().filter(|link| link.starts_with("socket:")).count(), 1, "{links:?}");
+    container.delete().unwrap();
+}

@@ -205,15 +205,15 @@ pub(super) fn cve_2024_45310_nothing_is_made_on_the_host() {
         .set("/process/cwd", json!("/link/cwd"))
         .sh("pwd");
     assert_eq!(bundle.output(), format!("{}/cwd\n", canary.path().display()));
-    // A link to nothing is followed like any other: inside.
-    let dangling = Bundle::new();
-    symlink(canary.path().join("file"), dangling.rootfs().join("dangling")).unwrap();
-    fs::write(source.path(), "mounted").unwrap();
-    let script = format!("cat {}", canary.path().join("file").display());
-    let mut dangling = dangling
+    // A link to what is not there yet: made where it leads inside the root.
+    let bundle = Bundle::new();
+    symlink(canary.path().join("file"), bundle.rootfs().join("dangling")).unwrap();
+    fs::write(source.path(), "mounted\n").unwrap();
+    let mut bundle = bundle
         .mount(json!({"destination": "/dangling", "type": "bind", "source": source.path(), "options": ["bind"]}))
-        .sh(&script);
-    assert_eq!(dangling.output(), "mounted");
+        .sh(&format!("cat /dangling {}", canary.path().join("file").display()));
+    assert_eq!(bundle.output(), "mounted\nmounted\n");
+    assert!(inside(&bundle, &canary.path().join("file")).exists());
     assert_eq!(tree(canary.path()), Vec::<String>::new());
 }
 

@@ -50,7 +50,7 @@ pub(crate) const TESTS: &[Test] = tests! {
         cve_2023_25809_foreign_cgroups_cannot_be_written cve_2025_27612_exec_gives_no_more_than_asked
         cve_2025_52881_writes_to_proc_reach_the_kernel cve_2026_30892_exec_has_the_exact_identity
         cve_2025_47291_limits_hold_in_a_user_namespace cve_2026_47262_tables_of_users_are_bounded cve_2021_41103_state_is_private
-        cve_2016_9962_who_joins_cannot_be_looked_into;
+        cve_2016_9962_who_joins_cannot_be_looked_into cve_2024_21626_a_waiting_init_holds_no_foreign_descriptor;
     hostile: cve_2015_3629_target_links_stay_inside cve_2016_8867_no_ambient_capabilities
         cve_2016_9962_init_is_not_dumpable_and_leaks_no_descriptor cve_2019_16884_no_mount_over_proc
         cve_2019_19921_proc_must_not_be_a_link cve_2021_30465_swapped_targets cve_2022_24769_nothing_is_inheritable

@@ -86,7 +86,13 @@ pub(super) fn a_user_namespace_is_joined() {
         joined.container.delete().unwrap();
     }
     let mut wrong = Bundle::new().overlay();
-    wrong.spec["linux"]["namespaces"] = namespaces(&[("mount", None), ("pid", None), ("user", path("user"))]);
+    wrong.spec["linux"]["namespaces"] = namespaces(&[
+        ("mount", None),
+        ("pid", None),
+        ("user", path("user")),
+        ("network", path("net")),
+        ("ipc", path("ipc")),
+    ]);
     wrong.spec["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 7, "size": 1}]);
     wrong.spec["linux"]["gidMappings"] = mapped;
     wrong.spec["hostname"] = json!("");

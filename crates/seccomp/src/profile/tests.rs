@@ -127,3 +127,72 @@ fn what_cannot_be_meant_is_refused_by_name() {
         "seccomp profile: use either architectures or archMap"
     );
 }
+
+#[test]
+fn an_errno_is_for_actions_that_return_one() {
+    for (action, is_refused) in [
+        ("SCMP_ACT_ERRNO", false),
+        ("SCMP_ACT_TRACE", false),
+        ("SCMP_ACT_KILL", true),
+        ("SCMP_ACT_KILL_PROCESS", true),
+        ("SCMP_ACT_TRAP", true),
+        ("SCMP_ACT_ALLOW", true),
+        ("SCMP_ACT_LOG", true),
+        ("SCMP_ACT_NOTIFY", true),
+    ] {
+        let json = format!(
+            r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": ["read"], "action": "{action}", "errnoRet": 5}}]}}"#
+        );
+        let result = Profile::parse(json.as_bytes()).unwrap().resolve_for(Arch::X86_64, &[], (6, 18));
+        assert_eq!(result.is_err(), is_refused, "{action}");
+        // Not given, or given as nothing, it is no matter.
+        let json = json.replace("5}", "null}");
+        assert!(Profile::parse(json.as_bytes()).unwrap().resolve_for(Arch::X86_64, &[], (6, 18)).is_ok(), "{action}");
+    }
+}
+
+/// Property: whatever stands in a profile, it is refused or it compiles to a program whose jumps stay inside and which ends in returns.
+#[test]
+fn strange_profiles_compile_or_are_refused() {
+    let mut seed = 0x243f_6a88_85a3_08d3_u64;
+    let mut next = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let actions =
+        ["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY", "SCMP_ACT_NONE", ""];
+    let names = ["read", "write", "socket", "clone", "ipc", "no_such_call", "", "open\u{0}"];
+    let ops = ["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_XX"];
+    let (mut compiled, mut refused) = (0, 0);
+    for _ in 0..500 {
+        let rules: Vec<serde_json::Value> = (0..next(8))
+            .map(|_| {
+                let args: Vec<serde_json::Value> = (0..next(3))
+                    .map(|_| serde_json::json!({"index": next(8), "value": u64::MAX >> next(64), "valueTwo": next(9), "op": ops[next(5)]}))
+                    .collect();
+                let own: Vec<&str> = (0..next(4)).map(|_| names[next(names.len())]).collect();
+                serde_json::json!({"names": own, "action": actions[next(actions.len())], "args": args})
+            })
+            .collect();
+        let profile = serde_json::json!({"defaultAction": actions[next(actions.len())], "syscalls": rules});
+        let parsed = Profile::parse(profile.to_string().as_bytes()).unwrap();
+        let Ok(program) = parsed.resolve_for(Arch::X86_64, &[], (6, 18)).and_then(|filter| filter.compile()) else {
+            refused += 1;
+            continue;
+        };
+        compiled += 1;
+        let code = program.instructions();
+        for (at, instruction) in code.iter().enumerate() {
+            let furthest = match instruction.code {
+                0x05 => usize::try_from(instruction.operand).unwrap(),
+                0x15 | 0x25 | 0x35 => usize::from(instruction.jump_true.max(instruction.jump_false)),
+                _ => 0,
+            };
+            assert!(at + furthest < code.len(), "{profile}");
+        }
+        assert_eq!(code.last().map(|instruction| instruction.code), Some(0x06), "{profile}");
+    }
+    assert!(compiled > 20 && refused > 20, "{compiled} compiled, {refused} refused");
+}
