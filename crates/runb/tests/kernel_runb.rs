@@ -159,11 +159,10 @@ fn run_gives_the_code_and_leaves_nothing() {
 }
 
 #[test]
-fn start_reports_what_init_reports() {
+fn create_reports_what_init_reports() {
     let place = Place::new("bad", "");
     place.edit(|config| config["process"]["args"] = json!(["not-there"]));
-    place.create();
-    let (code, message) = place.refused(&["start", &place.name]);
+    let (code, message) = place.refused(&["create", "--bundle", place.bundle(), &place.name]);
     assert_eq!(code, 1);
     assert!(message.contains("exec: \"not-there\": executable file not found in $PATH"), "{message}");
 }

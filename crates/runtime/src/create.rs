@@ -232,7 +232,8 @@ impl Creation<'_> {
     fn load_program(&mut self) -> Result<(), RuntimeError> {
         let capabilities = capability_names(self.plan.process.capabilities.as_ref());
         let profile = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        self.filter = Filter::new(self.options.seccomp_program.as_deref(), profile, &capabilities)?;
+        let (ready, cache) = (self.options.seccomp_program.as_deref(), self.options.tuning.seccomp_cache.as_deref());
+        self.filter = Filter::new(ready, profile, &capabilities, cache)?;
         Ok(())
     }
 

@@ -257,7 +257,7 @@ impl Restoring<'_> {
         let process = process.map(|process| ProcessPlan::new(process, &annotations)).transpose()?;
         let names = capability_names(process.as_ref().and_then(|process| process.capabilities.as_ref()));
         let linux = self.spec.linux().as_ref();
-        let filter = Filter::new(None, linux.and_then(|linux| linux.seccomp().as_ref()), &names)?;
+        let filter = Filter::new(None, linux.and_then(|linux| linux.seccomp().as_ref()), &names, None)?;
         Ok((filter, process.map(|process| process.affinity).unwrap_or_default()))
     }
 

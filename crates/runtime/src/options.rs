@@ -64,6 +64,8 @@ pub struct Tuning {
     pub rights: Rights,
     /// A cgroup that may not be made is done without; limits that were asked for are then a warning.
     pub may_lack_cgroup: bool,
+    /// Where compiled seccomp profiles are kept, by their hash; a directory of the runtime's own.
+    pub seccomp_cache: Option<PathBuf>,
     /// Let this step fail (tests of the roll-back).
     pub fault: Option<Fault>,
 }

@@ -89,7 +89,7 @@ impl Record {
         let annotations = spec.annotations().clone().unwrap_or_default();
         let process = spec.process().as_ref().map(|process| ProcessPlan::new(process, &annotations)).transpose()?;
         let names = capability_names(process.as_ref().and_then(|process| process.capabilities.as_ref()));
-        if let Some(filter) = Filter::new(None, linux.seccomp().as_ref(), &names)? {
+        if let Some(filter) = Filter::new(None, linux.seccomp().as_ref(), &names, None)? {
             directory.save_filter(&filter)?;
         }
         let root = spec.root().as_ref().map_or_else(PathBuf::new, |root| root.path().clone());

@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::LinuxSeccomp;
 use berth_seccomp::{Action, Profile, Program};
@@ -54,27 +54,32 @@ pub(crate) fn check(spec: &LinuxSeccomp) -> Result<(), RuntimeError> {
 }
 
 impl Filter {
-    /// The engine's program wins over the spec's profile; without either there is no filter.
+    /// The engine's program wins over the spec's profile; without either there is no filter. `cache`: see [`crate::Tuning`].
     pub(crate) fn new(
         ready: Option<&[u8]>,
         spec: Option<&LinuxSeccomp>,
         capabilities: &[String],
+        cache: Option<&Path>,
     ) -> Result<Option<Self>, RuntimeError> {
         match (ready, spec) {
             (Some(bytes), _) => {
                 let program = Program::from_bytes(bytes)?.to_bytes();
                 Ok(Some(Self { program, flags: FilterFlags::default(), agent: None }))
             }
-            (None, Some(spec)) => Self::compile(spec, capabilities).map(Some),
+            (None, Some(spec)) => Self::compile(spec, capabilities, cache).map(Some),
             (None, None) => Ok(None),
         }
     }
 
-    fn compile(spec: &LinuxSeccomp, capabilities: &[String]) -> Result<Self, RuntimeError> {
+    fn compile(spec: &LinuxSeccomp, capabilities: &[String], cache: Option<&Path>) -> Result<Self, RuntimeError> {
         check(spec)?;
         let wrong = |problem: String| RuntimeError::Spec { field: "linux.seccomp", problem };
         // Both crates describe the same document of the runtime specification.
         let json = serde_json::to_vec(spec).map_err(|error| wrong(error.to_string()))?;
+        let cached = cache.map(|directory| Cached::of(directory, &json, capabilities));
+        if let Some(filter) = cached.as_ref().and_then(Cached::load) {
+            return Ok(filter);
+        }
         let names: Vec<&str> = capabilities.iter().map(String::as_str).collect();
         let filter = Profile::parse(&json)?.resolve(&names, kernel_version())?;
         if filter.default_action == Action::Notify {
@@ -95,7 +100,11 @@ impl Filter {
             wait_kill_recv: filter.flags.wait_kill_recv && notifies,
             thread_sync: filter.flags.thread_sync,
         };
-        Ok(Self { program: filter.compile()?.to_bytes(), flags, agent })
+        let compiled = Self { program: filter.compile()?.to_bytes(), flags, agent };
+        if let Some(cached) = cached {
+            cached.store(&compiled);
+        }
+        Ok(compiled)
     }
 
     /// A byte of flags, the agent where there is one (length first, JSON) and the program, as a state directory keeps them.
@@ -142,6 +151,61 @@ impl Filter {
 
     pub(crate) fn load_with_listener(&self) -> Result<OwnedFd, Errno> {
         berth_sys::seccomp::load_filter_with_listener(&self.program, self.flags)
+    }
+}
+
+/// A compiled filter on disk, by the hash of what it was compiled from. The whole source stands in the file as well and is compared,
+/// so a collision is a miss. The directory is the runtime's own (0700); what cannot be read or written costs a compilation.
+struct Cached {
+    path: PathBuf,
+    key: Vec<u8>,
+}
+
+/// More files than profiles anybody uses; then the cache begins anew.
+const CACHED_MAX: usize = 64;
+const CACHED_BYTES_MAX: u64 = 1 << 20;
+
+impl Cached {
+    fn of(directory: &Path, profile: &[u8], capabilities: &[String]) -> Self {
+        let (major, minor) = kernel_version();
+        let conditions = format!("\0{}\0{major}.{minor}\0{}\0", capabilities.join(","), env!("CARGO_PKG_VERSION"));
+        let key = [profile, conditions.as_bytes()].concat();
+        // FNV-1a: a name, no more.
+        let hash = key
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        Self { path: directory.join(format!("{hash:016x}.filter")), key }
+    }
+
+    fn load(&self) -> Option<Filter> {
+        let bytes = crate::record::read_bounded(&self.path, CACHED_BYTES_MAX).ok()?;
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (key, filter) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        if key == self.key { Filter::from_bytes(filter).ok() } else { None }
+    }
+
+    fn store(&self, filter: &Filter) {
+        let Ok(length) = u32::try_from(self.key.len()) else { return };
+        let bytes = [&length.to_le_bytes(), self.key.as_slice(), &filter.to_bytes()].concat();
+        let _not_kept = self.write(&bytes);
+    }
+
+    fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let Some(directory) = self.path.parent() else { return Ok(()) };
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+        builder.create(directory)?;
+        if std::fs::read_dir(directory)?.count() >= CACHED_MAX {
+            for entry in std::fs::read_dir(directory)?.flatten() {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        // By rename: another command may read meanwhile.
+        let temporary = self.path.with_extension(std::process::id().to_string());
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600);
+        std::io::Write::write_all(&mut options.open(&temporary)?, bytes)?;
+        std::fs::rename(&temporary, &self.path)
     }
 }
 
@@ -193,4 +257,42 @@ fn kernel_version() -> (u32, u32) {
     let release = name.release().to_string_lossy().into_owned();
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(errno: u32) -> LinuxSeccomp {
+        let json = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno}]});
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_profile_is_compiled_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("filters");
+        let files = || std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        let new = |errno, capabilities: &[&str]| {
+            let capabilities: Vec<String> = capabilities.iter().map(|name| (*name).to_owned()).collect();
+            Filter::new(None, Some(&spec(errno)), &capabilities, Some(&cache)).unwrap().unwrap().to_bytes()
+        };
+        let first = new(5, &[]);
+        assert_eq!(files().len(), 1);
+        assert_eq!(new(5, &[]), first);
+        // Another profile and other capabilities are others.
+        assert_ne!(new(6, &[]), first);
+        new(5, &["CAP_SYS_ADMIN"]);
+        assert_eq!(files().len(), 3);
+        // What is not what was asked for, or is damaged, is a miss, and is made anew.
+        for damage in [&b""[..], b"xxxx", &[0xff; 64]] {
+            files().iter().for_each(|file| std::fs::write(file, damage).unwrap());
+            assert_eq!(new(5, &[]), first);
+        }
+        for errno in 100..100 + u32::try_from(CACHED_MAX).unwrap() {
+            new(errno, &[]);
+        }
+        assert!(files().len() <= CACHED_MAX, "{}", files().len());
+    }
 }

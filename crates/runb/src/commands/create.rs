@@ -28,6 +28,7 @@ struct Making<'a> {
     preserve_fds: u32,
     receivers: Receivers,
     global: &'a Global,
+    root: &'a Path,
 }
 
 /// Takes the id, creates, and writes the state down; everything is given back when something fails.
@@ -54,7 +55,7 @@ fn make(
     };
     let receivers = Receivers::connect(arguments.console_socket.as_deref(), arguments.pidfd_socket.as_deref())?;
     let directory = StateDir::create(root, &id)?;
-    let making = Making { arguments, bundle, spec, stdio, preserve_fds, receivers, global };
+    let making = Making { arguments, bundle, spec, stdio, preserve_fds, receivers, global, root };
     match making.make_in(&directory) {
         Ok(container) => {
             container.warnings.iter().for_each(|warning| log.warn(warning));
@@ -80,6 +81,7 @@ impl Making<'_> {
             finds_program: true,
             rights: rights(),
             may_lack_cgroup: self.global.rootless.unwrap_or(rights() != Rights::Full),
+            seccomp_cache: Some(self.root.join(".seccomp")),
             fault: None,
         };
         let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.bundle.join(root.path()));
