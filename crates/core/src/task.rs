@@ -5,9 +5,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use berth_shim_client::{
-    AttachOptions, ExitStatus, IoUris, RootfsMount, ShimClient, ShimError, ShimOptions, StateReply, TaskState,
+    AttachOptions, ExitStatus, IoUris, Reports, RootfsMount, ShimClient, ShimError, ShimOptions, StateReply,
+    TaskState,
 };
 use berth_types::{Classify, ContainerId, ErrorClass, ExecId, Signal};
 use parking_lot::Mutex;
@@ -53,7 +55,7 @@ pub struct TaskManager {
     socket_dir: PathBuf,
     events_address: PathBuf,
     namespace: String,
-    binary: SealedBinary,
+    binary: Arc<SealedBinary>,
 }
 
 /// A task; cheap to share. Callers serialise operations that change the phase.
@@ -72,7 +74,7 @@ struct Inner {
 }
 
 impl TaskManager {
-    pub fn new(tasks_dir: PathBuf, socket_dir: PathBuf, events_address: PathBuf, binary: SealedBinary) -> Self {
+    pub fn new(tasks_dir: PathBuf, socket_dir: PathBuf, events_address: PathBuf, binary: Arc<SealedBinary>) -> Self {
         Self { tasks_dir, socket_dir, events_address, namespace: "default".to_owned(), binary }
     }
 
@@ -92,6 +94,9 @@ impl TaskManager {
             bundle: self.bundle(id).path().to_owned(),
             socket_dir: self.socket_dir.clone(),
             events_address: self.events_address.clone(),
+            grpc_address: self.events_address.clone(),
+            runtime_options: None,
+            reports: Reports::OutOfMemory,
         }
     }
 

@@ -81,6 +81,13 @@ fn find_shim(options: &Options) -> Result<PathBuf, RunError> {
     if path.is_file() { Ok(path) } else { Err(RunError::NoShim(path)) }
 }
 
+/// PATH, then the directory of berthd itself.
+fn shim_search() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(std::path::Path::to_owned));
+    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(own).collect()
+}
+
 fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
     let (cgroup_driver, default_parent) = match options.cgroup_manager.as_str() {
         "systemd" => (CgroupDriver::Systemd, "system.slice"),
@@ -91,6 +98,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
         registry: crate::registry_options::from(options)?,
         state_root: options.state.clone(),
         shim_binary: find_shim(options)?,
+        shim_search: shim_search(),
         init_binary: embedded::INIT,
         hello_image: embedded::HELLO_IMAGE,
         cgroup_parent: options.cgroup_parent.clone().unwrap_or_else(|| default_parent.to_owned()),

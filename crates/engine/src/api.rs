@@ -27,6 +27,8 @@ pub struct EngineOptions {
     pub state_root: PathBuf,
     /// Our shim's binary; a sealed copy of it is made once at start.
     pub shim_binary: PathBuf,
+    /// Directories in which shims of other runtimes are looked for, in order.
+    pub shim_search: Vec<PathBuf>,
     /// Bytes of the static `berth-init` for `--init`; empty when the build has none.
     pub init_binary: &'static [u8],
     /// OCI archive of the image `hello`, loaded the first time somebody asks for `hello` and the store has none; empty when the build has none.

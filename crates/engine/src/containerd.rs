@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use berth_core::objects::{AnyValue, ContainerObject, Objects, RuntimeChoice};
-use berth_core::{EventLog, Phase};
+use berth_core::{EventLog, Fleet, Phase};
 use berth_image::{ImageStore, ImageUse};
 use berth_shim_client::ShimClient;
 use berth_types::{Digest, Labels, Timestamp};
@@ -37,6 +37,11 @@ impl Engine {
     /// Objects made through containerd's API.
     pub fn objects(&self) -> &Arc<Objects> {
         &self.inner.objects
+    }
+
+    /// Tasks of containers that were made through containerd's API.
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.inner.fleet
     }
 
     /// The one log of all faces.

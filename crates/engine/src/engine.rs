@@ -7,7 +7,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use berth_core::events::Occurrence;
-use berth_core::{EventLog, Objects, TaskManager};
+use berth_core::{EventLog, Fleet, Objects, TaskManager};
 use berth_image::ImageStore;
 use berth_network::{NamespacePool, Network};
 
@@ -49,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) events: Arc<EventLog>,
     /// What containerd's API made: the same state, seen through another face.
     pub(crate) objects: Arc<Objects>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) registry: Registry,
     pub(crate) tasks: TaskManager,
     pub(crate) seccomp: SeccompCache,
@@ -59,15 +60,20 @@ pub(crate) struct Inner {
     pub(crate) faults: Faults,
     /// Long image and archive work at the same time; the rest waits.
     pub(crate) heavy_work: Arc<tokio::sync::Semaphore>,
-    /// Keeps the shims' way of telling of memory kills open.
-    pub(crate) oom_listener: std::sync::OnceLock<berth_core::OomListener>,
+    /// Keeps the shims' way of telling what happened open.
+    pub(crate) shim_events: std::sync::OnceLock<berth_core::ShimEvents>,
     /// Held as long as we live: one daemon per data root.
     pub(crate) _root_lock: File,
 }
 
 impl Engine {
     pub(crate) fn find(&self, container_ref: &str) -> Result<Arc<Container>> {
-        self.inner.registry.find(container_ref)
+        let found = self.inner.registry.find(container_ref);
+        if found.is_err() && self.foreign(container_ref).is_some() {
+            let why = format!("container \"{container_ref}\" was made through containerd's API, and this is not done for such a container");
+            return Err(EngineError::unimplemented(why).with_hint("use the client that made it (ctr, nerdctl)"));
+        }
+        found
     }
 
     /// Runs work that may block on a thread for it.

@@ -17,6 +17,12 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn inspect(&self, container_ref: &str, size: bool) -> Result<ContainerView> {
+        if let Some(foreign) = self.foreign(container_ref)
+            && let Some(mut view) = self.foreign_view(&foreign).await
+        {
+            view.kernel = (view.pid != 0).then(|| kernel_view(view.pid));
+            return Ok(view);
+        }
         let container = self.find(container_ref)?;
         self.blocking(move |engine| {
             let mut view = engine.view(&container);
@@ -52,6 +58,7 @@ impl Engine {
         };
         let mut views: Vec<ContainerView> =
             self.inner.registry.all().iter().map(|container| self.view(container)).filter(is_wanted).collect();
+        views.extend(self.foreign_views().await.into_iter().filter(is_wanted));
         views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         views.truncate(options.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX));
         if !options.size {
@@ -60,7 +67,7 @@ impl Engine {
         self.heavy(move |engine| {
             for view in &mut views {
                 // Removed meanwhile: the list shows what was there when it was asked.
-                if let Ok(container) = engine.find(view.id.as_str()) {
+                if let Ok(container) = engine.inner.registry.find(view.id.as_str()) {
                     engine.add_sizes(&container, view)?;
                 }
             }

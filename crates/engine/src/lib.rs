@@ -19,6 +19,7 @@ mod explain;
 mod faults;
 mod files;
 mod filters;
+mod foreign;
 mod host;
 mod host_objects;
 mod id_blocks;

@@ -5,6 +5,7 @@
 //!               containers/<id>/<id>-json.log                             tasks/<id>/            bundles
 //!               content/ snapshots/ (crate image)                         sockets/               the shims' sockets
 //!                                                                         seccomp/<hash>.bpf  berth-init  events.sock
+//!                                                                         shims/<tenant>/<id>/    (core::fleet)  containerd.sock.ttrpc
 //! ```
 
 use std::os::unix::fs::DirBuilderExt;
@@ -32,6 +33,7 @@ impl Paths {
             (paths.throw_away_records(), 0o700),
             (paths.tasks(), 0o700),
             (paths.sockets(), 0o700),
+            (paths.shims(), 0o711),
             (paths.seccomp(), 0o700),
         ] {
             std::fs::DirBuilder::new()
@@ -82,6 +84,15 @@ impl Paths {
     }
     pub(crate) fn init_binary(&self) -> PathBuf {
         self.state.join("berth-init")
+    }
+    pub(crate) fn shims(&self) -> PathBuf {
+        self.state.join("shims")
+    }
+    pub(crate) fn containerd_socket(&self) -> PathBuf {
+        self.state.join("containerd.sock")
+    }
+    pub(crate) fn containerd_ttrpc_socket(&self) -> PathBuf {
+        self.state.join("containerd.sock.ttrpc")
     }
     pub(crate) fn events_socket(&self) -> PathBuf {
         self.state.join("events.sock")

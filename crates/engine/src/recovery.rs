@@ -11,7 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use berth_core::events::EventLimits;
-use berth_core::{Bundle, EventLog, Objects, Phase, SealedBinary, TaskManager};
+use berth_core::fleet::FleetOptions;
+use berth_core::{Bundle, EventLog, Fleet, Objects, Phase, SealedBinary, TaskManager};
 use berth_image::ImageStore;
 use berth_metadata::{Durability, Metadata, Table, Write};
 use berth_network::{Endpoint, NamespacePool, Network, NetworkConfig};
@@ -54,7 +55,8 @@ impl Engine {
     pub async fn start(options: EngineOptions) -> Result<Arc<Self>> {
         let started = tokio::task::spawn_blocking(move || open(options)).await;
         let (engine, records) = started.map_err(|_| EngineError::internal("a worker thread ended early"))??;
-        engine.listen_for_oom().await;
+        engine.listen_to_shims().await;
+        engine.inner.fleet.recover().await;
         let containers = engine.restore_records(records);
         let mut found = Vec::new();
         for container in &containers {
@@ -251,7 +253,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let root_lock = lock_root(&paths.lock())?;
     crate::request::check_cgroup_parent(&options.cgroup_parent, options.cgroup_driver)?;
     let facts = HostFacts::read(options.cgroup_driver).doing(|| "cannot use this host".to_owned())?;
-    let binary = SealedBinary::copy(&options.shim_binary)?;
+    let binary = Arc::new(SealedBinary::copy(&options.shim_binary)?);
     let metadata = Arc::new(Metadata::open(&paths.metadata())?);
     let id = daemon_id(&metadata)?;
     let transfers = crate::transfer::Transfers::new(options.registry.clone(), &paths)?;
@@ -264,6 +266,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let images = Arc::new(ImageStore::open_with(&paths.data, metadata, options.snapshotter.as_deref())?);
     let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);
     let network = open_network(&options, &paths, &mut records);
+    let fleet = open_fleet(&options, &paths, &binary, &events);
     let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary);
     let seccomp = SeccompCache::new(paths.seccomp(), facts.kernel());
     let faults = Faults::new(options.fault_points.clone());
@@ -279,6 +282,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         empty_networks: Arc::new(NamespacePool::new(EMPTY_NETWORKS_READY)),
         events,
         objects,
+        fleet,
         registry: Default::default(),
         tasks,
         seccomp,
@@ -287,11 +291,27 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         traces: Default::default(),
         reports: Default::default(),
         faults,
-        oom_listener: std::sync::OnceLock::new(),
+        shim_events: std::sync::OnceLock::new(),
         heavy_work: Arc::new(tokio::sync::Semaphore::new(HEAVY_WORK_MAX)),
         _root_lock: root_lock,
     };
     Ok((Engine { inner: Arc::new(inner) }, records))
+}
+
+fn open_fleet(
+    options: &EngineOptions,
+    paths: &Paths,
+    binary: &Arc<SealedBinary>,
+    events: &Arc<EventLog>,
+) -> Arc<Fleet> {
+    let options = FleetOptions {
+        dir: paths.shims(),
+        socket_dir: paths.sockets(),
+        events_address: paths.containerd_ttrpc_socket(),
+        grpc_address: paths.containerd_socket(),
+        search: options.shim_search.clone(),
+    };
+    Fleet::new(options, Arc::clone(binary), Arc::clone(events))
 }
 
 /// One daemon per data root; the lock ends with the process, however that ends.

@@ -55,6 +55,7 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
         .add_service(service!(api::namespaces::v1::namespaces_server::NamespacesServer<Face>, face))
         .add_service(service!(api::sandbox::v1::store_server::StoreServer<Face>, face))
         .add_service(service!(api::snapshots::v1::snapshots_server::SnapshotsServer<Face>, face))
+        .add_service(service!(api::tasks::v1::tasks_server::TasksServer<Face>, face))
         .add_service(service!(api::version::v1::version_server::VersionServer<Face>, face));
     router.serve_with_incoming(UnixListenerStream::new(listener)).await.map_err(ServeError::Serve)
 }

@@ -11,6 +11,7 @@ pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod sandbox_store;
 pub(crate) mod snapshots;
+pub(crate) mod tasks;
 pub(crate) mod version;
 
 /// A stream of answers.

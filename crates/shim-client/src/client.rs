@@ -1,11 +1,13 @@
 //! A connected shim: the calls of the Task service, each with a deadline.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_proto::protobuf::well_known_types::any::Any;
 use berth_proto::protobuf::well_known_types::empty::Empty;
 use berth_proto::protobuf::{EnumOrUnknown, Message, MessageField};
 use berth_proto::task::{self, Status, TaskApi};
@@ -16,7 +18,8 @@ use tokio::net::UnixStream;
 
 use crate::answer::{self, Endpoint};
 use crate::{
-    AttachOptions, ExitStatus, IoUris, RootfsMount, ShimError, ShimOptions, StateReply, TaskState, attach, launch,
+    AttachOptions, CreateTask, ExitStatus, IoUris, ProcessInfo, Reports, RootfsMount, ShimError, ShimOptions,
+    StateReply, TaskState, attach, launch,
 };
 
 /// Creating and starting may wait for hooks and slow disks.
@@ -25,6 +28,8 @@ const CALL: Duration = Duration::from_secs(30);
 /// File in the bundle that holds the shim's address.
 const ADDRESS_FILE: &str = "address";
 const ADDRESS_BYTES_MAX: u64 = 4096;
+/// What the shim answered when it started, kept by us: not every shim writes an address.
+const BOOTSTRAP_FILE: &str = "bootstrap.json";
 
 /// A connected shim. One connection carries all calls, an open `wait` among them. Cheap to clone.
 #[derive(Clone)]
@@ -51,16 +56,22 @@ impl ShimClient {
     /// # Errors
     /// `Internal` with the shim's own words when it could not start, `DeadlineExceeded` when it said nothing.
     pub async fn start(options: &ShimOptions) -> Result<Self, ShimError> {
-        let endpoint = answer::parse(&launch::start(options).await?)?;
+        let answer = launch::start(options).await?;
+        let endpoint = answer::parse(&answer)?;
+        if options.reports == Reports::All {
+            let path = options.bundle.join(BOOTSTRAP_FILE);
+            std::fs::write(&path, &answer).map_err(|source| ShimError::Address { path, source })?;
+        }
         Self::connect(endpoint, options.id.as_str().to_owned(), options.bundle.clone()).await
     }
 
-    /// Finds a running shim again by `<bundle>/address`.
+    /// Finds a running shim again by `<bundle>/bootstrap.json`, else `<bundle>/address`.
     ///
     /// # Errors
     /// `NotFound` without an address, `Unavailable` when nothing listens there any more.
     pub async fn reconnect(bundle: &Path) -> Result<Self, ShimError> {
-        let path = bundle.join(ADDRESS_FILE);
+        let kept = bundle.join(BOOTSTRAP_FILE);
+        let path = if kept.exists() { kept } else { bundle.join(ADDRESS_FILE) };
         let mut text = Vec::new();
         std::fs::File::open(&path)
             .and_then(|file| file.take(ADDRESS_BYTES_MAX).read_to_end(&mut text))
@@ -129,20 +140,32 @@ impl ShimClient {
         rootfs: &[RootfsMount],
         io: &IoUris,
     ) -> Result<u32, ShimError> {
-        let mounts = rootfs.iter().map(|mount| task::Mount {
+        debug_assert_eq!(id.as_str(), self.inner.id, "a shim is asked for its own task");
+        self.create_task(bundle, &CreateTask { rootfs: rootfs.to_vec(), io: io.clone(), ..CreateTask::default() }).await
+    }
+
+    /// The same with everything the service takes.
+    ///
+    /// # Errors
+    /// The shim's, with the failing step.
+    pub async fn create_task(&self, bundle: &Path, new: &CreateTask) -> Result<u32, ShimError> {
+        let mounts = new.rootfs.iter().map(|mount| task::Mount {
             type_: mount.fstype.clone(),
             source: mount.source.clone(),
+            target: mount.target.clone(),
             options: mount.options.clone(),
             ..Default::default()
         });
         let request = task::CreateTaskRequest {
-            id: id.as_str().to_owned(),
+            id: self.id(),
             bundle: bundle.display().to_string(),
             rootfs: mounts.collect(),
-            terminal: io.terminal,
-            stdin: io.stdin.clone(),
-            stdout: io.stdout.clone(),
-            stderr: io.stderr.clone(),
+            terminal: new.io.terminal,
+            stdin: new.io.stdin.clone(),
+            stdout: new.io.stdout.clone(),
+            stderr: new.io.stderr.clone(),
+            checkpoint: new.checkpoint.clone(),
+            options: packed(new.options.clone()),
             ..Default::default()
         };
         self.call("Create", &request, SLOW_CALL).await.map(|reply: task::CreateTaskResponse| reply.pid)
@@ -193,10 +216,18 @@ impl ShimClient {
     /// # Errors
     /// `NotFound` when the process has ended.
     pub async fn kill(&self, exec_id: Option<&ExecId>, signal: Signal, all: bool) -> Result<(), ShimError> {
+        self.kill_number(exec_id, u32::try_from(signal.number()).unwrap_or_default(), all).await
+    }
+
+    /// The same with a signal's number as it came.
+    ///
+    /// # Errors
+    /// `NotFound` when the process has ended.
+    pub async fn kill_number(&self, exec_id: Option<&ExecId>, signal: u32, all: bool) -> Result<(), ShimError> {
         let request = task::KillRequest {
             id: self.id(),
             exec_id: text(exec_id),
-            signal: u32::try_from(signal.number()).unwrap_or_default(),
+            signal,
             all,
             ..Default::default()
         };
@@ -221,15 +252,60 @@ impl ShimClient {
         let state = task_state(reply.status)?;
         let exited_at = instant::from_wire(&reply.exited_at);
         let exit = (state == TaskState::Stopped).then_some(ExitStatus { code: reply.exit_status, exited_at });
-        Ok(StateReply { state, pid: reply.pid, exit })
+        let io = IoUris { stdin: reply.stdin, stdout: reply.stdout, stderr: reply.stderr, terminal: reply.terminal };
+        Ok(StateReply { state, pid: reply.pid, exit, io })
     }
 
     /// # Errors
     /// `NotFound` without a task.
     pub async fn pids(&self) -> Result<Vec<u32>, ShimError> {
+        Ok(self.processes().await?.into_iter().map(|process| process.pid).collect())
+    }
+
+    /// # Errors
+    /// `NotFound` without a task.
+    pub async fn processes(&self) -> Result<Vec<ProcessInfo>, ShimError> {
         let request = task::PidsRequest { id: self.id(), ..Default::default() };
         let reply: task::PidsResponse = self.call("Pids", &request, CALL).await?;
-        Ok(reply.processes.iter().map(|process| process.pid).collect())
+        let process = |process: task::ProcessInfo| ProcessInfo {
+            pid: process.pid,
+            info: process.info.into_option().map(|any| (any.type_url, any.value)),
+        };
+        Ok(reply.processes.into_iter().map(process).collect())
+    }
+
+    /// Measurements of the task's cgroup: type URL and message.
+    ///
+    /// # Errors
+    /// `NotFound` without a task.
+    pub async fn stats(&self) -> Result<(String, Vec<u8>), ShimError> {
+        let request = task::StatsRequest { id: self.id(), ..Default::default() };
+        let reply: task::StatsResponse = self.call("Stats", &request, CALL).await?;
+        let any = reply.stats.into_option().unwrap_or_default();
+        Ok((any.type_url, any.value))
+    }
+
+    /// Writes an image of the task's processes to a directory.
+    ///
+    /// # Errors
+    /// The shim's; `Unimplemented` where it cannot.
+    pub async fn checkpoint(&self, path: &str, options: Option<(String, Vec<u8>)>) -> Result<(), ShimError> {
+        let request = task::CheckpointTaskRequest {
+            id: self.id(),
+            path: path.to_owned(),
+            options: packed(options),
+            ..Default::default()
+        };
+        self.call("Checkpoint", &request, SLOW_CALL).await.map(|_: Empty| ())
+    }
+
+    /// The shim's own pid.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn shim_pid(&self) -> Result<u32, ShimError> {
+        let request = task::ConnectRequest { id: self.id(), ..Default::default() };
+        self.call("Connect", &request, CALL).await.map(|reply: task::ConnectResponse| reply.shim_pid)
     }
 
     /// # Errors
@@ -273,9 +349,25 @@ impl ShimClient {
     /// # Errors
     /// The runtime's, naming the limit that the host refused.
     pub async fn update(&self, resources: &[u8]) -> Result<(), ShimError> {
+        self.update_annotated(resources, BTreeMap::new()).await
+    }
+
+    /// The same with annotations, which some shims act on.
+    ///
+    /// # Errors
+    /// The runtime's, naming the limit that the host refused.
+    pub async fn update_annotated(
+        &self,
+        resources: &[u8],
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), ShimError> {
         let packed = pack_as("types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", resources.to_vec());
-        let request =
-            task::UpdateTaskRequest { id: self.id(), resources: MessageField::some(packed), ..Default::default() };
+        let request = task::UpdateTaskRequest {
+            id: self.id(),
+            resources: MessageField::some(packed),
+            annotations: annotations.into_iter().collect(),
+            ..Default::default()
+        };
         self.call("Update", &request, CALL).await.map(|_: Empty| ())
     }
 
@@ -311,6 +403,10 @@ impl ShimClient {
         };
         attach::attach(&self.inner.bundle, &request, client).await
     }
+}
+
+fn packed(any: Option<(String, Vec<u8>)>) -> MessageField<Any> {
+    any.map(|(type_url, value)| pack_as(&type_url, value)).map_or_else(MessageField::none, MessageField::some)
 }
 
 fn text(exec_id: Option<&ExecId>) -> String {

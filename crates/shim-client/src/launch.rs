@@ -8,14 +8,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use berth_proto::bootstrap::BootstrapParams;
-use berth_proto::protobuf::Message;
+use berth_proto::bootstrap::{BootstrapParams, Extension};
+use berth_proto::pack_as;
+use berth_proto::protobuf::{Message, MessageField};
 use berth_proto::task::DeleteResponse;
 use rustix::process::{Pid, PidfdFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
-use crate::{ExitStatus, ShimError, ShimOptions};
+use crate::{ExitStatus, Reports, ShimError, ShimOptions};
 
 /// Name in the process list, whatever path the binary was executed by.
 const OWN_SHIM: &str = "containerd-shim-berth-v1";
@@ -104,9 +105,11 @@ fn command(options: &ShimOptions, verb: &'static str) -> io::Result<Command> {
         command
             .arg0(OWN_SHIM)
             .env_clear()
-            .env("BERTH_EVENTS", "oom")
             .env("BERTH_SOCKET_DIR", &options.socket_dir)
             .stdin(Stdio::null());
+        if options.reports == Reports::OutOfMemory {
+            command.env("BERTH_EVENTS", "oom");
+        }
     } else if verb == "start" {
         command.stdin(bootstrap_params(options)?);
     } else {
@@ -116,7 +119,7 @@ fn command(options: &ShimOptions, verb: &'static str) -> io::Result<Command> {
         .arg("-namespace")
         .arg(&options.namespace)
         .arg("-address")
-        .arg(&options.events_address)
+        .arg(&options.grpc_address)
         .arg("-publish-binary")
         .arg("")
         .arg("-id")
@@ -127,6 +130,7 @@ fn command(options: &ShimOptions, verb: &'static str) -> io::Result<Command> {
     command
         .arg(verb)
         .env("TTRPC_ADDRESS", &options.events_address)
+        .env("GRPC_ADDRESS", &options.grpc_address)
         .env("NAMESPACE", &options.namespace)
         .env("MAX_SHIM_VERSION", "3")
         .current_dir(&options.bundle)
@@ -140,12 +144,20 @@ fn is_own(binary: &Path) -> bool {
     binary.starts_with("/proc") || binary.file_name() == Some(OsStr::new(OWN_SHIM))
 }
 
+/// The runtime's options travel as an extension.
+fn extensions(options: &ShimOptions) -> Vec<Extension> {
+    let packed = options.runtime_options.clone().map(|(type_url, value)| pack_as(&type_url, value));
+    packed.map(|any| Extension { value: MessageField::some(any), ..Default::default() }).into_iter().collect()
+}
+
 /// What containerd 2.3 hands to a shim, in a sealed-off file that needs no reader on our side.
 fn bootstrap_params(options: &ShimOptions) -> io::Result<Stdio> {
     let params = BootstrapParams {
         instance_id: options.id.as_str().to_owned(),
         namespace: options.namespace.clone(),
         containerd_ttrpc_address: options.events_address.display().to_string(),
+        containerd_grpc_address: options.grpc_address.display().to_string(),
+        extensions: extensions(options),
         socket_dir: Some(options.socket_dir.display().to_string()),
         ..Default::default()
     };

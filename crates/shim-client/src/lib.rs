@@ -38,6 +38,31 @@ pub struct ShimOptions {
     pub socket_dir: PathBuf,
     /// ttrpc socket on which the daemon takes events (`Events.Forward`).
     pub events_address: PathBuf,
+    /// containerd's API, as shims are told by `-address`.
+    pub grpc_address: PathBuf,
+    /// Runtime options for the shim's start: type URL and message.
+    pub runtime_options: Option<(String, Vec<u8>)>,
+    pub reports: Reports,
+}
+
+/// Which events a shim of ours is to tell; others tell all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reports {
+    /// Everything shim v2 demands.
+    All,
+    /// Memory kills alone: the rest is followed by open calls.
+    OutOfMemory,
+}
+
+/// What a task is made of, as the Task service's Create takes it.
+#[derive(Debug, Clone, Default)]
+pub struct CreateTask {
+    pub rootfs: Vec<RootfsMount>,
+    pub io: IoUris,
+    /// Directory of a checkpoint to restore from; empty: none.
+    pub checkpoint: String,
+    /// Options for the runtime: type URL and message.
+    pub options: Option<(String, Vec<u8>)>,
 }
 
 /// Standard I/O URIs of a process, as put into Create and Exec.
@@ -53,6 +78,8 @@ pub struct IoUris {
 pub struct RootfsMount {
     pub fstype: String,
     pub source: String,
+    /// Below the root file system; empty: the root itself.
+    pub target: String,
     pub options: Vec<String>,
 }
 
@@ -69,6 +96,16 @@ pub struct StateReply {
     pub state: TaskState,
     pub pid: u32,
     pub exit: Option<ExitStatus>,
+    /// The addresses it was made with.
+    pub io: IoUris,
+}
+
+/// A process of a task; some shims know more of it than its pid.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessInfo {
+    pub pid: u32,
+    /// Type URL and message.
+    pub info: Option<(String, Vec<u8>)>,
 }
 
 /// What an attached client wants. Output is framed as Docker's multiplexed stream (8-byte header) unless the process has a terminal.

@@ -33,24 +33,38 @@ pub(crate) struct Ended {
 }
 
 impl Engine {
-    /// Takes reports of memory kills in containers that live on. Without them only the exit tells.
-    pub(crate) async fn listen_for_oom(&self) {
-        let (listener, mut reports) = match berth_core::OomListener::start(&self.inner.paths.events_socket()).await {
+    /// Takes what shims tell. Without it memory kills are told at the exit only, and the fleet's events not at all.
+    pub(crate) async fn listen_to_shims(&self) {
+        let paths = [self.inner.paths.events_socket(), self.inner.paths.containerd_ttrpc_socket()];
+        let started = berth_core::ShimEvents::start(&[paths[0].as_path(), paths[1].as_path()]).await;
+        let (listener, mut events) = match started {
             Ok(started) => started,
             Err(error) => {
-                tracing::warn!("memory kills are told at the exit only: {}", berth_types::report(&error));
+                tracing::error!("events of shims are not taken: {}", berth_types::report(&error));
                 return;
             }
         };
-        if self.inner.oom_listener.set(listener).is_err() {
+        if self.inner.shim_events.set(listener).is_err() {
             return;
         }
         let engine = self.clone();
         tokio::spawn(async move {
-            while let Some(id) = reports.recv().await {
-                engine.oom_reported(&id);
+            while let Some(envelope) = events.recv().await {
+                engine.shim_told(envelope);
             }
         });
+    }
+
+    /// The engine's own containers are followed by open calls: of them only memory kills are news.
+    fn shim_told(&self, envelope: berth_core::events::Envelope) {
+        let own = berth_core::fleet::container_of(&envelope)
+            .and_then(|id| id.parse::<berth_types::ContainerId>().ok())
+            .filter(|id| envelope.namespace == "default" && self.inner.registry.contains(id));
+        match own {
+            Some(id) if envelope.topic == "/tasks/oom" => self.oom_reported(&id),
+            Some(_) => {}
+            None => self.inner.fleet.record(envelope),
+        }
     }
 
     fn oom_reported(&self, id: &berth_types::ContainerId) {

@@ -13,6 +13,9 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when it does not run.
     pub async fn kill(&self, container_ref: &str, signal: Option<Signal>) -> Result<()> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_kill(&foreign, signal).await;
+        }
         let container = self.find(container_ref)?;
         let signal = signal.unwrap_or(Signal::KILL);
         let run = container.running().map_err(|error| crate::error::EngineError {

@@ -312,5 +312,5 @@ fn overlay_mount(rootfs: &OverlayRootfs) -> RootfsMount {
     if rootfs.is_volatile {
         options.push("volatile".to_owned());
     }
-    RootfsMount { fstype: "overlay".to_owned(), source: "overlay".to_owned(), options }
+    RootfsMount { fstype: "overlay".to_owned(), source: "overlay".to_owned(), target: String::new(), options }
 }

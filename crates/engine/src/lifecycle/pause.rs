@@ -8,6 +8,9 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when it does not run or is paused already.
     pub async fn pause(&self, container_ref: &str) -> Result<()> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_pause(&foreign, true).await;
+        }
         let container = self.find(container_ref)?;
         let _operation = container.operation.lock().await;
         let run = container.running()?;
@@ -24,6 +27,9 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when it is not paused.
     pub async fn unpause(&self, container_ref: &str) -> Result<()> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_pause(&foreign, false).await;
+        }
         let container = self.find(container_ref)?;
         let _operation = container.operation.lock().await;
         if container.status() != Status::Paused {

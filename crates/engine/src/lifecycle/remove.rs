@@ -14,6 +14,9 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when it runs and `force` is not set.
     pub async fn remove(&self, container_ref: &str, force: bool, volumes: bool) -> Result<()> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_remove(&foreign, force).await;
+        }
         let container = self.find(container_ref)?;
         let _: bool = volumes;
         let _operation = container.operation.lock().await;

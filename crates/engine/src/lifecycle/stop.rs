@@ -28,6 +28,9 @@ impl Engine {
         signal: Option<Signal>,
         timeout_seconds: Option<i64>,
     ) -> Result<bool> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_stop(&foreign, signal, timeout_seconds).await;
+        }
         let container = self.find(container_ref)?;
         let _operation = container.operation.lock().await;
         container.ensure_present()?;

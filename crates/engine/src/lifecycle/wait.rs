@@ -26,8 +26,20 @@ impl Engine {
         container_ref: &str,
         condition: WaitCondition,
     ) -> Result<oneshot::Receiver<ExitReport>> {
-        let container = self.find(container_ref)?;
         let (answer, receiver) = oneshot::channel();
+        if let Some(foreign) = self.foreign(container_ref) {
+            let engine = self.clone();
+            tokio::spawn(async move {
+                let report = match engine.foreign_wait(&foreign).await {
+                    Ok(code) => (code, None),
+                    Err(error) => (137, Some(error.message)),
+                };
+                // A waiter that hung up is no failure.
+                drop(answer.send(report));
+            });
+            return Ok(receiver);
+        }
+        let container = self.find(container_ref)?;
         let mut inner = container.lock();
         let is_due = match condition {
             WaitCondition::NotRunning => {

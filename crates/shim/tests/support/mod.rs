@@ -113,6 +113,9 @@ impl Fixture {
             bundle: self.bundle(),
             socket_dir: self.path("s"),
             events_address: self.events_address.clone(),
+            grpc_address: self.events_address.clone(),
+            runtime_options: None,
+            reports: berth_shim_client::Reports::OutOfMemory,
         }
     }
 
@@ -144,7 +147,7 @@ impl Fixture {
             format!("workdir={}", pair.join("work").display()),
             "volatile".to_owned(),
         ];
-        vec![RootfsMount { fstype: "overlay".to_owned(), source: "overlay".to_owned(), options }]
+        vec![RootfsMount { fstype: "overlay".to_owned(), source: "overlay".to_owned(), options, ..RootfsMount::default() }]
     }
 
     pub(crate) fn shim_pid(&self) -> Pid {

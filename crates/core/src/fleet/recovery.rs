@@ -1,0 +1,68 @@
+//! Finding the fleet again after a restart: every bundle has a shim that answers, or is cleaned up.
+
+use std::sync::Arc;
+
+use berth_shim_client::ShimClient;
+use tokio::task::JoinSet;
+
+use super::bundle::FleetBundle;
+use super::member::Member;
+use super::{Fleet, Slot};
+use crate::objects::Tenant;
+
+impl Fleet {
+    /// Takes back every task whose shim answers; what is left of others is ended and told.
+    pub async fn recover(self: &Arc<Self>) {
+        let mut jobs = JoinSet::new();
+        for (tenant, id, bundle) in FleetBundle::list(&self.options.dir) {
+            let fleet = Arc::clone(self);
+            jobs.spawn(async move { fleet.recover_one(tenant, id, bundle).await });
+        }
+        while jobs.join_next().await.is_some() {}
+    }
+
+    async fn recover_one(self: &Arc<Self>, tenant: Tenant, id: String, bundle: FleetBundle) {
+        let shim = match bundle.shim() {
+            Ok(shim) => shim,
+            Err(error) => {
+                // A bundle that a crash left before there was a shim.
+                tracing::info!(container_id = id, "{}", berth_types::report(&error));
+                if let Err(error) = bundle.remove() {
+                    tracing::warn!(container_id = id, "{}", berth_types::report(&error));
+                }
+                return;
+            }
+        };
+        let found = match ShimClient::reconnect(bundle.path()).await {
+            Ok(client) => client.state(None).await.map(|state| (client, state)),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok((client, state)) => {
+                let member = Member::new(tenant.clone(), id.clone(), state.pid, bundle, shim, client);
+                self.members.lock().insert((tenant, id), Slot::Member(Arc::clone(&member)));
+                self.watch(&member);
+            }
+            Err(error) => {
+                tracing::info!(container_id = id, "no shim answers: {}", berth_types::report(&error));
+                self.clean_up(&tenant, &id, &bundle, &shim).await;
+            }
+        }
+    }
+
+    async fn clean_up(&self, tenant: &Tenant, id: &str, bundle: &FleetBundle, shim: &super::runtime::Shim) {
+        if let Ok(options) = self.shim_options(tenant, id, bundle, shim, None) {
+            match ShimClient::delete_dead(&options).await {
+                Ok(status) => {
+                    for envelope in super::words::last_words(tenant, id, 0, status, true) {
+                        self.record(envelope);
+                    }
+                }
+                Err(error) => tracing::warn!(container_id = id, "cleaning up after a shim: {}", berth_types::report(&error)),
+            }
+        }
+        if let Err(error) = bundle.remove() {
+            tracing::warn!(container_id = id, "{}", berth_types::report(&error));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Containers made through containerd's API in the tenant `default`, as Docker's face shows and ends them.
+//!
+//! Their record is core's, their task the fleet's; nothing of them is kept here. What Docker's API can say of them is said; what it cannot do
+//! with them (start, logs, exec, rename: their maker holds the I/O and the document) is refused by name in [`Engine::find`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_core::events::{Envelope, Occurrence};
+use berth_core::fleet::Member;
+use berth_core::objects::{AnyValue, ContainerObject, Tenant};
+use berth_shim_client::{ShimError, StateReply, TaskState};
+use berth_types::{Digest, Signal, Timestamp};
+
+use crate::api::{ContainerView, NetworkView, Status};
+use crate::config::{ContainerConfig, HostConfig};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+
+const DEFAULT_STOP: Duration = Duration::from_secs(10);
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Foreign {
+    pub(crate) object: ContainerObject,
+    pub(crate) member: Option<Arc<Member>>,
+}
+
+impl Engine {
+    /// By full id, or by an unambiguous prefix. A container of the engine's own wins.
+    pub(crate) fn foreign(&self, container_ref: &str) -> Option<Foreign> {
+        if container_ref.is_empty() || self.inner.registry.find(container_ref).is_ok() {
+            return None;
+        }
+        let tenant = Tenant::docker();
+        let name = container_ref.strip_prefix('/').unwrap_or(container_ref);
+        let object = match self.inner.objects.find::<ContainerObject>(&tenant, name) {
+            Ok(Some(object)) => object,
+            Ok(None) => {
+                let all = self.inner.objects.list::<ContainerObject>(&tenant).ok()?;
+                let mut fits = all.into_iter().filter(|object| object.id.starts_with(name));
+                let first = fits.next()?;
+                if fits.next().is_some() {
+                    return None;
+                }
+                first
+            }
+            Err(error) => {
+                tracing::warn!("containers of containerd's API cannot be read: {}", berth_types::report(&error));
+                return None;
+            }
+        };
+        Some(self.with_member(object))
+    }
+
+    fn with_member(&self, object: ContainerObject) -> Foreign {
+        let member = self.inner.fleet.member(&Tenant::docker(), &object.id).ok();
+        Foreign { object, member }
+    }
+
+    pub(crate) async fn foreign_views(&self) -> Vec<ContainerView> {
+        let objects = self.inner.objects.list::<ContainerObject>(&Tenant::docker()).unwrap_or_else(|error| {
+            tracing::warn!("containers of containerd's API cannot be read: {}", berth_types::report(&error));
+            Vec::new()
+        });
+        let mut views = Vec::new();
+        for object in objects {
+            let foreign = self.with_member(object);
+            views.extend(self.foreign_view(&foreign).await);
+        }
+        views
+    }
+
+    /// `None` for an id that Docker could not name.
+    pub(crate) async fn foreign_view(&self, foreign: &Foreign) -> Option<ContainerView> {
+        let state = match &foreign.member {
+            Some(member) => member.shim.state(None).await.ok(),
+            None => None,
+        };
+        let object = &foreign.object;
+        let argv = argv(object);
+        let (status, exit_code, finished_at) = status_of(state.as_ref());
+        let alive = matches!(status, Status::Running | Status::Paused);
+        let upper = PathBuf::new();
+        Some(ContainerView {
+            id: object.id.parse().ok()?,
+            name: object.id.clone(),
+            created: object.created_at,
+            path: argv.first().cloned().unwrap_or_default(),
+            args: argv.get(1..).unwrap_or_default().to_vec(),
+            config: ContainerConfig {
+                image: object.image.clone(),
+                cmd: Some(argv),
+                labels: object.labels.clone(),
+                tty: state.as_ref().is_some_and(|state| state.io.terminal),
+                ..ContainerConfig::default()
+            },
+            host_config: HostConfig { network_mode: "none".to_owned(), ..HostConfig::default() },
+            image_id: self.foreign_image(object),
+            image_name: object.image.clone(),
+            status,
+            pid: if alive { state.as_ref().map_or(0, |state| state.pid) } else { 0 },
+            exit_code,
+            error: String::new(),
+            oom_killed: false,
+            started_at: alive.then_some(object.created_at),
+            finished_at,
+            restart_count: 0,
+            network: NetworkView { mode: "none".to_owned(), ..NetworkView::default() },
+            mounts: Vec::new(),
+            log_path: PathBuf::new(),
+            resolv_conf_path: PathBuf::new(),
+            hostname_path: PathBuf::new(),
+            hosts_path: PathBuf::new(),
+            driver: "overlay2".to_owned(),
+            upper_dir: upper.clone(),
+            work_dir: upper,
+            lower_dirs: Vec::new(),
+            exec_ids: Vec::new(),
+            kernel: None,
+            size_rw: None,
+            size_rootfs: None,
+        })
+    }
+
+    /// The config's digest where the image is one of Docker's too, else the digest its name points at; all zeros for an image nobody knows.
+    fn foreign_image(&self, object: &ContainerObject) -> Digest {
+        let images = &self.inner.images;
+        let known = images.get(&object.image).ok().map(|image| image.id);
+        let named = || images.tenant(Tenant::docker().as_str()).and_then(|t| t.image(&object.image)).ok();
+        known.or_else(|| named().map(|image| image.target.digest)).unwrap_or_else(|| Digest::from_bytes([0; 32]))
+    }
+
+    /// `stop`: true when it ran.
+    pub(crate) async fn foreign_stop(
+        &self,
+        foreign: &Foreign,
+        signal: Option<Signal>,
+        timeout_seconds: Option<i64>,
+    ) -> Result<bool> {
+        let Some(member) = foreign.running().await else { return Ok(false) };
+        let timeout = match timeout_seconds {
+            Some(seconds) => u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs),
+            None => DEFAULT_STOP,
+        };
+        if !timeout.is_zero() {
+            member.shim.kill(None, signal.unwrap_or(Signal::TERM), false).await?;
+            if tokio::time::timeout(timeout, member.shim.wait(None)).await.is_ok() {
+                return Ok(true);
+            }
+        }
+        self.foreign_kill_all(&member).await?;
+        Ok(true)
+    }
+
+    async fn foreign_kill_all(&self, member: &Member) -> Result<()> {
+        let killed = member.shim.kill(None, Signal::KILL, true).await;
+        match tokio::time::timeout(KILL_WAIT, member.shim.wait(None)).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                killed?;
+                Err(EngineError::internal("processes of the container do not end after SIGKILL"))
+            }
+        }
+    }
+
+    pub(crate) async fn foreign_kill(&self, foreign: &Foreign, signal: Option<Signal>) -> Result<()> {
+        let member = foreign.running().await.ok_or_else(|| foreign.not_running())?;
+        let signal = signal.unwrap_or(Signal::KILL);
+        Ok(member.shim.kill(None, signal, signal == Signal::KILL).await?)
+    }
+
+    pub(crate) async fn foreign_pause(&self, foreign: &Foreign, is_pause: bool) -> Result<()> {
+        let member = foreign.running().await.ok_or_else(|| foreign.not_running())?;
+        Ok(if is_pause { member.shim.pause().await? } else { member.shim.resume().await? })
+    }
+
+    /// Waits for the end of its task; without one, at once.
+    pub(crate) async fn foreign_wait(&self, foreign: &Foreign) -> Result<i32> {
+        let Some(member) = &foreign.member else { return Ok(0) };
+        let status = member.shim.wait(None).await?;
+        Ok(i32::try_from(status.code).unwrap_or(255))
+    }
+
+    /// Task, record and snapshot, as `ctr` would remove them one by one.
+    pub(crate) async fn foreign_remove(&self, foreign: &Foreign, force: bool) -> Result<()> {
+        let (tenant, id) = (Tenant::docker(), foreign.object.id.clone());
+        if let Some(member) = foreign.running().await {
+            if !force {
+                return Err(EngineError::conflict(format!("cannot remove container \"/{id}\": container is running: stop the container before removing or force remove"))
+                    .with_hint(format!("berth rm -f {id}")));
+            }
+            self.foreign_kill_all(&member).await?;
+        }
+        if foreign.member.is_some() {
+            match self.inner.fleet.delete(&tenant, &id).await {
+                Err(berth_core::fleet::FleetError::NotFound { .. }) => {}
+                other => drop(other?),
+            }
+        }
+        let snapshot = foreign.object.snapshot_key.clone();
+        let gone = id.clone();
+        self.blocking(move |engine| {
+            let tenant = Tenant::docker();
+            engine.inner.objects.delete::<ContainerObject>(&tenant, &gone)?;
+            if !snapshot.is_empty()
+                && let Err(error) = engine.inner.images.tenant(tenant.as_str())?.snapshots().remove(&snapshot)
+            {
+                tracing::debug!(container_id = gone, "its snapshot stays: {}", berth_types::report(&error));
+            }
+            Ok(())
+        })
+        .await?;
+        self.record(destroyed(&foreign.object));
+        Ok(())
+    }
+}
+
+impl Foreign {
+    async fn running(&self) -> Option<Arc<Member>> {
+        let member = self.member.as_ref()?;
+        let state = member.shim.state(None).await;
+        let is_alive = match state {
+            Ok(state) => state.state != TaskState::Stopped,
+            Err(ShimError::Remote { .. }) => false,
+            Err(_) => false,
+        };
+        is_alive.then(|| Arc::clone(member))
+    }
+
+    fn not_running(&self) -> EngineError {
+        EngineError::conflict(format!("container {} is not running", self.object.id))
+    }
+}
+
+fn argv(object: &ContainerObject) -> Vec<String> {
+    let spec: Option<serde_json::Value> =
+        object.spec.as_ref().and_then(|any| serde_json::from_slice(&any.value).ok());
+    let words = spec.as_ref().and_then(|spec| spec.pointer("/process/args")?.as_array());
+    words.into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+}
+
+/// A container without a task has not run, as far as anybody still knows.
+fn status_of(state: Option<&StateReply>) -> (Status, i32, Option<Timestamp>) {
+    let Some(state) = state else { return (Status::Created, 0, None) };
+    match (state.state, state.exit) {
+        (TaskState::Created, _) => (Status::Created, 0, None),
+        (TaskState::Running, _) => (Status::Running, 0, None),
+        (TaskState::Paused, _) => (Status::Paused, 0, None),
+        (TaskState::Stopped, exit) => {
+            let code = exit.map_or(0, |exit| i32::try_from(exit.code).unwrap_or(255));
+            (Status::Exited, code, exit.map(|exit| exit.exited_at))
+        }
+    }
+}
+
+/// `/containers/delete` in both faces' words; its message is the id as field 1.
+fn destroyed(object: &ContainerObject) -> Occurrence {
+    let length = u8::try_from(object.id.len()).unwrap_or_default();
+    let value = [&[0x0a, length], object.id.as_bytes()].concat();
+    let event = AnyValue { type_url: "containerd.events.ContainerDelete".to_owned(), value };
+    let envelope =
+        Envelope { namespace: Tenant::docker().to_string(), topic: "/containers/delete".to_owned(), event };
+    Occurrence {
+        kind: "container",
+        action: "destroy".to_owned(),
+        actor_id: object.id.clone(),
+        attributes: [("name".to_owned(), object.id.clone()), ("image".to_owned(), object.image.clone())].into(),
+        pid: 0,
+        envelope: Some(Box::new(envelope)),
+    }
+}
