@@ -14,6 +14,7 @@
 
 mod bundle;
 mod error;
+mod log;
 mod member;
 mod recovery;
 mod runtime;
@@ -27,9 +28,9 @@ use berth_shim_client::{CreateTask, Reports, ShimClient, ShimError, ShimOptions}
 use berth_types::{ContainerId, ExecId};
 use parking_lot::Mutex;
 
+use crate::SealedBinary;
 use crate::events::{Envelope, EventLog};
 use crate::objects::{AnyValue, ContainerObject, Tenant};
-use crate::SealedBinary;
 
 pub use error::FleetError;
 pub use member::Member;
@@ -126,18 +127,30 @@ impl Fleet {
     ///
     /// # Errors
     /// `AlreadyExists`; `NotFound` for a runtime without a shim; the shim's own.
-    pub async fn create(self: &Arc<Self>, tenant: &Tenant, object: &ContainerObject, new: NewTask) -> Result<Arc<Member>> {
+    pub async fn create(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        object: &ContainerObject,
+        new: NewTask,
+    ) -> Result<Arc<Member>> {
         let mut reservation = self.reserve(tenant, &object.id)?;
-        let runtime = new.runtime_path.as_ref().map_or_else(|| object.runtime.name.clone(), |p| p.display().to_string());
-        let shim = runtime::find(&runtime, &self.options.search, &self.own_shim)?;
+        let runtime =
+            new.runtime_path.as_ref().map_or_else(|| object.runtime.name.clone(), |p| p.display().to_string());
+        let shim = runtime::find(&runtime, &self.options.search)?;
+        if shim == runtime::Shim::Own {
+            runtime::check_options(new.task.options.as_ref(), object.runtime.options.as_ref())?;
+        }
         let bundle = FleetBundle::create(&self.options.dir, tenant, &object.id, object.spec.as_ref(), &shim)?;
+        let log = follow_log(&bundle, &object.id, &shim)?;
         let member = match self.start(tenant, object, &bundle, &shim, new).await {
             Ok(member) => member,
             Err(error) => {
                 self.discard(tenant, &object.id, &bundle, &shim).await;
+                log.into_iter().for_each(|log| log.abort());
                 return Err(error);
             }
         };
+        member.set_log(log);
         reservation.is_kept = true;
         self.members.lock().insert(reservation.key.clone(), Slot::Member(Arc::clone(&member)));
         self.watch(&member);
@@ -246,6 +259,7 @@ impl Fleet {
     }
 
     fn forget(&self, member: &Member) {
+        member.set_log(None);
         if let Err(error) = member.bundle.remove() {
             tracing::warn!(container_id = member.id, "{}", berth_types::report(&error));
         }
@@ -301,6 +315,18 @@ impl Fleet {
             tracing::warn!(sequence = event.sequence, "event is not kept: {}", berth_types::report(&error));
         }
     }
+}
+
+fn follow_log(bundle: &FleetBundle, id: &str, shim: &runtime::Shim) -> Result<Option<tokio::task::AbortHandle>> {
+    if *shim == runtime::Shim::Own {
+        return Ok(None);
+    }
+    let path = bundle.path().to_owned();
+    log::follow(&path, id).map(Some).map_err(|source| FleetError::Bundle {
+        operation: "follow the log in",
+        path,
+        source,
+    })
 }
 
 /// Nobody is behind the connection any more.

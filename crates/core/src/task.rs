@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_shim_client::{
-    AttachOptions, ExitStatus, IoUris, Reports, RootfsMount, ShimClient, ShimError, ShimOptions, StateReply,
-    TaskState,
+    AttachOptions, ExitStatus, IoUris, Reports, RootfsMount, ShimClient, ShimError, ShimOptions, StateReply, TaskState,
 };
 use berth_types::{Classify, ContainerId, ErrorClass, ExecId, Signal};
 use parking_lot::Mutex;

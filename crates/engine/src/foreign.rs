@@ -10,7 +10,7 @@ use std::time::Duration;
 use berth_core::events::{Envelope, Occurrence};
 use berth_core::fleet::Member;
 use berth_core::objects::{AnyValue, ContainerObject, Tenant};
-use berth_shim_client::{ShimError, StateReply, TaskState};
+use berth_shim_client::{StateReply, TaskState};
 use berth_types::{Digest, Signal, Timestamp};
 
 use crate::api::{ContainerView, NetworkView, Status};
@@ -174,7 +174,8 @@ impl Engine {
 
     pub(crate) async fn foreign_pause(&self, foreign: &Foreign, is_pause: bool) -> Result<()> {
         let member = foreign.running().await.ok_or_else(|| foreign.not_running())?;
-        Ok(if is_pause { member.shim.pause().await? } else { member.shim.resume().await? })
+        let done = if is_pause { member.shim.pause().await } else { member.shim.resume().await };
+        Ok(done?)
     }
 
     /// Waits for the end of its task; without one, at once.
@@ -222,11 +223,7 @@ impl Foreign {
     async fn running(&self) -> Option<Arc<Member>> {
         let member = self.member.as_ref()?;
         let state = member.shim.state(None).await;
-        let is_alive = match state {
-            Ok(state) => state.state != TaskState::Stopped,
-            Err(ShimError::Remote { .. }) => false,
-            Err(_) => false,
-        };
+        let is_alive = state.is_ok_and(|state| state.state != TaskState::Stopped);
         is_alive.then(|| Arc::clone(member))
     }
 
@@ -236,8 +233,7 @@ impl Foreign {
 }
 
 fn argv(object: &ContainerObject) -> Vec<String> {
-    let spec: Option<serde_json::Value> =
-        object.spec.as_ref().and_then(|any| serde_json::from_slice(&any.value).ok());
+    let spec: Option<serde_json::Value> = object.spec.as_ref().and_then(|any| serde_json::from_slice(&any.value).ok());
     let words = spec.as_ref().and_then(|spec| spec.pointer("/process/args")?.as_array());
     words.into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
 }
@@ -261,8 +257,7 @@ fn destroyed(object: &ContainerObject) -> Occurrence {
     let length = u8::try_from(object.id.len()).unwrap_or_default();
     let value = [&[0x0a, length], object.id.as_bytes()].concat();
     let event = AnyValue { type_url: "containerd.events.ContainerDelete".to_owned(), value };
-    let envelope =
-        Envelope { namespace: Tenant::docker().to_string(), topic: "/containers/delete".to_owned(), event };
+    let envelope = Envelope { namespace: Tenant::docker().to_string(), topic: "/containers/delete".to_owned(), event };
     Occurrence {
         kind: "container",
         action: "destroy".to_owned(),

@@ -53,9 +53,12 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
         .add_service(service!(api::leases::v1::leases_server::LeasesServer<Face>, face))
         .add_service(service!(api::mounts::v1::mounts_server::MountsServer<Face>, face))
         .add_service(service!(api::namespaces::v1::namespaces_server::NamespacesServer<Face>, face))
+        .add_service(service!(api::sandbox::v1::controller_server::ControllerServer<Face>, face))
         .add_service(service!(api::sandbox::v1::store_server::StoreServer<Face>, face))
         .add_service(service!(api::snapshots::v1::snapshots_server::SnapshotsServer<Face>, face))
         .add_service(service!(api::tasks::v1::tasks_server::TasksServer<Face>, face))
+        .add_service(service!(api::streaming::v1::streaming_server::StreamingServer<Face>, face))
+        .add_service(service!(api::transfer::v1::transfer_server::TransferServer<Face>, face))
         .add_service(service!(api::version::v1::version_server::VersionServer<Face>, face));
     router.serve_with_incoming(UnixListenerStream::new(listener)).await.map_err(ServeError::Serve)
 }

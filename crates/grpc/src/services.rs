@@ -9,9 +9,11 @@ pub(crate) mod introspection;
 pub(crate) mod leases;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod sandbox_controller;
 pub(crate) mod sandbox_store;
 pub(crate) mod snapshots;
 pub(crate) mod tasks;
+pub(crate) mod transfer;
 pub(crate) mod version;
 
 /// A stream of answers.

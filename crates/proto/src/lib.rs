@@ -13,6 +13,8 @@ pub use containerd_shim_protos::bootstrap_api as bootstrap;
 pub use containerd_shim_protos::cgroups::metrics as cgroup_v1;
 /// cgroup v2 metrics, type URL `io.containerd.cgroups.v2.Metrics`.
 pub use containerd_shim_protos::cgroups_v2::metrics as cgroup_v2;
+/// Options of `io.containerd.runc.v2`, type URL `containerd.runc.v1.Options`.
+pub use containerd_shim_protos::shim::oci as runc_options;
 pub use containerd_shim_protos::topics;
 pub use containerd_shim_protos::types::introspection;
 pub use {protobuf, ttrpc};

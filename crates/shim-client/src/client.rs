@@ -224,13 +224,7 @@ impl ShimClient {
     /// # Errors
     /// `NotFound` when the process has ended.
     pub async fn kill_number(&self, exec_id: Option<&ExecId>, signal: u32, all: bool) -> Result<(), ShimError> {
-        let request = task::KillRequest {
-            id: self.id(),
-            exec_id: text(exec_id),
-            signal,
-            all,
-            ..Default::default()
-        };
+        let request = task::KillRequest { id: self.id(), exec_id: text(exec_id), signal, all, ..Default::default() };
         self.call("Kill", &request, CALL).await.map(|_: Empty| ())
     }
 

@@ -25,22 +25,41 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A shim's answer or complaint is short; more is not read.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
-/// Runs `start` and returns what it printed.
+/// What a shim finds on its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Nothing,
+    /// The runtime's options, up to containerd 2.2.
+    Options,
+    /// `BootstrapParams`, from containerd 2.3 on.
+    Bootstrap,
+}
+
+/// Runs `start` and returns what it printed. Shims of containerd 2.3 take the older form too, older ones do not take the newer: so the older
+/// comes first, and a shim that knows only the newer is started again.
 pub(crate) async fn start(options: &ShimOptions) -> Result<Vec<u8>, ShimError> {
-    run(options, "start", START_TIMEOUT).await
+    if is_own(&options.binary) {
+        return run(options, "start", Input::Nothing, START_TIMEOUT).await;
+    }
+    match run(options, "start", Input::Options, START_TIMEOUT).await {
+        Err(first @ ShimError::Launch { .. }) => {
+            run(options, "start", Input::Bootstrap, START_TIMEOUT).await.map_err(|_| first)
+        }
+        other => other,
+    }
 }
 
 /// Runs `delete` for a task whose shim is dead: what is left of it is killed and removed.
 pub(crate) async fn delete(options: &ShimOptions) -> Result<ExitStatus, ShimError> {
-    let output = run(options, "delete", DELETE_TIMEOUT).await?;
+    let output = run(options, "delete", Input::Nothing, DELETE_TIMEOUT).await?;
     let reply = DeleteResponse::parse_from_bytes(&output)
         .map_err(|_| ShimError::Answer { answer: String::from_utf8_lossy(&output).into_owned() })?;
     Ok(ExitStatus { code: reply.exit_status, exited_at: berth_proto::instant::from_wire(&reply.exited_at) })
 }
 
-async fn run(options: &ShimOptions, verb: &'static str, timeout: Duration) -> Result<Vec<u8>, ShimError> {
+async fn run(options: &ShimOptions, verb: &'static str, input: Input, timeout: Duration) -> Result<Vec<u8>, ShimError> {
     let follow = |source| ShimError::Follow { binary: options.binary.clone(), verb, source };
-    let mut child = command(options, verb)
+    let mut child = command(options, verb, input)
         .map_err(follow)?
         .spawn()
         .map_err(|source| ShimError::Spawn { binary: options.binary.clone(), source })?;
@@ -99,23 +118,16 @@ async fn read_to_end(receiver: pipe::Receiver, into: &mut Vec<u8>) -> io::Result
     Err(io::ErrorKind::FileTooLarge.into())
 }
 
-fn command(options: &ShimOptions, verb: &'static str) -> io::Result<Command> {
+fn command(options: &ShimOptions, verb: &'static str, input: Input) -> io::Result<Command> {
     let mut command = Command::new(&options.binary);
     if is_own(&options.binary) {
-        command
-            .arg0(OWN_SHIM)
-            .env_clear()
-            .env("BERTH_SOCKET_DIR", &options.socket_dir)
-            .stdin(Stdio::null());
+        command.arg0(OWN_SHIM).env_clear().env("BERTH_SOCKET_DIR", &options.socket_dir);
         if options.reports == Reports::OutOfMemory {
             command.env("BERTH_EVENTS", "oom");
         }
-    } else if verb == "start" {
-        command.stdin(bootstrap_params(options)?);
-    } else {
-        command.stdin(Stdio::null());
     }
     command
+        .stdin(stdin(options, input)?)
         .arg("-namespace")
         .arg(&options.namespace)
         .arg("-address")
@@ -144,25 +156,35 @@ fn is_own(binary: &Path) -> bool {
     binary.starts_with("/proc") || binary.file_name() == Some(OsStr::new(OWN_SHIM))
 }
 
-/// The runtime's options travel as an extension.
-fn extensions(options: &ShimOptions) -> Vec<Extension> {
+fn stdin(options: &ShimOptions, input: Input) -> io::Result<Stdio> {
     let packed = options.runtime_options.clone().map(|(type_url, value)| pack_as(&type_url, value));
-    packed.map(|any| Extension { value: MessageField::some(any), ..Default::default() }).into_iter().collect()
+    match (input, packed) {
+        (Input::Nothing, _) | (Input::Options, None) => Ok(Stdio::null()),
+        (Input::Options, Some(packed)) => file_of(&packed),
+        (Input::Bootstrap, packed) => {
+            let extension = |any| Extension { value: MessageField::some(any), ..Default::default() };
+            file_of(&bootstrap_params(options, packed.map(extension).into_iter().collect()))
+        }
+    }
 }
 
-/// What containerd 2.3 hands to a shim, in a sealed-off file that needs no reader on our side.
-fn bootstrap_params(options: &ShimOptions) -> io::Result<Stdio> {
-    let params = BootstrapParams {
+/// What containerd 2.3 hands to a shim; the runtime's options travel as an extension.
+fn bootstrap_params(options: &ShimOptions, extensions: Vec<Extension>) -> BootstrapParams {
+    BootstrapParams {
         instance_id: options.id.as_str().to_owned(),
         namespace: options.namespace.clone(),
         containerd_ttrpc_address: options.events_address.display().to_string(),
         containerd_grpc_address: options.grpc_address.display().to_string(),
-        extensions: extensions(options),
+        extensions,
         socket_dir: Some(options.socket_dir.display().to_string()),
         ..Default::default()
-    };
+    }
+}
+
+/// A file that needs no reader on our side.
+fn file_of<M: Message>(message: &M) -> io::Result<Stdio> {
     let file = rustix::fs::memfd_create("bootstrap", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let bytes = params.write_to_bytes().map_err(io::Error::other)?;
+    let bytes = message.write_to_bytes().map_err(io::Error::other)?;
     rustix::io::pwrite(&file, &bytes, 0)?;
     Ok(Stdio::from(file))
 }

@@ -37,6 +37,8 @@ pub struct Instance {
     pub number: u32,
     daemon: Option<Child>,
     extra: Vec<String>,
+    /// Searched by the daemon before the system's directories.
+    first_on_path: Option<PathBuf>,
 }
 
 /// Where all instances live: `BERTH_TEST_ROOT`, else a directory of this process below the system's temporary one.
@@ -51,11 +53,20 @@ impl Instance {
 
     /// With further arguments for `berthd`.
     pub fn start_with(extra: &[&str]) -> Self {
+        Self::start_so(extra, None)
+    }
+
+    /// With a directory in front of the daemon's PATH.
+    pub fn start_on_path(directory: &Path) -> Self {
+        Self::start_so(&[], Some(directory.to_owned()))
+    }
+
+    fn start_so(extra: &[&str], first_on_path: Option<PathBuf>) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = test_root().join(format!("{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let extra = extra.iter().map(|word| (*word).to_owned()).collect();
-        let mut instance = Self { directory, number, daemon: None, extra };
+        let mut instance = Self { directory, number, daemon: None, extra, first_on_path };
         instance.spawn();
         instance
     }
@@ -109,7 +120,10 @@ impl Instance {
     /// Starts the daemon and waits until it answers.
     pub fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.join("berthd.log")).unwrap();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = self.first_on_path.iter().cloned().chain(std::env::split_paths(&path));
         let child = Command::new(peers::binaries().join("berthd"))
+            .env("PATH", std::env::join_paths(path).unwrap())
             .arg("--root")
             .arg(self.root())
             .arg("--state")

@@ -17,6 +17,8 @@ pub enum FleetError {
     Id { source: berth_types::id::IdError },
     #[error("cannot find a shim")]
     Runtime { source: ShimError },
+    #[error("runtime option {option} is not done by our own shim; name another runtime")]
+    Option { option: String },
     #[error("shim: cannot {operation} the task")]
     Shim { operation: &'static str, source: ShimError },
     #[error("cannot {operation} {}", .path.display())]
@@ -29,6 +31,7 @@ impl Classify for FleetError {
             Self::NotFound { .. } => ErrorClass::NotFound,
             Self::Exists { .. } => ErrorClass::AlreadyExists,
             Self::Id { .. } => ErrorClass::InvalidArgument,
+            Self::Option { .. } => ErrorClass::Unimplemented,
             Self::Runtime { source } | Self::Shim { source, .. } => source.class(),
             Self::Bundle { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorClass::ResourceExhausted,

@@ -31,6 +31,7 @@ struct Inner {
     has_exit_been_told: bool,
     /// What the clean-up after a dead shim found.
     last_status: Option<ExitStatus>,
+    log: Option<tokio::task::AbortHandle>,
 }
 
 impl Member {
@@ -70,6 +71,12 @@ impl Member {
 
     pub(super) fn has_exit_been_told(&self) -> bool {
         self.inner.lock().has_exit_been_told
+    }
+
+    /// Ends the job that followed its log before.
+    pub(super) fn set_log(&self, log: Option<tokio::task::AbortHandle>) {
+        let before = std::mem::replace(&mut self.inner.lock().log, log);
+        before.into_iter().for_each(|job| job.abort());
     }
 
     pub(super) fn last_status(&self) -> Option<ExitStatus> {

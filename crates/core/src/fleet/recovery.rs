@@ -33,6 +33,7 @@ impl Fleet {
                 return;
             }
         };
+        let log = super::follow_log(&bundle, &id, &shim).ok().flatten();
         let found = match ShimClient::reconnect(bundle.path()).await {
             Ok(client) => client.state(None).await.map(|state| (client, state)),
             Err(error) => Err(error),
@@ -40,12 +41,14 @@ impl Fleet {
         match found {
             Ok((client, state)) => {
                 let member = Member::new(tenant.clone(), id.clone(), state.pid, bundle, shim, client);
+                member.set_log(log);
                 self.members.lock().insert((tenant, id), Slot::Member(Arc::clone(&member)));
                 self.watch(&member);
             }
             Err(error) => {
                 tracing::info!(container_id = id, "no shim answers: {}", berth_types::report(&error));
                 self.clean_up(&tenant, &id, &bundle, &shim).await;
+                log.into_iter().for_each(|job| job.abort());
             }
         }
     }
@@ -58,7 +61,9 @@ impl Fleet {
                         self.record(envelope);
                     }
                 }
-                Err(error) => tracing::warn!(container_id = id, "cleaning up after a shim: {}", berth_types::report(&error)),
+                Err(error) => {
+                    tracing::warn!(container_id = id, "cleaning up after a shim: {}", berth_types::report(&error))
+                }
             }
         }
         if let Err(error) = bundle.remove() {

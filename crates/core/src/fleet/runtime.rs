@@ -6,10 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_proto::protobuf::Message as _;
+use berth_proto::runc_options::Options;
 use berth_shim_client::{ShimError, find_shim};
 
 use super::{FleetError, Result};
 use crate::SealedBinary;
+use crate::objects::AnyValue;
 
 /// Our own shim's name.
 pub const OWN_RUNTIME: &str = "io.containerd.berth.v1";
@@ -44,9 +47,10 @@ impl Shim {
     }
 }
 
-pub(super) fn find(name: &str, search: &[PathBuf], _own: &SealedBinary) -> Result<Shim> {
+pub(super) fn find(name: &str, search: &[PathBuf]) -> Result<Shim> {
     let is_own = name == OWN_RUNTIME
-        || (Path::new(name).is_absolute() && Path::new(name).file_name().is_some_and(|n| n == "containerd-shim-berth-v1"));
+        || (Path::new(name).is_absolute()
+            && Path::new(name).file_name().is_some_and(|n| n == "containerd-shim-berth-v1"));
     if is_own {
         return Ok(Shim::Own);
     }
@@ -54,5 +58,76 @@ pub(super) fn find(name: &str, search: &[PathBuf], _own: &SealedBinary) -> Resul
         Ok(path) => Ok(Shim::Binary(path)),
         Err(ShimError::NoShim { .. }) if name == COMMON_RUNTIME => Ok(Shim::Own),
         Err(source) => Err(FleetError::Runtime { source }),
+    }
+}
+
+/// Our own shim does nothing by options; those that ask for something are refused by name rather than ignored.
+pub(super) fn check_options(task: Option<&(String, Vec<u8>)>, runtime: Option<&AnyValue>) -> Result<()> {
+    let (type_url, value) = match (task, runtime) {
+        (Some((type_url, value)), _) => (type_url.as_str(), value.as_slice()),
+        (None, Some(any)) => (any.type_url.as_str(), any.value.as_slice()),
+        (None, None) => return Ok(()),
+    };
+    if value.is_empty() {
+        return Ok(());
+    }
+    let refused = |option: &str| Err(FleetError::Option { option: option.to_owned() });
+    if !type_url.ends_with("containerd.runc.v1.Options") {
+        return refused(type_url);
+    }
+    let Ok(options) = Options::parse_from_bytes(value) else { return refused("that cannot be read") };
+    let asked = [
+        ("binary_name", !options.binary_name.is_empty()),
+        ("root", !options.root.is_empty()),
+        ("shim_cgroup", !options.shim_cgroup.is_empty()),
+        ("io_uid", options.io_uid != 0),
+        ("io_gid", options.io_gid != 0),
+        ("no_pivot_root", options.no_pivot_root),
+        ("no_new_keyring", options.no_new_keyring),
+        ("systemd_cgroup", options.systemd_cgroup),
+        ("criu_image_path", !options.criu_image_path.is_empty()),
+        ("criu_work_path", !options.criu_work_path.is_empty()),
+    ];
+    match asked.into_iter().find(|(_, is_asked)| *is_asked) {
+        Some((option, _)) => refused(option),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_types::{Classify, ErrorClass};
+
+    #[test]
+    fn options_are_obeyed_or_refused() {
+        let any = |options: &Options| AnyValue {
+            type_url: "containerd.runc.v1.Options".to_owned(),
+            value: options.write_to_bytes().unwrap(),
+        };
+        check_options(None, None).unwrap();
+        check_options(None, Some(&any(&Options::default()))).unwrap();
+        let other = Options { binary_name: "crun".to_owned(), ..Default::default() };
+        let error = check_options(None, Some(&any(&other))).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Unimplemented);
+        assert!(error.to_string().contains("binary_name"), "{error}");
+        let own = Options { systemd_cgroup: true, ..Default::default() };
+        let task = ("containerd.runc.v1.Options".to_owned(), own.write_to_bytes().unwrap());
+        assert!(check_options(Some(&task), None).is_err());
+    }
+
+    /// S-138: which shim a name means.
+    #[test]
+    fn s138_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let search = [dir.path().to_owned()];
+        assert_eq!(find(OWN_RUNTIME, &search).unwrap(), Shim::Own);
+        assert_eq!(find(COMMON_RUNTIME, &search).unwrap(), Shim::Own);
+        assert_eq!(find("io.containerd.kata.v2", &search).unwrap_err().class(), ErrorClass::NotFound);
+        assert_eq!(find("runc", &search).unwrap_err().class(), ErrorClass::InvalidArgument);
+        let binary = dir.path().join("containerd-shim-runc-v2");
+        std::fs::copy("/bin/true", &binary).unwrap();
+        assert_eq!(find(COMMON_RUNTIME, &search).unwrap(), Shim::Binary(binary));
+        assert_eq!(Shim::from_text(&Shim::Own.text()), Shim::Own);
     }
 }

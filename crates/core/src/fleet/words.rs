@@ -103,13 +103,8 @@ pub(super) fn last_words(tenant: &Tenant, id: &str, pid: u32, status: ExitStatus
         exited_at: exited_at.clone(),
         ..Default::default()
     };
-    let delete = TaskDelete {
-        container_id: id.to_owned(),
-        pid,
-        exit_status: status.code,
-        exited_at,
-        ..Default::default()
-    };
+    let delete =
+        TaskDelete { container_id: id.to_owned(), pid, exit_status: status.code, exited_at, ..Default::default() };
     let mut envelopes = Vec::new();
     if with_exit {
         envelopes.push(envelope(tenant, "/tasks/exit", &exit));

@@ -52,14 +52,9 @@ fn new_task(request: CreateTaskRequest) -> NewTask {
         target: mount.target,
         options: mount.options,
     });
-    let io = IoUris {
-        stdin: request.stdin,
-        stdout: request.stdout,
-        stderr: request.stderr,
-        terminal: request.terminal,
-    };
-    let task =
-        CreateTask { rootfs: rootfs.collect(), io, checkpoint: String::new(), options: pair(request.options) };
+    let io =
+        IoUris { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
+    let task = CreateTask { rootfs: rootfs.collect(), io, checkpoint: String::new(), options: pair(request.options) };
     let runtime_path = (!request.runtime_path.is_empty()).then(|| request.runtime_path.into());
     NewTask { task, runtime_path }
 }
@@ -204,12 +199,8 @@ impl Tasks for Face {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
         let exec = exec_id(&request.exec_id)?.ok_or_else(|| Status::invalid_argument("a process needs an id"))?;
-        let io = IoUris {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-            terminal: request.terminal,
-        };
+        let io =
+            IoUris { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("a process must be described"))?;
         let task = self.task(&tenant, &request.container_id)?;
         task.shim().exec(&exec, &spec.value, &io).await.map_err(|error| error.into_status())?;

@@ -147,7 +147,12 @@ impl Fixture {
             format!("workdir={}", pair.join("work").display()),
             "volatile".to_owned(),
         ];
-        vec![RootfsMount { fstype: "overlay".to_owned(), source: "overlay".to_owned(), options, ..RootfsMount::default() }]
+        vec![RootfsMount {
+            fstype: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            options,
+            ..RootfsMount::default()
+        }]
     }
 
     pub(crate) fn shim_pid(&self) -> Pid {

@@ -2,10 +2,7 @@
 
 use berth_testkit::Instance;
 
-/// The lines of a table without its head, each cut at white space.
-fn rows(table: &str) -> Vec<Vec<&str>> {
-    table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect()
-}
+use super::rows;
 
 /// S-112: `ctr version` is answered by our daemon.
 #[test]

@@ -70,16 +70,14 @@ impl TaskRef {
 /// The engine's shims tell no events of processes: those that this face adds to a Docker container are told here.
 impl Face {
     pub(super) fn tell_docker_exec_added(&self, seam: &TaskSeam, exec: &ExecId) {
-        let event =
-            wire_events::TaskExecAdded { container_id: seam.id.clone(), exec_id: exec.to_string() };
+        let event = wire_events::TaskExecAdded { container_id: seam.id.clone(), exec_id: exec.to_string() };
         let docker = docker_exec("exec_create", seam, exec, 0);
         self.publish(&Tenant::docker(), "/tasks/exec-added", &event, Some(docker));
     }
 
     pub(super) fn follow_docker_exec(&self, seam: &TaskSeam, exec: ExecId, pid: u32) {
         let tenant = Tenant::docker();
-        let event =
-            wire_events::TaskExecStarted { container_id: seam.id.clone(), exec_id: exec.to_string(), pid };
+        let event = wire_events::TaskExecStarted { container_id: seam.id.clone(), exec_id: exec.to_string(), pid };
         self.publish(&tenant, "/tasks/exec-started", &event, Some(docker_exec("exec_start", seam, &exec, pid)));
         let (face, seam) = (self.clone(), seam.clone());
         tokio::spawn(async move {

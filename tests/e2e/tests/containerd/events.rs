@@ -1,0 +1,141 @@
+//! Events of both faces as containerd's clients get them.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use berth_testkit::{Instance, wait_until};
+
+use super::{ctr_exec, ctr_run};
+
+static PROBES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// A client that follows, with what it has printed so far.
+struct Follower {
+    child: Child,
+    lines: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl Follower {
+    fn start(instance: &Instance, filters: &[&str]) -> Self {
+        let mut command = instance.ctr_command(&[&["events"], filters].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (reader, into) = (BufReader::new(child.stdout.take().unwrap()), lines.clone());
+        std::thread::spawn(move || {
+            for line in reader.lines().map_while(Result::ok) {
+                into.lock().unwrap().push(line);
+            }
+        });
+        let follower = Self { child, lines };
+        // It follows when it sees what we do.
+        wait_until("the client follows", || {
+            let n = PROBES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            instance.ctr(&["namespaces", "create", &format!("probe{n}")]).ok();
+            let seen = follower.lines.lock().unwrap().iter().any(|line| line.contains("/namespaces/create"));
+            (seen || !filters.is_empty()).then_some(())
+        });
+        follower
+    }
+
+    /// Topics of a container, in order.
+    fn topics(&self, id: &str) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        let about = lines.iter().filter(|line| line.contains(&format!("\"{id}\"")));
+        about.map(|line| line.split_whitespace().find(|word| word.starts_with('/')).unwrap().to_owned()).collect()
+    }
+
+    fn wait_for(&self, id: &str, topics: &[&str]) {
+        wait_until("all events have come", || (self.topics(id) == topics).then_some(()));
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("events: {:#?}", self.lines.lock().unwrap());
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// S-120, S-121: each change of a container exactly once and in the legal order, whichever face made it; two subscribers get the same.
+#[test]
+fn s120_events_of_both_faces() {
+    let instance = Instance::with_busybox();
+    let followers = [Follower::start(&instance, &[]), Follower::start(&instance, &[])];
+    ctr_run(&instance, &["-d"], "web", &["sleep", "1000"]).ok();
+    ctr_exec(&instance, "web", "e1", &["true"]).ok();
+    instance.ctr(&["tasks", "pause", "web"]).ok();
+    instance.ctr(&["tasks", "resume", "web"]).ok();
+    instance.berth(&["rm", "-f", "web"]).ok();
+    let id = instance.sleeper("other", &[]);
+    instance.berth(&["exec", "other", "true"]).ok();
+    instance.berth(&["rm", "-f", "other"]).ok();
+    for follower in &followers {
+        follower.wait_for(
+            "web",
+            &[
+                "/snapshot/prepare",
+                "/containers/create",
+                "/tasks/create",
+                "/tasks/start",
+                "/tasks/exec-added",
+                "/tasks/exec-started",
+                "/tasks/exit",
+                "/tasks/delete",
+                "/tasks/paused",
+                "/tasks/resumed",
+                "/tasks/exit",
+                "/tasks/delete",
+                "/containers/delete",
+            ],
+        );
+        follower.wait_for(
+            &id,
+            &[
+                "/containers/create",
+                "/tasks/create",
+                "/tasks/start",
+                "/tasks/exec-added",
+                "/tasks/exec-started",
+                "/tasks/exit",
+                "/tasks/exit",
+                "/tasks/delete",
+                "/containers/delete",
+            ],
+        );
+    }
+    let same = |follower: &Follower| -> Vec<String> {
+        follower.lines.lock().unwrap().iter().filter(|line| !line.contains("/namespaces/")).cloned().collect()
+    };
+    assert_eq!(same(&followers[0]), same(&followers[1]));
+    let words = instance.berth(&[
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--filter",
+        "container=web",
+        "--format",
+        "{{.Action}}",
+    ]);
+    let words: Vec<&str> = words.ok().lines().collect();
+    assert_eq!(words.first(), Some(&"create"), "{words:?}");
+    assert_eq!(words.iter().filter(|word| **word == "die").count(), 1, "{words:?}");
+}
+
+/// Filters are obeyed: one topic of one container.
+#[test]
+fn filtered() {
+    let instance = Instance::with_busybox();
+    let follower = Follower::start(&instance, &[r#"topic=="/tasks/start",event.container_id==web"#]);
+    wait_until("the client follows", || {
+        ctr_run(&instance, &["--rm"], "other", &["true"]).ok();
+        ctr_run(&instance, &["--rm"], "web", &["true"]).ok();
+        (!follower.topics("web").is_empty()).then_some(())
+    });
+    assert_eq!(follower.topics("other"), [""; 0]);
+    assert!(follower.topics("web").iter().all(|topic| topic == "/tasks/start"));
+}

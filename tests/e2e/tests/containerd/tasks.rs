@@ -1,0 +1,216 @@
+//! Containers and tasks made by `ctr`, on our own shim.
+
+use berth_testkit::{Instance, wait_until};
+
+use super::{ctr_exec, ctr_run, fifo_dir, rows};
+
+fn task(instance: &Instance, id: &str) -> Option<(u32, String)> {
+    let listed = instance.ctr(&["tasks", "ls"]);
+    let row = rows(listed.ok()).into_iter().find(|row| row[0] == id)?;
+    Some((row[1].parse().unwrap(), row[2].to_owned()))
+}
+
+/// S-112, S-151 to S-154: `ctr run` end to end; exit code, both streams; nothing is left.
+#[test]
+fn s112_run() {
+    let instance = Instance::with_busybox();
+    let ran = ctr_run(&instance, &["--rm"], "c1", &["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (7, "out\n", "err\n"), "{ran:?}");
+    assert_eq!(instance.ctr(&["containers", "ls", "-q"]).ok(), "");
+    let snapshots = instance.ctr(&["snapshots", "ls"]);
+    assert!(!rows(snapshots.ok()).iter().any(|row| row.last() == Some(&"Active")), "{snapshots:?}");
+    let missing = ctr_run(&instance, &["--rm"], "c2", &["/no/such/program"]);
+    assert!(missing.code != 0 && missing.stderr.contains("/no/such/program"), "{missing:?}");
+    // As with containerd a task whose start failed stays until somebody deletes it.
+    instance.ctr(&["tasks", "rm", "c2"]);
+    instance.berth(&["rm", "-f", "c2"]).ok();
+    assert_eq!(instance.ctr(&["tasks", "ls", "-q"]).ok(), "");
+}
+
+/// S-110, S-119: a task's life by `ctr`, and every step of it in Docker's words; S-004 the other way round.
+#[test]
+fn s004_life_cycle_in_both_faces() {
+    let instance = Instance::with_busybox();
+    ctr_run(&instance, &["-d", "--label", "tier=front"], "web", &["sleep", "1000"]).ok();
+    let (pid, status) = task(&instance, "web").unwrap();
+    assert_eq!(status, "RUNNING");
+    assert_eq!(instance.inspect("web", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
+    assert_eq!(instance.berth(&["ps", "-q", "--filter", "label=tier=front"]).ok(), "web");
+    let twice = ctr_run(&instance, &["-d"], "web", &["sleep", "1"]);
+    assert!(twice.stderr.contains("already exists"), "{twice:?}");
+    instance.ctr(&["tasks", "pause", "web"]).ok();
+    assert_eq!(instance.inspect("web", "{{.State.Status}}"), "paused");
+    instance.berth(&["unpause", "web"]).ok();
+    assert_eq!(task(&instance, "web").unwrap().1, "RUNNING");
+    let running = instance.ctr(&["tasks", "rm", "web"]);
+    assert!(running.code != 0, "{running:?}");
+    assert!(!ctr_exec(&instance, "web", "e1", &["sh", "-c", "echo $$"]).ok().is_empty());
+    let pids = instance.ctr(&["tasks", "ps", "web"]);
+    assert_eq!(rows(pids.ok()), [[pid.to_string().as_str(), "-"]]);
+    let logs = instance.berth(&["logs", "web"]);
+    assert!(logs.code != 0 && logs.stderr.contains("containerd's API"), "{logs:?}");
+    instance.berth(&["stop", "-t", "0", "web"]).ok();
+    assert_eq!(task(&instance, "web").unwrap().1, "STOPPED");
+    assert_eq!(instance.inspect("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    instance.docker(&["rm", "web"]).ok();
+    assert_eq!(instance.ctr(&["containers", "ls", "-q"]).ok(), "");
+    assert_eq!(instance.berth(&["ps", "-aq"]).ok(), "");
+}
+
+/// S-004: a container of Docker's API is a task for `ctr`: listed, measured, joined, signalled; its engine removes it.
+#[test]
+fn s004_docker_tasks_are_driven() {
+    let instance = Instance::with_busybox();
+    let id = instance.sleeper("web", &[]);
+    let (pid, status) = task(&instance, &id).unwrap();
+    assert_eq!((pid, status.as_str()), (instance.pid("web"), "RUNNING"));
+    assert_eq!(ctr_exec(&instance, &id, "e1", &["cat", "/etc/hostname"]).ok(), &id[..12]);
+    instance.ctr(&["tasks", "pause", &id]).ok();
+    assert_eq!(instance.inspect("web", "{{.State.Status}}"), "paused");
+    instance.ctr(&["tasks", "resume", &id]).ok();
+    instance.ctr(&["tasks", "kill", "-s", "SIGKILL", &id]).ok();
+    instance.berth(&["wait", "web"]).ok();
+    assert!(task(&instance, &id).is_none());
+    instance.ctr(&["containers", "rm", &id]).ok();
+    assert_eq!(instance.berth(&["ps", "-aq"]).ok(), "");
+}
+
+/// S-132: the daemon is killed; the task runs on, is found again, and its exit code is still there.
+#[test]
+fn s132_tasks_outlive_the_daemon() {
+    let mut instance = Instance::with_busybox();
+    let script = "trap 'exit 42' TERM; while :; do sleep 0.05; done";
+    ctr_run(&instance, &["-d"], "one", &["sh", "-c", script]).ok();
+    ctr_run(&instance, &["-d"], "two", &["sh", "-c", script]).ok();
+    let before = task(&instance, "one").unwrap();
+    instance.kill_daemon();
+    // The second one ends while nobody looks.
+    let parent = instance.cgroup_parent();
+    let pid = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let environ = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
+        environ.lines().any(|line| line.ends_with("/two") && line.contains(&parent)).then(|| entry.file_name())
+    });
+    let pid: i32 = pid.unwrap().to_str().unwrap().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    instance.spawn();
+    assert_eq!(task(&instance, "one").unwrap(), before);
+    wait_until("the end is known", || (task(&instance, "two")?.1 == "STOPPED").then_some(()));
+    instance.ctr(&["tasks", "kill", "-s", "SIGTERM", "one"]).ok();
+    assert_eq!(instance.berth(&["wait", "one"]).ok(), "42");
+    let removed = instance.ctr(&["tasks", "rm", "one"]);
+    assert!(removed.stderr.contains("42"), "{removed:?}");
+    instance.ctr(&["containers", "rm", "one"]).ok();
+    instance.berth(&["rm", "two"]).ok();
+}
+
+/// S-110: the shim is killed: the task is told dead, its processes end, everything can be removed.
+#[test]
+fn s155_a_dead_shim_leaves_nothing() {
+    let instance = Instance::with_busybox();
+    ctr_run(&instance, &["-d"], "web", &["sleep", "1000"]).ok();
+    let bundle = instance.state().join("shims/default/web");
+    let shim: i32 = std::fs::read_to_string(bundle.join("shim.pid")).unwrap().trim().parse().unwrap();
+    let shim = rustix::process::Pid::from_raw(shim).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    wait_until("the task is gone", || task(&instance, "web").is_none().then_some(()));
+    wait_until("its bundle is gone", || (!bundle.exists()).then_some(()));
+    let kept = instance.berth(&["events", "--since", "1h", "--until", "0s", "--format", "{{.Action}}"]);
+    let actions: Vec<&str> = kept.ok().lines().filter(|line| *line == "die").collect();
+    assert_eq!(actions, ["die"], "{kept:?}");
+    instance.ctr(&["containers", "rm", "web"]).ok();
+}
+
+/// S-133: bytes through FIFOs, exact, 64 MiB each way (1 GiB with BERTH_LONG_IO); then a terminal.
+#[test]
+fn s133_io_is_byte_exact() {
+    let instance = Instance::with_busybox();
+    let mebibytes: usize = std::env::var_os("BERTH_LONG_IO").map_or(64, |_| 1024);
+    let input: Vec<u8> = (0..mebibytes << 20).map(|n: usize| (n ^ (n >> 8) ^ (n >> 16)).to_le_bytes()[0]).collect();
+    let fifos = fifo_dir(&instance);
+    let cgroup = super::cgroup(&instance, "io");
+    let run = ["run", "--rm", "--fifo-dir", &fifos, "--cgroup", &cgroup];
+    let mut command = instance.ctr_command(&[&run[..], &[super::BUSYBOX, "io", "cat"]].concat());
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::io::Write::write_all(&mut stdin, &input).unwrap();
+            drop(stdin);
+        });
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success(), "{:?}", output.status);
+    assert!(output.stdout == input, "{} bytes of {}", output.stdout.len(), input.len());
+
+    let terminal = [super::BUSYBOX, "tty", "sh", "-c", "'tty; echo tty-ok'"];
+    let ctr = instance.ctr_command(&[&run[..], &["-t"], &terminal].concat());
+    let line: Vec<String> = std::iter::once(ctr.get_program())
+        .chain(ctr.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line.join(" "), "/dev/null"]);
+    let ran = berth_testkit::instance::run(script, b"");
+    assert!(ran.stdout.contains("/dev/pts/0") && ran.stdout.contains("tty-ok"), "{ran:?}");
+}
+
+/// S-110: a storm of added processes: 200 (10,000 with BERTH_LONG_STORM); no descriptor or thread of the shim stays.
+#[test]
+fn exec_storm_leaks_nothing() {
+    let instance = Instance::with_busybox();
+    ctr_run(&instance, &["-d"], "web", &["sleep", "1000"]).ok();
+    let shim = std::fs::read_to_string(instance.state().join("shims/default/web/shim.pid")).unwrap();
+    let open = |pid: &str, what: &str| std::fs::read_dir(format!("/proc/{}/{what}", pid.trim())).unwrap().count();
+    let daemon = instance.daemon_pid().to_string();
+    ctr_exec(&instance, "web", "warm", &["true"]).ok();
+    let settled = |what: &str| (open(&shim, what), open(&daemon, what));
+    let before = (open(&shim, "fd"), open(&shim, "task"));
+    let rounds = std::env::var_os("BERTH_LONG_STORM").map_or(25, |_| 1250);
+    for round in 0..rounds {
+        std::thread::scope(|scope| {
+            for lane in 0..8 {
+                let instance = &instance;
+                scope.spawn(move || ctr_exec(instance, "web", &format!("e{round}-{lane}"), &["true"]).ok().to_owned());
+            }
+        });
+    }
+    wait_until("the shim is as before", || ((open(&shim, "fd"), open(&shim, "task")) == before).then_some(()));
+    assert!(settled("fd").1 < 100, "descriptors of the daemon: {:?}", settled("fd"));
+    assert_eq!(std::fs::read_dir(instance.directory.join("fifo")).unwrap().count(), 1, "the task's own");
+    instance.berth(&["rm", "-f", "web"]).ok();
+}
+
+/// S-113: `Tasks.Metrics` gives what the kernel's files say.
+#[test]
+fn s113_metrics_equal_the_kernels_files() {
+    let instance = Instance::with_busybox();
+    ctr_run(&instance, &["-d", "--memory-limit", "67108864"], "web", &["sleep", "1000"]).ok();
+    let (pid, _) = task(&instance, "web").unwrap();
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = |controller: &str| {
+        let line = cgroups.lines().find(|line| line.split(':').nth(1).unwrap().split(',').any(|c| c == controller));
+        line.map(|line| format!("/sys/fs/cgroup/{controller}{}", line.splitn(3, ':').nth(2).unwrap()))
+    };
+    let read =
+        |file: String| std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}")).trim().to_owned();
+    let shown = instance.ctr(&["tasks", "metrics", "web"]);
+    let value = |name: &str| {
+        let row = rows(shown.ok()).into_iter().find(|row| row.first() == Some(&name));
+        row.unwrap_or_else(|| panic!("{name}: {shown:?}"))[1].to_owned()
+    };
+    match (path("memory"), path("pids")) {
+        (Some(memory), Some(pids)) => {
+            assert_eq!(value("memory.limit_in_bytes"), read(format!("{memory}/memory.limit_in_bytes")));
+            assert_eq!(value("memory.usage_in_bytes"), read(format!("{memory}/memory.usage_in_bytes")));
+            assert_eq!(value("pids.current"), read(format!("{pids}/pids.current")));
+        }
+        _ => {
+            let group = format!("/sys/fs/cgroup{}", cgroups.lines().next().unwrap().trim_start_matches("0::"));
+            assert_eq!(value("memory.usage"), read(format!("{group}/memory.current")));
+            assert_eq!(value("pids.current"), read(format!("{group}/pids.current")));
+        }
+    }
+    instance.berth(&["rm", "-f", "web"]).ok();
+}
