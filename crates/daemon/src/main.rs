@@ -3,6 +3,7 @@
 mod embedded;
 mod options;
 mod registry_options;
+mod registry_serve;
 mod run;
 mod socket;
 

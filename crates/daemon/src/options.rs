@@ -6,6 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Parser)]
 #[command(name = "berthd", version, about, after_help = EXAMPLES)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Directory of images, containers and logs
     #[arg(long, value_name = "DIR", default_value = "/var/lib/berth")]
     pub(crate) root: PathBuf,
@@ -81,6 +84,35 @@ pub(crate) struct Options {
     /// Control file of the fault points, for tests of crashes
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) fault_points: Option<PathBuf>,
+}
+
+/// What `berthd` does instead of being the engine.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Command {
+    /// A registry of our own
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Serve a registry until a signal comes
+    Serve(RegistryServe),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RegistryServe {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
+    pub(crate) listen: std::net::SocketAddr,
+
+    /// Directory of what it has
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/berth-registry")]
+    pub(crate) store: PathBuf,
+
+    /// Who may push: never, loopback, always
+    #[arg(long, value_name = "WHO", default_value = "loopback", value_parser = ["never", "loopback", "always"])]
+    pub(crate) push: String,
 }
 
 const EXAMPLES: &str = "\

@@ -47,6 +47,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
     start_log(&options)?;
+    if let Some(crate::options::Command::Registry(crate::options::RegistryCommand::Serve(serve))) = &options.command {
+        return crate::registry_serve::run(serve);
+    }
     socket::ensure_directory(&options.root, 0o711)?;
     socket::ensure_directory(&options.state, 0o711)?;
     // One thread: the work is the kernel's, and a second worker costs memory and wake-ups on every start.

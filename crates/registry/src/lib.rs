@@ -40,7 +40,7 @@ pub use manifest::{Described, Fetched, MANIFEST_BYTES_MAX};
 pub use options::RegistryOptions;
 pub use partial::{Partial, PartialReader, Partials};
 pub use proxy::Proxies;
-pub use serve::{RegistryServer, ServeOptions};
+pub use serve::{PushPolicy, RegistryServer, ServeOptions};
 pub use session::{Registry, Session};
 pub use upload::Pushed;
 

@@ -45,14 +45,24 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     pub root: PathBuf,
-    pub allows_push: bool,
+    pub push: PushPolicy,
+}
+
+/// Who may put something into the registry. Nobody is asked for a password, so the default is whoever is on this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PushPolicy {
+    Never,
+    /// Clients that come from a loopback address.
+    #[default]
+    Loopback,
+    Always,
 }
 
 /// A registry that answers requests.
 #[derive(Debug)]
 pub struct RegistryServer {
     shelf: Shelf,
-    allows_push: bool,
+    push: PushPolicy,
 }
 
 impl RegistryServer {
@@ -61,7 +71,7 @@ impl RegistryServer {
     /// # Errors
     /// When the directories cannot be made, or another process has them.
     pub fn open(options: &ServeOptions) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { shelf: Shelf::open(&options.root)?, allows_push: options.allows_push }))
+        Ok(Arc::new(Self { shelf: Shelf::open(&options.root)?, push: options.push }))
     }
 
     /// Serves connections until accepting fails for good.
@@ -73,10 +83,15 @@ impl RegistryServer {
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let server = Arc::clone(&self);
+                    let may_push = match self.push {
+                        PushPolicy::Never => false,
+                        PushPolicy::Loopback => peer.ip().to_canonical().is_loopback(),
+                        PushPolicy::Always => true,
+                    };
                     tokio::spawn(async move {
-                        server.connection(stream).await;
+                        server.connection(stream, may_push).await;
                         drop(slot);
                     });
                 }
@@ -89,10 +104,10 @@ impl RegistryServer {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, may_push: bool) {
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.respond(request).await) }
+            async move { Ok::<_, Infallible>(server.respond(request, may_push).await) }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -105,20 +120,20 @@ impl RegistryServer {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn respond(&self, request: Request<Incoming>, may_push: bool) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let answered = self.answer(request).await;
+        let answered = self.answer(request, may_push).await;
         let response = answered.unwrap_or_else(answer::Refusal::into_response);
         tracing::info!(%method, path, status = response.status().as_u16(), "request");
         response
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, may_push: bool) -> Answer {
         let route = Route::parse(request.uri().path())?;
         let method = request.method().clone();
         let is_read = matches!(method, Method::GET | Method::HEAD);
-        if !is_read && !self.allows_push {
-            return Err(answer::denied("this registry is read-only"));
+        if !is_read && !may_push {
+            return Err(answer::denied("this registry is read-only for you"));
         }
         let is_head = method == Method::HEAD;
         match (&route, &method) {

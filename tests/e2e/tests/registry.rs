@@ -270,3 +270,60 @@ fn login_and_logout() {
     run(with_theirs, b"").ok();
     assert!(!berth.log().contains(PASSWORD) && !berth.log().contains("Basic "), "no secrets in the log");
 }
+
+/// `berth registry serve`, met by three clients: ours, the stock docker client and skopeo; it keeps digests and survives a restart.
+#[test]
+fn our_own_registry() {
+    use berth_testkit::registry::{OwnRegistry, skopeo};
+    let berth = Instance::start();
+    berth.load(&large("src:1", &[(5 << 20, 9)]).oci_archive()).ok();
+    let mut registry = OwnRegistry::start();
+    let name = registry.name("team/app:1");
+    berth.berth(&["tag", "src:1", &name]).ok();
+    let pushed = berth.berth(&["push", &name]);
+    let digest = pushed.ok().split_once("digest: ").unwrap().1[..71].to_owned();
+    let copy = registry.name("by/skopeo:1");
+    let [from, to] = [&name, &copy].map(|name| format!("docker://{name}"));
+    let copied = skopeo(&["copy", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]);
+    assert_eq!(copied.code, 0, "{copied:?}");
+    let theirs = registry.name("by/docker:1");
+    berth.berth(&["tag", "src:1", &theirs]).ok();
+    berth.docker(&["push", &theirs]).ok();
+    registry.restart();
+    let second = Instance::start();
+    for reference in [&name, &copy, &theirs] {
+        let pulled = second.berth(&["pull", reference]);
+        assert!(pulled.ok().contains(&format!("Digest: {digest}")), "{pulled:?}");
+    }
+    second.docker(&["rmi", &theirs]).ok();
+    second.docker(&["pull", &theirs]).ok();
+    assert_eq!(second.berth(&["run", "--rm", &copy, "echo", "served"]).ok(), "served");
+}
+
+/// TLS by configuration: the operator's authority is trusted, the client certificate is shown; without either nothing is exchanged.
+#[test]
+fn tls_by_hosts_toml() {
+    use berth_testkit::registry::TlsFiles;
+    let files = TlsFiles::make();
+    let registry = DockerRegistry::start_tls(&files);
+    let hosts = files.directory.join("hosts").join(format!("127.0.0.1:{}", registry.port));
+    std::fs::create_dir_all(&hosts).unwrap();
+    let directory = files.directory.join("hosts");
+    let berth = Instance::start_with(&["--registry-config-dir", directory.to_str().unwrap()]);
+    berth.load(&large("src:1", &[(1 << 20, 10)]).oci_archive()).ok();
+    let name = registry.name("tls:1");
+    berth.berth(&["tag", "src:1", &name]).ok();
+    let path = |name: &str| files.directory.join(name).display().to_string();
+    let [authority, certificate, key] = ["ca.pem", "client.pem", "client.key"].map(path);
+    std::fs::write(hosts.join("hosts.toml"), format!("ca = {authority:?}\n")).unwrap();
+    let without = berth.berth(&["push", &name]);
+    assert_eq!(without.code, 125, "a client certificate is wanted: {without:?}");
+    let text = format!("ca = {authority:?}\nclient = [[{certificate:?}, {key:?}]]\n");
+    std::fs::write(hosts.join("hosts.toml"), text).unwrap();
+    berth.berth(&["push", &name]).ok();
+    berth.berth(&["rmi", &name]).ok();
+    berth.berth(&["pull", &name]).ok();
+    std::fs::write(hosts.join("hosts.toml"), "server = 5\n").unwrap();
+    let bad = berth.berth(&["pull", &name]);
+    assert!(bad.stderr.contains("bad registry configuration"), "{bad:?}");
+}

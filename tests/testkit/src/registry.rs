@@ -31,15 +31,31 @@ impl DockerRegistry {
         Self::start_with(false)
     }
 
+    /// Only for clients with a certificate, by TLS.
+    pub fn start_tls(files: &TlsFiles) -> Self {
+        let path = |name: &str| files.directory.join(name).display().to_string();
+        let tls = format!(
+            ", tls: {{certificate: {}, key: {}, clientcas: [{}]}}",
+            path("server.pem"),
+            path("server.key"),
+            path("ca.pem")
+        );
+        Self::start_as(false, &tls)
+    }
+
     /// With `is_private` only [`USER`] may do anything.
     pub fn start_with(is_private: bool) -> Self {
+        Self::start_as(is_private, "")
+    }
+
+    fn start_as(is_private: bool, more: &str) -> Self {
         let port = free_port();
         let root = std::env::var_os("BERTH_TEST_ROOT").map_or_else(std::env::temp_dir, PathBuf::from);
         let directory = root.join(format!("registry-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {0}/data}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n",
+             http: {{addr: \"127.0.0.1:{port}\"{more}}}\n",
             directory.display()
         );
         if is_private {
@@ -90,6 +106,97 @@ impl Drop for DockerRegistry {
         if std::thread::panicking() {
             eprintln!("--- log of docker-registry ---\n{}", self.log());
         }
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+/// A certificate authority with a server certificate for 127.0.0.1 and a client certificate; gone with the value.
+#[derive(Debug)]
+pub struct TlsFiles {
+    pub directory: PathBuf,
+}
+
+impl TlsFiles {
+    pub fn make() -> Self {
+        let root = std::env::var_os("BERTH_TEST_ROOT").map_or_else(std::env::temp_dir, PathBuf::from);
+        let directory = root.join(format!("tls-{}-{}", std::process::id(), free_port()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let files = Self { directory };
+        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        let common = ["req", "-x509", "-days", "2"];
+        files.openssl(
+            &[&common[..], &key, &["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority"]].concat(),
+        );
+        for (name, more) in [("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")] {
+            let [key_file, file, subject] = [format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}")];
+            let own = ["-keyout", &key_file, "-out", &file, "-subj", &subject, "-CA", "ca.pem", "-CAkey", "ca.key"];
+            let extensions = ["-addext", more, "-addext", "basicConstraints=critical,CA:FALSE"];
+            files.openssl(&[&common[..], &key, &own, &extensions].concat());
+        }
+        files
+    }
+
+    fn openssl(&self, words: &[&str]) {
+        let mut command = Command::new("openssl");
+        command.args(words).current_dir(&self.directory);
+        let done = run(command, b"");
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+}
+
+impl Drop for TlsFiles {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+/// `berth registry serve`; it and its files go with the value.
+#[derive(Debug)]
+pub struct OwnRegistry {
+    pub port: u16,
+    directory: PathBuf,
+    child: Child,
+}
+
+impl OwnRegistry {
+    pub fn start() -> Self {
+        let port = free_port();
+        let root = std::env::var_os("BERTH_TEST_ROOT").map_or_else(std::env::temp_dir, PathBuf::from);
+        let directory = root.join(format!("own-registry-{}-{port}", std::process::id()));
+        let child = Self::spawn(&directory, port);
+        Self { port, directory, child }
+    }
+
+    fn spawn(directory: &std::path::Path, port: u16) -> Child {
+        let child = Command::new(peers::binaries().join("berth"))
+            .args(["registry", "serve", "--listen", &format!("127.0.0.1:{port}"), "--store"])
+            .arg(directory)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("our registry answers", || TcpStream::connect(("127.0.0.1", port)).ok());
+        child
+    }
+
+    /// `kill -9`, and again.
+    pub fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Self::spawn(&self.directory, self.port);
+    }
+
+    /// `127.0.0.1:<port>/<name>`
+    pub fn name(&self, name: &str) -> String {
+        format!("127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+impl Drop for OwnRegistry {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
         std::fs::remove_dir_all(&self.directory).unwrap();
     }
 }

@@ -87,7 +87,7 @@ fn lock(state: &Path) -> Outcome<File> {
 }
 
 /// Beside our own binary, else on the search path of the system.
-fn find_daemon() -> Option<PathBuf> {
+pub(crate) fn find_daemon() -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("berthd")));
     let search = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".into());
     beside.into_iter().chain(std::env::split_paths(&search).map(|dir| dir.join("berthd"))).find(|path| path.is_file())

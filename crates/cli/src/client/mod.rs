@@ -19,6 +19,7 @@ use serde_json::Value;
 
 pub(crate) use address::Address;
 pub(crate) use connection::{Connection, Response};
+pub(crate) use daemon_start::find_daemon;
 pub(crate) use hijack::Hijacked;
 pub(crate) use message::JsonLines;
 pub(crate) use query::Query;

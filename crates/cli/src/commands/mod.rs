@@ -59,6 +59,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("image", "Work with images"),
     ("manifest", "Look at manifests in registries"),
     ("network", "Look at networks"),
+    ("registry", "Be a registry"),
     ("system", "Work with the engine itself"),
 ];
 

@@ -63,7 +63,7 @@ impl Drop for ByteProgress {
 fn new_bar(what: &str, total: Option<u64>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
     let template = match total {
-        Some(_) => "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}",
+        Some(_) => "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
         None => "{msg} {spinner} {decimal_bytes} {decimal_bytes_per_sec}",
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -126,14 +126,64 @@ struct Board {
     bars: Option<MultiProgress>,
     by_id: HashMap<String, ProgressBar>,
     last_status: HashMap<String, String>,
+    overall: Overall,
     is_quiet: bool,
+}
+
+/// All transfers together: bytes, rate and what is left.
+struct Overall {
+    /// Moved and whole, by object.
+    by_id: HashMap<String, (u64, u64)>,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    /// Bytes that were there when we began to count.
+    base: Option<u64>,
+    last_line: Instant,
+}
+
+impl Overall {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { by_id: HashMap::new(), bar: None, started: now, base: None, last_line: now }
+    }
+
+    /// Whether the sums changed.
+    fn note(&mut self, id: &str, status: &str, current: Option<u64>, total: Option<u64>) -> bool {
+        match (status, current, total) {
+            ("Downloading" | "Pushing", Some(current), Some(total)) => {
+                self.by_id.insert(id.to_owned(), (current, total));
+                true
+            }
+            ("Verifying Checksum" | "Download complete" | "Extracting" | "Pull complete" | "Pushed", ..) => {
+                let Some(known) = self.by_id.get_mut(id) else { return false };
+                let is_change = known.0 != known.1;
+                known.0 = known.1;
+                is_change
+            }
+            _ => false,
+        }
+    }
+
+    fn sums(&self) -> (u64, u64) {
+        self.by_id.values().fold((0, 0), |(moved, whole), (current, total)| (moved + current, whole + total))
+    }
+
+    /// `12MB of 40MB, 3MB/s, 9 s left`
+    fn line(&mut self) -> String {
+        let (moved, whole) = self.sums();
+        let base = *self.base.get_or_insert(moved);
+        let seconds = self.started.elapsed().as_secs().max(1);
+        let rate = moved.saturating_sub(base) / seconds;
+        let left = whole.saturating_sub(moved).checked_div(rate).map(|s| format!(", {s} s left")).unwrap_or_default();
+        format!("total: {} of {}, {}/s{left}", ByteCount(moved), ByteCount(whole), ByteCount(rate))
+    }
 }
 
 impl Board {
     fn new(out: &Output, is_quiet: bool) -> Self {
         let bars = (out.is_error_terminal && !is_quiet)
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
-        Self { bars, by_id: HashMap::new(), last_status: HashMap::new(), is_quiet }
+        Self { bars, by_id: HashMap::new(), last_status: HashMap::new(), overall: Overall::new(), is_quiet }
     }
 
     fn show(&mut self, message: &Value) {
@@ -143,7 +193,12 @@ impl Board {
             return;
         }
         let detail = &message["progressDetail"];
+        let is_moved = self.overall.note(id, status, detail["current"].as_u64(), detail["total"].as_u64());
         let Some(bars) = &self.bars else {
+            if is_moved && self.overall.last_line.elapsed() >= LINE_EVERY {
+                self.overall.last_line = Instant::now();
+                Output::error_bytes(format!("{}\n", self.overall.line()).as_bytes());
+            }
             let is_new = self.last_status.insert(id.to_owned(), status.to_owned()).is_none_or(|last| last != status);
             if is_new {
                 Output::error_bytes(format!("{id}: {status}\n").as_bytes());
@@ -158,13 +213,39 @@ impl Board {
         if let Some(current) = detail["current"].as_u64() {
             bar.set_position(current);
         }
+        if is_moved {
+            let (moved, whole) = self.overall.sums();
+            let total = self.overall.bar.get_or_insert_with(|| bars.add(new_bar("total", Some(whole))));
+            total.set_length(whole);
+            total.set_position(moved);
+        }
     }
 
     fn clear(&mut self) {
         self.by_id.clear();
+        self.overall.bar = None;
         if let Some(bars) = &self.bars {
             // A terminal that went away needs no clearing.
             drop(bars.clear());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_transfers_together() {
+        let mut overall = Overall::new();
+        assert!(overall.note("a", "Downloading", Some(1_000_000), Some(4_000_000)));
+        assert!(overall.note("b", "Downloading", Some(500_000), Some(1_000_000)));
+        assert!(!overall.note("c", "Already exists", None, None));
+        assert!(overall.note("b", "Download complete", None, None));
+        assert!(!overall.note("b", "Extracting", Some(10), Some(1_000_000)));
+        assert_eq!(overall.sums(), (2_000_000, 5_000_000));
+        assert_eq!(overall.line(), "total: 2MB of 5MB, 0B/s");
+        overall.note("a", "Downloading", Some(3_000_000), Some(4_000_000));
+        assert_eq!(overall.line(), "total: 4MB of 5MB, 2MB/s, 0 s left");
     }
 }

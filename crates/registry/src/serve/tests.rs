@@ -14,9 +14,9 @@ struct Served {
     _root: tempfile::TempDir,
 }
 
-async fn served(allows_push: bool) -> Served {
+async fn served(push: PushPolicy) -> Served {
     let root = tempfile::tempdir().unwrap();
-    let server = RegistryServer::open(&ServeOptions { root: root.path().to_owned(), allows_push }).unwrap();
+    let server = RegistryServer::open(&ServeOptions { root: root.path().to_owned(), push }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(server.serve(listener));
@@ -66,7 +66,7 @@ fn manifest(config: &[u8], layer: &[u8], subject: Option<&berth_types::Digest>) 
 
 #[tokio::test]
 async fn what_is_pushed_is_pulled() {
-    let served = served(true).await;
+    let served = served(PushPolicy::Loopback).await;
     let session = served.session("team/app");
     // More than one chunk of an upload, more than one range of a fetch.
     let (config, layer) = (b"{}".to_vec(), noise(5 << 20));
@@ -106,7 +106,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 #[tokio::test]
 async fn what_is_wrong_is_refused() {
-    let served = served(true).await;
+    let served = served(PushPolicy::Loopback).await;
     let session = served.session("app");
     let (config, layer) = (b"{}".to_vec(), b"layer".to_vec());
     push(&session, &config, &[]).await;
@@ -136,7 +136,7 @@ async fn what_is_wrong_is_refused() {
 
 #[tokio::test]
 async fn a_read_only_registry_takes_nothing() {
-    let served = served(false).await;
+    let served = served(PushPolicy::Never).await;
     let session = served.session("app");
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = session.push_blob(&digest_of(b""), file.path(), 0, &[], &|_| {}).await.unwrap_err();
@@ -147,7 +147,7 @@ async fn a_read_only_registry_takes_nothing() {
 #[test]
 fn one_process_at_a_time() {
     let root = tempfile::tempdir().unwrap();
-    let options = ServeOptions { root: root.path().to_owned(), allows_push: true };
+    let options = ServeOptions { root: root.path().to_owned(), push: PushPolicy::Always };
     let _first = RegistryServer::open(&options).unwrap();
     assert!(RegistryServer::open(&options).unwrap_err().to_string().starts_with("cannot lock "));
 }

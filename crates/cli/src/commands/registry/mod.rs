@@ -5,6 +5,7 @@ mod logout;
 mod manifest_inspect;
 mod pull;
 mod push;
+mod serve;
 
 use super::Verb;
 use super::verb;
@@ -22,4 +23,5 @@ pub(super) const VERBS: &[Verb] = &[
         manifest_inspect::Arguments,
         manifest_inspect::run
     ),
+    verb!(["registry serve"], "Serve images to other machines", serve::Arguments, serve::run),
 ];
