@@ -89,9 +89,11 @@ impl Partials {
             let path = entry.map_err(failed("list"))?.path();
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             let is_ours = Digest::from_hex(name.strip_suffix(".journal").unwrap_or(name)).is_ok();
-            let age = fs::symlink_metadata(&path).and_then(|found| found.modified()).ok();
+            let found = fs::symlink_metadata(&path).map_err(|e| RegistryError::io("stat", &path, e))?;
+            let age = found.modified().ok();
             let age = age.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
-            if !is_ours || age > KEPT_FOR {
+            // With a second name it is in the content store; a crash came before the first was taken away.
+            if !is_ours || age > KEPT_FOR || found.nlink() > 1 {
                 fs::remove_file(&path).map_err(|e| RegistryError::io("remove", &path, e))?;
             }
         }

@@ -106,10 +106,12 @@ pub(crate) async fn fetch(registry: &Registry, asked: &TokenRequest<'_>) -> Resu
 
 fn get(asked: &TokenRequest<'_>) -> Request<Full<Bytes>> {
     let mut uri = asked.realm.clone();
-    for (name, value) in [("service", asked.service), ("scope", asked.scope)] {
-        if !value.is_empty() {
-            uri = address::with_query(&uri, name, value);
-        }
+    // A mount needs two scopes: each is a parameter of its own.
+    let scopes = asked.scope.split(' ').map(|scope| ("scope", scope));
+    for (name, value) in
+        std::iter::once(("service", asked.service)).chain(scopes).filter(|(_, value)| !value.is_empty())
+    {
+        uri = address::with_query(&uri, name, value);
     }
     let mut request = Request::new(Full::default());
     if let Credentials::Basic { user, password } = asked.credentials {
@@ -152,6 +154,22 @@ pub(crate) fn bearer(token: &str, host: &str) -> Result<HeaderValue> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_scope_is_a_parameter() {
+        let asked = TokenRequest {
+            realm: "https://auth.example/token?x=1".parse().unwrap(),
+            service: "reg",
+            scope: "repository:a:pull,push repository:b:pull",
+            credentials: &Credentials::Anonymous,
+            wants_refresh_token: false,
+        };
+        assert_eq!(
+            get(&asked).uri().to_string(),
+            "https://auth.example/token?x=1&service=reg&scope=repository%3Aa%3Apull%2Cpush&scope=repository%3Ab%3Apull"
+        );
+    }
+
+    /// CVE-2019-10214, CVE-2026-33540: a realm sees credentials only by TLS, or on the plain-HTTP registry's own host.
     #[test]
     fn realms() {
         for (registry, realm, is_good) in [

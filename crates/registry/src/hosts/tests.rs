@@ -23,6 +23,7 @@ fn shown(options: &RegistryOptions, reference: &str) -> Vec<String> {
         .collect()
 }
 
+/// CVE-2014-5277: nothing speaks plain HTTP but loopback and what the operator names.
 #[test]
 fn defaults() {
     let options = RegistryOptions { insecure: vec!["10.0.0.0/8".into(), "lab:5000".into()], ..Default::default() };

@@ -79,3 +79,24 @@ fn an_empty_blob_is_complete_at_once() {
     partial.settle(partial.verify());
     assert_eq!(partial.reader().read(&mut [0; 8]).unwrap(), 0);
 }
+
+/// A crash between the commit of a blob and the removal of its partial file keeps no space.
+#[test]
+fn what_is_in_the_store_already_is_swept() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("partial");
+    let partials = Partials::open(&directory).unwrap();
+    let digest = digest_of(b"abc");
+    let partial = partials.begin(&digest, 3).unwrap();
+    fs::hard_link(partial.path(), root.path().join("blob")).unwrap();
+    fs::write(directory.join("rubbish"), b"").unwrap();
+    drop(partial);
+    let again = Partials::open(&directory).unwrap();
+    assert!(again.list().unwrap().is_empty() && !directory.join("rubbish").exists());
+    assert!(root.path().join("blob").exists());
+    // One that is in use under its second name is never written to again.
+    let partial = again.begin(&digest, 3).unwrap();
+    fs::hard_link(partial.path(), root.path().join("second")).unwrap();
+    again.begin(&digest, 3).unwrap().write(0, b"xyz").unwrap();
+    assert_eq!(fs::read(root.path().join("second")).unwrap(), [0, 0, 0]);
+}
