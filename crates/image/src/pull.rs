@@ -50,7 +50,7 @@ impl FromStr for TargetPlatform {
         let host = platform::host();
         let words: Vec<String> = text.split('/').map(str::to_ascii_lowercase).collect();
         let is_word = |word: &String| {
-            !word.is_empty()
+            word.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && word.len() <= 40
                 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
