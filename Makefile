@@ -12,7 +12,7 @@ STATIC_TARGET := $(shell sh tests/static-target.sh)
 STATIC_DIR := $(TARGET_DIR)/$(STATIC_TARGET)/static
 export BERTH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
-.PHONY: all build static test demo bench install uninstall check clean peers fuzz
+.PHONY: all build static soak test demo bench install uninstall check clean peers fuzz
 
 all: build
 
@@ -39,6 +39,11 @@ peers:
 
 test: build peers
 	@tests/run.sh
+
+# Long forms of the crash tests: random kills under load for SOAK_SECONDS, replayable by BERTH_SEED.
+SOAK_SECONDS ?= 600
+soak: build peers
+	@BERTH_SOAK=$(SOAK_SECONDS) tests/soak.sh
 
 demo: build
 	@tests/demo.sh

@@ -28,6 +28,8 @@ enum Request {
     Verb(&'static Verb, usize),
     /// Help of the program, or of a group.
     Help(Option<&'static str>),
+    /// Help of a verb, as `help VERB` asks for it.
+    VerbHelp(&'static Verb, String),
     Version,
 }
 
@@ -55,6 +57,11 @@ fn dispatch(arguments: Vec<OsString>, environment: Environment, out: &mut Output
         }
         Request::Help(group) => {
             out.write(overview(group).as_bytes())?;
+            out.flush()?;
+            Ok(0)
+        }
+        Request::VerbHelp(verb, words) => {
+            out.write(command_of(verb, &words).render_help().to_string().as_bytes())?;
             out.flush()?;
             Ok(0)
         }
@@ -140,7 +147,7 @@ fn find(words: &[&str]) -> Outcome<Request> {
 /// `berth help run` is `berth run --help`.
 fn help_of(words: &[&str]) -> Outcome<Request> {
     match find(words)? {
-        Request::Verb(verb, _) => Err(Failure::new(format!("see berth {} --help", verb.names[0]))),
+        Request::Verb(verb, depth) => Ok(Request::VerbHelp(verb, words[..depth].join(" "))),
         other => Ok(other),
     }
 }

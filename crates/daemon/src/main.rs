@@ -1,6 +1,7 @@
 //! `berthd`, the daemon: arguments, sockets, wiring. Everything else is in the engine and its faces.
 
 mod embedded;
+mod json_log;
 mod options;
 mod registry_options;
 mod registry_serve;

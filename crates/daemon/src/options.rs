@@ -33,6 +33,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CIDR", default_value = "172.20.0.0/16")]
     pub(crate) subnet: String,
 
+    /// Give containers IPv6 addresses as well
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+
+    /// IPv6 network of the bridge, /64 or larger; its first address is the gateway [default: a unique local one of the bridge's name]
+    #[arg(long, value_name = "CIDR", requires = "ipv6")]
+    pub(crate) subnet6: Option<String>,
+
     /// Name of the nftables table
     #[arg(long, value_name = "NAME", default_value = "berth")]
     pub(crate) nft_table: String,

@@ -10,6 +10,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::json_log::JsonLines;
 use crate::options::Options;
 use crate::{embedded, socket};
 
@@ -72,7 +73,11 @@ fn start_log(options: &Options) -> Result<(), RunError> {
         .filter_map(|target| format!("{target}=info").parse().ok())
         .fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    builder.with_ansi(false).init();
+    let builder = builder.with_ansi(false);
+    match options.log_format.as_str() {
+        "json" => builder.event_format(JsonLines).init(),
+        _ => builder.init(),
+    }
     Ok(())
 }
 
@@ -108,9 +113,26 @@ fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
         cgroup_driver,
         bridge_name: options.bridge.clone(),
         bridge_subnet: options.subnet.clone(),
+        bridge_subnet6: subnet6(options),
         nft_table: options.nft_table.clone(),
         snapshotter: options.snapshotter.clone(),
         fault_points: options.fault_points.clone(),
+    })
+}
+
+/// Docker's rule: no IPv6 unless asked for; then a unique local network (RFC 4193) unless one is named. The same bridge has the same
+/// one at every start, since addresses outlive us.
+fn subnet6(options: &Options) -> Option<String> {
+    if !options.ipv6 {
+        return None;
+    }
+    options.subnet6.clone().or_else(|| {
+        // FNV-1a; 40 bits of global id as the RFC wants, subnet 0.
+        let name = format!("{} {}", options.bridge, options.nft_table);
+        let hash =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let [a, b, c, d, e, ..] = hash.to_be_bytes();
+        Some(format!("fd{a:02x}:{b:02x}{c:02x}:{d:02x}{e:02x}::/64"))
     })
 }
 

@@ -7,6 +7,7 @@ mod image;
 mod registry;
 mod system;
 mod unsupported;
+mod volume;
 
 use axum::Router;
 
@@ -20,10 +21,13 @@ pub(crate) fn routes() -> Router<Face> {
         .merge(image::routes())
         .merge(registry::routes())
         .merge(system::routes())
+        .merge(volume::routes())
         .merge(unsupported::routes())
         .fallback(unsupported::no_such_page)
         .method_not_allowed_fallback(unsupported::no_such_page)
 }
+
+pub(crate) use volume::into_wire as volume_into_wire;
 
 /// Docker's booleans in queries: `1`, `true`, `True`, anything but `0`, `false`, `no`, `none` and empty.
 pub(crate) fn is_true(text: Option<&str>) -> bool {

@@ -39,6 +39,8 @@ pub struct EngineOptions {
     /// Bridge name (`berth0`), its IPv4 network, and the nftables table (`berth`); private instances choose their own.
     pub bridge_name: String,
     pub bridge_subnet: String,
+    /// IPv6 network of the bridge; `None`: IPv4 only. Left out with a warning where the host has no IPv6.
+    pub bridge_subnet6: Option<String>,
     pub nft_table: String,
     /// Name of the snapshotter; nothing: the best that works.
     pub snapshotter: Option<String>,
@@ -147,6 +149,9 @@ pub struct NetworkView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MountView {
     pub kind: String,
+    /// Of a volume.
+    #[serde(default)]
+    pub name: String,
     pub source: String,
     pub destination: String,
     pub mode: String,
@@ -488,10 +493,34 @@ pub struct DiskUsage {
     pub layers_bytes: u64,
     pub images: Vec<(ImageView2, u64)>,
     pub containers: Vec<(String, u64)>,
+    pub volumes: Vec<VolumeView>,
 }
 
 /// (id, tags) of an image in a disk usage report, with its unique bytes.
 pub type ImageView2 = (String, Vec<String>);
+
+/// A volume to be made; an empty name makes an anonymous one.
+#[derive(Debug, Clone, Default)]
+pub struct NewVolume {
+    pub name: String,
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct VolumeView {
+    pub name: String,
+    pub mountpoint: PathBuf,
+    pub created: Timestamp,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    pub is_anonymous: bool,
+    /// Ids of containers that have it.
+    pub users: Vec<String>,
+    /// Where it was asked for.
+    pub size_bytes: Option<u64>,
+}
 
 #[derive(Debug, Clone, Default)]
 pub struct PruneOutcome {

@@ -44,6 +44,10 @@ pub struct ContainerConfig {
 pub struct HostConfig {
     /// `src:dst[:opts]` as given.
     pub binds: Vec<String>,
+    /// `container[:ro|rw]`, whose mounts are added.
+    pub volumes_from: Vec<String>,
+    /// Driver for named volumes of `binds`.
+    pub volume_driver: String,
     pub mounts: Vec<MountRequest>,
     /// Container path to mount options (`size=64m,mode=1777`).
     pub tmpfs: BTreeMap<String, String>,
@@ -131,6 +135,13 @@ pub struct MountRequest {
     pub read_only_force_recursive: bool,
     pub tmpfs_size_bytes: Option<i64>,
     pub tmpfs_mode: Option<u32>,
+    /// Do not fill an empty volume from the image.
+    pub volume_no_copy: bool,
+    pub volume_driver: String,
+    pub volume_options: BTreeMap<String, String>,
+    pub volume_labels: BTreeMap<String, String>,
+    /// Directory of the volume to mount instead of all of it.
+    pub volume_subpath: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,7 @@ use crate::seccomp_cache::SeccompCache;
 use crate::store::RecordStore;
 use crate::trace::Traces;
 use crate::transfer::Transfers;
+use crate::volumes::VolumeStore;
 use crate::why::Reports;
 
 /// A running engine. Cheap to clone.
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     /// What containerd's API made: the same state, seen through another face.
     pub(crate) objects: Arc<Objects>,
     pub(crate) fleet: Arc<Fleet>,
+    pub(crate) volumes: VolumeStore,
     pub(crate) registry: Registry,
     pub(crate) tasks: TaskManager,
     pub(crate) seccomp: SeccompCache,

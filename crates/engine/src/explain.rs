@@ -134,6 +134,8 @@ impl Engine {
             seccomp_program: seccomp.as_deref(),
             devices: &objects.devices,
             block_devices: &objects.block_devices,
+            volumes: &objects.volumes,
+            shared_shm: objects.shared_shm.as_deref(),
         }))
     }
 }

@@ -1,19 +1,22 @@
 //! Objects of the host that a start needs as data: device numbers, namespaces of others, generated files, the cgroup's place.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use berth_rootfs::RootDir;
 use rustix::fs::{Mode, OFlags};
 
 use crate::api::CgroupDriver;
 use crate::container::Container;
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{Doing, EngineError, Result};
 use crate::id_blocks::BLOCK_SIZE;
 use crate::lifecycle::fd_path;
 use crate::record::Record;
 use crate::request::Request;
+use crate::request::mounts::MountKind;
 use crate::request::namespaces::{IdRange, NetworkMode, NsMode, UserNsMode};
 use crate::spec::{BlockDevices, HostDevice, NamespacePaths};
 
@@ -28,29 +31,41 @@ const NODES_MAX: usize = 20_000;
 pub(crate) struct HostObjects {
     pub(crate) devices: Vec<HostDevice>,
     pub(crate) block_devices: BlockDevices,
+    pub(crate) volumes: BTreeMap<PathBuf, PathBuf>,
+    pub(crate) shared_shm: Option<PathBuf>,
 }
 
 impl HostObjects {
     /// # Errors
     /// `NotFound` for a missing node, `InvalidArgument` for what is no device.
     pub(crate) fn look_up(record: &Record, request: &Request) -> Result<Self> {
-        let mut objects = Self { devices: Vec::new(), block_devices: block_devices(record)? };
+        let mut objects = Self { block_devices: block_devices(record)?, ..Self::default() };
         if request.security.privileged {
             nodes_below(Path::new("/dev"), "rwm", None, &mut objects.devices);
         }
+        objects.devices.extend(Self::look_up_devices(request)?);
+        Ok(objects)
+    }
+
+    /// The nodes of `--device`; also asked at create, so that a wrong one makes no container.
+    ///
+    /// # Errors
+    /// As `look_up`.
+    pub(crate) fn look_up_devices(request: &Request) -> Result<Vec<HostDevice>> {
+        let mut devices = Vec::new();
         for asked in &request.devices {
             let metadata = std::fs::metadata(&asked.host).map_err(|error| {
                 EngineError::io("look at device", &asked.host, &error).with_hint("name a device of the host")
             })?;
             if metadata.is_dir() {
-                nodes_below(&asked.host, &asked.access, Some(&asked.container), &mut objects.devices);
+                nodes_below(&asked.host, &asked.access, Some(&asked.container), &mut devices);
                 continue;
             }
             let device = device(&metadata, &asked.container, &asked.access)
                 .ok_or_else(|| EngineError::invalid(format!("{} is not a device node", asked.host.display())))?;
-            objects.devices.push(device);
+            devices.push(device);
         }
-        Ok(objects)
+        Ok(devices)
     }
 }
 
@@ -129,6 +144,32 @@ pub(crate) fn id_maps(record: &Record, request: &Request) -> Vec<IdRange> {
 }
 
 impl Engine {
+    /// The directories of a container's volumes; a part of one is opened, and named by its descriptor.
+    pub(crate) fn volume_sources(
+        &self,
+        record: &Record,
+        request: &Request,
+        held: &mut Vec<OwnedFd>,
+    ) -> Result<BTreeMap<PathBuf, PathBuf>> {
+        let mut sources = BTreeMap::new();
+        for bound in &record.volumes {
+            let volume = self.inner.volumes.get(&bound.name)?;
+            let mut source = self.inner.volumes.source(&volume);
+            let asked = request.mounts.iter().find(|mount| mount.target == bound.target).map(|mount| &mount.kind);
+            if let Some(MountKind::Volume(asked)) = asked
+                && !asked.subpath.as_os_str().is_empty()
+            {
+                let part = RootDir::open_host(&source)?
+                    .resolve(&asked.subpath)
+                    .doing(|| format!("cannot mount {} of volume {}", asked.subpath.display(), bound.name))?;
+                source = fd_path(&part);
+                held.push(part);
+            }
+            sources.insert(bound.target.clone(), source);
+        }
+        Ok(sources)
+    }
+
     /// `<parent>/<id>`; a relative `--cgroup-parent` is below the root as in Docker. By systemd `<slice>:berth:<id>`.
     pub(crate) fn cgroup_path(&self, record: &Record) -> String {
         let asked = record.host.cgroup_parent.trim_matches('/');
@@ -195,6 +236,26 @@ impl Engine {
             uts: join(&modes.uts, "uts")?,
             cgroup: join(&modes.cgroup, "cgroup")?,
         })
+    }
+
+    /// `/dev/shm` of the container whose IPC namespace is joined: POSIX shared memory is a part of what is shared.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when that container does not run or does not share.
+    pub(crate) fn shared_shm(&self, request: &Request) -> Result<Option<PathBuf>> {
+        let NsMode::Container(name) = &request.namespaces.ipc else { return Ok(None) };
+        let other = self.find(name)?;
+        let run = other.running().map_err(|error| error.while_doing("cannot join its ipc namespace"))?;
+        let mode = other.record().host.ipc_mode;
+        if mode != "shareable" {
+            return Err(EngineError::conflict(format!(
+                "cannot join the IPC namespace of container {}: it is not shareable (its ipc mode is {})",
+                other.name(),
+                if mode.is_empty() { "private" } else { &mode }
+            ))
+            .with_hint("start that container with --ipc shareable"));
+        }
+        Ok(Some(PathBuf::from(format!("/proc/{}/root/dev/shm", run.task.pid()))))
     }
 
     fn joined(&self, mode: &NsMode, file: &str, held: &mut Vec<OwnedFd>) -> Result<Option<PathBuf>> {

@@ -130,8 +130,8 @@ impl Engine {
                 outcome.reclaimed_bytes = outcome.reclaimed_bytes.saturating_add(removed.reclaimed_bytes);
                 for item in engine.tell_removed(&image.id, removed) {
                     outcome.deleted.push(match item {
-                        ImageDeleted::Untagged(name) => format!("untagged: {name}"),
-                        ImageDeleted::Deleted(id) => format!("deleted: {id}"),
+                        ImageDeleted::Untagged(name) => name,
+                        ImageDeleted::Deleted(id) => id,
                     });
                 }
             }

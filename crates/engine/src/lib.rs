@@ -46,6 +46,7 @@ mod system;
 mod top;
 mod trace;
 mod transfer;
+mod volumes;
 mod why;
 
 pub use config::{ContainerConfig, HostConfig};

@@ -3,7 +3,7 @@
 //! ```text
 //! <data-root>/  metadata.redb  events/  lock  trash/            <state>/  containers/<id>.json   records of --rm containers
 //!               containers/<id>/<id>-json.log                             tasks/<id>/            bundles
-//!               content/ snapshots/ (crate image)                         sockets/               the shims' sockets
+//!               content/ snapshots/ (crate image)  volumes/                         sockets/               the shims' sockets
 //!                                                                         seccomp/<hash>.bpf  berth-init  events.sock
 //!                                                                         shims/<tenant>/<id>/    (core::fleet)  containerd.sock.ttrpc
 //! ```
@@ -30,6 +30,7 @@ impl Paths {
             (state.to_owned(), 0o711),
             (paths.containers(), 0o700),
             (paths.trash(), 0o700),
+            (paths.volumes(), 0o701),
             (paths.throw_away_records(), 0o700),
             (paths.tasks(), 0o700),
             (paths.sockets(), 0o700),
@@ -57,6 +58,9 @@ impl Paths {
     }
     pub(crate) fn lock(&self) -> PathBuf {
         self.data.join("lock")
+    }
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
     }
     pub(crate) fn trash(&self) -> PathBuf {
         self.data.join("trash")

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{MountView, Status};
 use crate::config::{ContainerConfig, HostConfig};
+use crate::volumes::BoundVolume;
 use crate::why::end::{End, PastEnd};
 
 pub(crate) const RECORD_VERSION: u32 = 1;
@@ -23,6 +24,9 @@ pub(crate) struct Record {
     pub(crate) image_name: String,
     #[serde(default)]
     pub(crate) mounts: Vec<MountView>,
+    /// Its volumes, named and anonymous, each with its place.
+    #[serde(default)]
+    pub(crate) volumes: Vec<BoundVolume>,
     /// First host id of the container's own 65536-block (`userns_mode` auto and private).
     #[serde(default)]
     pub(crate) id_block: Option<u32>,

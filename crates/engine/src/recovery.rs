@@ -32,6 +32,7 @@ use crate::record::Record;
 use crate::restart::starts_with_daemon;
 use crate::seccomp_cache::SeccompCache;
 use crate::store::RecordStore;
+use crate::volumes::VolumeStore;
 use told::Told;
 
 /// Namespaces kept ready for `--network none`.
@@ -141,15 +142,17 @@ impl Engine {
                 let status = self.inner.tasks.clean_up_dead(&container.id).await;
                 let status = status.unwrap_or(ExitStatus { code: 137, exited_at: Timestamp::now() });
                 self.drop_bundle(container).await;
-                if state.is_running() {
+                if state.is_running() || told.start(&container.id).is_some() {
                     self.record_lost_exit(container, status, told);
+                } else {
+                    self.record_told_exit(container, told);
                 }
             }
-            None => {}
+            None => self.record_told_exit(container, told),
         }
         if state.status == Status::Removing {
             let _operation = container.operation.lock().await;
-            if let Err(error) = self.remove_locked(container).await {
+            if let Err(error) = self.remove_locked(container, false).await {
                 tracing::warn!(container_id = %container.id, "cannot finish a removal: {error}");
             }
             return None;
@@ -162,7 +165,7 @@ impl Engine {
         let has_started = record.state.started_at.is_some();
         if record.host.auto_remove && has_started {
             let _operation = container.operation.lock().await;
-            if let Err(error) = self.remove_locked(container).await {
+            if let Err(error) = self.remove_locked(container, false).await {
                 tracing::warn!(container_id = %container.id, "cannot remove the container: {error}");
             }
             return None;
@@ -226,13 +229,33 @@ impl Engine {
         }
     }
 
+    /// States reach the disk a moment after they are told; what was told before a kill is the newer word.
+    fn record_told_exit(&self, container: &Container, told: &Told) {
+        let mut inner = container.lock();
+        let state = &mut inner.record.state;
+        if let Some((exit_code, at)) = told.end(&container.id)
+            && matches!(state.status, Status::Created | Status::Running | Status::Paused)
+        {
+            state.status = Status::Exited;
+            state.pid = 0;
+            state.exit_code = exit_code;
+            state.started_at.get_or_insert(at);
+            state.finished_at = Some(at);
+        }
+    }
+
     fn record_lost_exit(&self, container: &Container, status: ExitStatus, told: &Told) {
+        if told.end(&container.id).is_some() {
+            self.record_told_exit(container, told);
+            return;
+        }
         let record = {
             let mut inner = container.lock();
             let state = &mut inner.record.state;
             state.status = Status::Exited;
             state.pid = 0;
             state.exit_code = i32::try_from(status.code).unwrap_or(255);
+            state.started_at = state.started_at.max(told.start(&container.id));
             state.finished_at = Some(status.exited_at);
             "the container ended while the daemon was down".clone_into(&mut state.error);
             state.end.host_restarted = crate::why::is_older_than_boot(state.started_at);
@@ -241,10 +264,7 @@ impl Engine {
             crate::why::end::remember(&mut inner.record.state.past, past);
             inner.record.clone()
         };
-        let began = record.state.started_at.unwrap_or(record.created);
-        if !told.has_died(&record.id, began) {
-            self.emit_container(&record, "die", &[("exitCode", record.state.exit_code.to_string())]);
-        }
+        self.emit_container(&record, "die", &[("exitCode", record.state.exit_code.to_string())]);
     }
 }
 
@@ -265,6 +285,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let objects = Arc::new(Objects::new(Arc::clone(&metadata)));
     let images = Arc::new(ImageStore::open_with(&paths.data, metadata, options.snapshotter.as_deref())?);
     let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);
+    let volumes = VolumeStore::open(paths.volumes(), paths.trash())?;
     let network = open_network(&options, &paths, &mut records);
     let fleet = open_fleet(&options, &paths, &binary, &events);
     let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary);
@@ -280,6 +301,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         transfers,
         network,
         empty_networks: Arc::new(NamespacePool::new(EMPTY_NETWORKS_READY)),
+        volumes,
         events,
         objects,
         fleet,
@@ -375,7 +397,7 @@ fn open_network(
     let config = NetworkConfig {
         bridge_name: options.bridge_name.clone(),
         ipv4_subnet: options.bridge_subnet.clone(),
-        ipv6_subnet: None,
+        ipv6_subnet: options.bridge_subnet6.clone(),
         nft_table: options.nft_table.clone(),
         host_netns: None,
     };

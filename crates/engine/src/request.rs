@@ -67,7 +67,7 @@ impl Request {
         process::check(config)?;
         process::check_network_files(config, host, &namespaces)?;
         process::check_sysctls(host, &namespaces)?;
-        let mounts = mounts::parse(config, host, &mut warnings)?;
+        let mounts = mounts::parse(config, host)?;
         let ports = ports::parse(config, host, &namespaces, &mut warnings)?;
         let rlimits = process::rlimits(host, facts, &mut warnings)?;
         let oom_score_adj = process::oom_score_adj(host, facts, &mut warnings)?;

@@ -11,7 +11,7 @@ pub(crate) mod resources;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use berth_oci::annotation;
@@ -44,6 +44,10 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) seccomp_program: Option<&'a Path>,
     pub(crate) devices: &'a [HostDevice],
     pub(crate) block_devices: &'a BlockDevices,
+    /// Directories of the host by the place the container sees them at.
+    pub(crate) volumes: &'a BTreeMap<PathBuf, PathBuf>,
+    /// `/dev/shm` of the container whose IPC namespace is joined.
+    pub(crate) shared_shm: Option<&'a Path>,
 }
 
 /// Files of namespaces to join; `None`: a new one, or the host's, as the mode says.

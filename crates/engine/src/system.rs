@@ -80,6 +80,7 @@ impl Engine {
                 // One that is removed in this moment has no size.
                 usage.containers.push((container.id.to_string(), size.unwrap_or(0)));
             }
+            usage.volumes = engine.volume_usage();
             Ok(usage)
         })
         .await
@@ -101,7 +102,9 @@ impl Engine {
             let subnet = &self.inner.options.bridge_subnet;
             list.push(NetworkSummary {
                 id: network.id(),
-                subnets: vec![(subnet.clone(), gateway(subnet))],
+                subnets: std::iter::once((subnet.clone(), gateway(subnet)))
+                    .chain(network.subnet6().map(|subnet| (subnet.to_string(), subnet.gateway().to_string())))
+                    .collect(),
                 addresses: Some(addresses(network)),
                 containers: self.network_containers(),
                 ..plain("bridge", "bridge")

@@ -24,7 +24,7 @@ use crate::nft::{self, Element, ruleset::Ruleset};
 use crate::pool::Pool;
 use crate::port::{PortMapping, PortTable, Protocol};
 use crate::sandbox::{Lease, Sandbox};
-use crate::subnet::Subnet4;
+use crate::subnet::{Subnet4, Subnet6};
 use crate::sysctl;
 
 /// Sandboxes made in advance: enough for a burst, few enough not to crowd `ip link`.
@@ -233,6 +233,11 @@ impl Network {
 
     pub fn subnet(&self) -> Subnet4 {
         self.shared.plan.subnet4
+    }
+
+    /// `None` without IPv6: not asked for, or not there on this host.
+    pub fn subnet6(&self) -> Option<Subnet6> {
+        self.shared.plan.subnet6
     }
 
     pub fn mtu(&self) -> u32 {

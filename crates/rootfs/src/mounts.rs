@@ -150,6 +150,29 @@ pub fn clone_tree(source: &Path, recursive: bool) -> Result<OwnedFd, MountError>
     })
 }
 
+/// The same for a mount in another mount namespace, as its processes see the path: the calling thread visits it and comes back.
+/// The caller must be single-threaded. Links are followed inside that namespace.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn clone_tree_in(mount_ns: BorrowedFd<'_>, source: &Path, recursive: bool) -> Result<OwnedFd, MountError> {
+    let failed = |what| move |errno| MountError::Kernel { what, object: source.to_owned(), source: errno };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let open = |path: &str| rustix::fs::open(path, flags, Mode::empty());
+    let home = open("/proc/self/ns/mnt").map_err(failed("keep the own mount namespace for"))?;
+    let directory = open(".").map_err(failed("keep the working directory for"))?;
+    enter(mount_ns).map_err(failed("enter the mount namespace of"))?;
+    let cloned = clone_tree(source, recursive);
+    // Back first: everything this process does next is meant for its own namespace.
+    enter(home.as_fd()).map_err(failed("leave the mount namespace of"))?;
+    rustix::process::fchdir(directory).map_err(failed("return to the working directory after"))?;
+    cloned
+}
+
+fn enter(mount_ns: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::thread::move_into_link_name_space(mount_ns, Some(rustix::thread::LinkNameSpaceType::Mount))
+}
+
 /// The same for what a descriptor is on.
 ///
 /// # Errors

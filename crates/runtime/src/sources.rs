@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use berth_rootfs::mounts::{MountError, clone_tree, set_attributes};
+use berth_rootfs::mounts::{MountError, clone_tree, clone_tree_in, set_attributes};
 use berth_sys::mount_attr::{MountAttr, mount_setattr};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
@@ -30,7 +31,7 @@ pub(crate) fn clone_rootfs(path: &Path, is_slave: bool) -> Result<OwnedFd, Sourc
 /// The source of a bind; `user_ns` carries its mapping where it has one. `None` for a mount that is no bind.
 pub(crate) fn clone_bind(plan: &MountPlan, user_ns: Option<&OwnedFd>) -> Result<Option<OwnedFd>, SourceError> {
     let MountPlan { source: MountSource::Bind { path, recursive, .. }, options, .. } = plan else { return Ok(None) };
-    let mount = clone_tree(path, *recursive).map_err(SourceError::Clone)?;
+    let mount = clone_bind_source(path, *recursive).map_err(SourceError::Clone)?;
     let failed = |errno| SourceError::Change("cannot set its attributes", errno);
     if options.propagation.is_empty() {
         // As a copy made in the container's own mount namespace would be: it hears of the host's mounts, and never tells.
@@ -54,4 +55,23 @@ pub(crate) fn keep(sources: &mut Vec<Option<OwnedFd>>, slot: usize, mount: Optio
     if let Some(place) = sources.get_mut(slot) {
         *place = mount;
     }
+}
+
+/// A path below `/proc/<pid>/root` is a mount of that process's namespace, which cannot be cloned from outside of it.
+fn clone_bind_source(path: &Path, recursive: bool) -> Result<OwnedFd, MountError> {
+    let foreign = path.strip_prefix("/proc").ok().and_then(|rest| {
+        let mut parts = rest.components();
+        let pid = parts.next()?.as_os_str().to_str()?.parse::<u32>().ok()?;
+        let is_root = parts.next()?.as_os_str() == "root";
+        is_root.then(|| (pid, Path::new("/").join(parts.as_path())))
+    });
+    let Some((pid, inner)) = foreign else { return clone_tree(path, recursive) };
+    let namespace = format!("/proc/{pid}/ns/mnt");
+    let opened = rustix::fs::open(&namespace, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let opened = opened.map_err(|source| MountError::Kernel {
+        what: "open the mount namespace of",
+        object: path.to_owned(),
+        source,
+    })?;
+    clone_tree_in(opened.as_fd(), &inner, recursive)
 }

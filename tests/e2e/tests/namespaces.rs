@@ -280,3 +280,24 @@ fn s030_as_unshare_shows_it() {
     assert!(ours.ok().starts_with("1\n/proc/1\n"), "{ours:?}");
     assert_eq!(ours.ok().lines().count(), shown.ok().lines().count(), "{ours:?} {shown:?}");
 }
+
+/// S-024, S-011: a container that joins another's IPC shares its POSIX shared memory too; only a shareable one can be joined.
+#[test]
+fn s024_shared_memory_is_shared() {
+    let berth = Instance::with_busybox();
+    berth.sleeper("donor", &["--ipc", "shareable", "--shm-size", "1m"]);
+    berth.berth(&["exec", "donor", "sh", "-c", "echo seen > /dev/shm/f"]).ok();
+    let joined = |words: &[&str]| berth.busybox(&["--ipc", "container:donor"], words);
+    assert_eq!(joined(&["cat", "/dev/shm/f"]).ok(), "seen");
+    joined(&["sh", "-c", "echo back > /dev/shm/g"]).ok();
+    assert_eq!(berth.berth(&["exec", "donor", "cat", "/dev/shm/g"]).ok(), "back");
+    assert!(joined(&["df", "-k", "/dev/shm"]).ok().contains("1024"), "it is the same file system");
+    assert_eq!(berth.busybox(&[], &["ls", "/dev/shm"]).ok(), "", "nobody else sees it");
+
+    berth.sleeper("shy", &[]);
+    let refused = berth.busybox(&["--ipc", "container:shy"], &["true"]);
+    assert_eq!(refused.code, 125, "{refused:?}");
+    assert!(refused.stderr.contains("not shareable") && refused.stderr.contains("--ipc shareable"), "{refused:?}");
+    let none = berth.busybox(&["--ipc", "none"], &["sh", "-c", "grep -c /dev/shm /proc/mounts"]);
+    assert_eq!(none.stdout.trim(), "0", "none has no /dev/shm of its own");
+}

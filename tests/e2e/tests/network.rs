@@ -152,3 +152,33 @@ fn addresses_are_not_lost() {
     berth.berth(&["exec", "-d", "keeper", "sh", "-c", "while :; do echo alive | nc -l -p 80; done"]).ok();
     wait_until("its published port still works", || read_from("127.0.0.1:45875").filter(|t| t == "alive\n"));
 }
+
+/// IPv6 is off unless asked for; then containers have an address of a unique local network, reach each other, and are published.
+#[test]
+fn ipv6_when_asked_for() {
+    let plain = Instance::with_busybox();
+    plain.sleeper("c1", &[]);
+    assert_eq!(plain.inspect("c1", "{{.NetworkSettings.GlobalIPv6Address}}"), "");
+    drop(plain);
+    let berth = Instance::start_with(&["--ipv6"]);
+    berth.load(&berth_testkit::Image::busybox().docker_archive()).ok();
+    let server = ["busybox", "sh", "-c", "while :; do echo six | nc -l -p 80; done"];
+    berth.berth(&[&["run", "-d", "--name", "s6", "-p", "80"], &server[..]].concat()).ok();
+    let address = berth.inspect("s6", "{{.NetworkSettings.GlobalIPv6Address}}");
+    assert!(address.starts_with("fd"), "{address}");
+    let shown = berth.berth(&["network", "inspect", "bridge", "-f", "{{.EnableIPv6}} {{len .IPAM.Config}}"]);
+    assert_eq!(shown.ok(), "true 2");
+    let said = || {
+        let heard = berth.busybox(&[], &["sh", "-c", &format!("nc {address} 80 < /dev/null")]);
+        (heard.stdout == "six\n").then_some(())
+    };
+    wait_until("one container reaches the other by IPv6", said);
+    let ports = berth.berth(&["port", "s6", "80"]).ok().to_owned();
+    let six = ports.lines().find(|line| line.starts_with('[')).unwrap_or_else(|| panic!("no port on [::]: {ports}"));
+    let port = six.rsplit(':').next().unwrap().to_owned();
+    // `::1` itself the kernel never forwards; every other address of the host leads there.
+    let gateway = berth.inspect("s6", "{{.NetworkSettings.IPv6Gateway}}");
+    wait_until("the published port answers on an address of the host", || {
+        (read_from(&format!("[{gateway}]:{port}"))? == "six\n").then_some(())
+    });
+}

@@ -3,7 +3,7 @@
 use clap::Parser;
 use serde_json::Value;
 
-use super::objects::{container_path, image_path, network_path};
+use super::objects::{container_path, image_path, network_path, volume_path};
 use crate::client::{Payload, Query};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Add the sizes of containers
     #[arg(short, long)]
     size: bool,
-    /// Look at one kind only: container, image or network
+    /// Look at one kind only: container, image, network or volume
     #[arg(long = "type", value_name = "KIND")]
     kind: Option<String>,
     /// Names or ids
@@ -35,12 +35,15 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let kinds = match arguments.kind.as_deref() {
-        None => vec![Kind::Container, Kind::Image, Kind::Network],
+        None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
         Some("container") => vec![Kind::Container],
         Some("image") => vec![Kind::Image],
         Some("network") => vec![Kind::Network],
+        Some("volume") => vec![Kind::Volume],
         Some(other) => {
-            return Err(Failure::not_yet(format!("inspect --type {other}")).hint("it is container, image or network"));
+            return Err(
+                Failure::not_yet(format!("inspect --type {other}")).hint("it is container, image, network or volume")
+            );
         }
     };
     let style = Style::new(arguments.format.as_deref(), arguments.json)?;
@@ -53,6 +56,7 @@ pub(crate) enum Kind {
     Container,
     Image,
     Network,
+    Volume,
 }
 
 impl Kind {
@@ -61,6 +65,7 @@ impl Kind {
             Self::Container => Ok(Query::new(container_path(name, "/json")?).flag("size", size).build()),
             Self::Image => image_path(name, "/json"),
             Self::Network => network_path(name, ""),
+            Self::Volume => volume_path(name, ""),
         }
     }
 }

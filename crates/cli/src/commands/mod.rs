@@ -10,6 +10,7 @@ mod network;
 mod objects;
 mod registry;
 mod system;
+mod volume;
 
 use clap::{ArgMatches, Command};
 
@@ -61,10 +62,16 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("network", "Look at networks"),
     ("registry", "Be a registry"),
     ("system", "Work with the engine itself"),
+    ("volume", "Work with volumes"),
 ];
 
 const OTHER: &[Verb] = &[
-    verb!(["inspect"], "Show all that is known of containers, images and networks", inspect::Arguments, inspect::run),
+    verb!(
+        ["inspect"],
+        "Show all that is known of containers, images, networks and volumes",
+        inspect::Arguments,
+        inspect::run
+    ),
     verb!(["completion"], "Print a completion script for a shell", completion::Arguments, completion::run),
 ];
 
@@ -81,7 +88,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("buildx", "building images is not supported"),
     ("bake", "building images is not supported"),
     ("image build", "building images is not supported"),
-    ("volume", "named volumes are not supported"),
     ("compose", "Compose files are not supported"),
     ("network create", NETWORKS),
     ("network connect", NETWORKS),
@@ -105,7 +111,9 @@ const NETWORKS: &str = "user-defined networks are not supported; there are bridg
 const SWARM: &str = "clusters are out of scope";
 
 pub(crate) fn all() -> impl Iterator<Item = &'static Verb> {
-    [container::VERBS, image::VERBS, network::VERBS, registry::VERBS, system::VERBS, OTHER].into_iter().flatten()
+    [container::VERBS, image::VERBS, network::VERBS, registry::VERBS, system::VERBS, volume::VERBS, OTHER]
+        .into_iter()
+        .flatten()
 }
 
 /// The verb with this spelling.

@@ -19,6 +19,10 @@ pub(crate) fn network_path(name: &str, suffix: &str) -> Outcome<String> {
     path("networks", "network", name, suffix)
 }
 
+pub(crate) fn volume_path(name: &str, suffix: &str) -> Outcome<String> {
+    path("volumes", "volume", name, suffix)
+}
+
 fn path(collection: &str, kind: &str, name: &str, suffix: &str) -> Outcome<String> {
     let name = name.strip_prefix('/').unwrap_or(name);
     if name.is_empty() || name.split('/').any(|part| matches!(part, "" | "." | "..")) {

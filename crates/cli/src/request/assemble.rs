@@ -241,6 +241,8 @@ fn volumes(flags: &FileOptions, directory: &Path) -> Outcome<(Vec<String>, Vec<S
 fn files(flags: &FileOptions, directory: &Path, host: &mut HostConfig) -> Outcome<()> {
     let (binds, _) = volumes(flags, directory)?;
     host.binds = list(&binds);
+    host.volumes_from = list(&flags.volumes_from);
+    host.volume_driver.clone_from(&flags.volume_driver);
     host.mounts = each(&flags.mount, |text| parse_mount(text, directory))?;
     let tmpfs = flags.tmpfs.iter().map(|text| parse_tmpfs(text)).collect::<Outcome<HashMap<_, _>>>()?;
     host.tmpfs = (!tmpfs.is_empty()).then_some(tmpfs);

@@ -94,6 +94,22 @@ pub(super) fn as_map(pairs: &[String]) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// `--label` flags as the API's map.
+pub(crate) fn parse_labels(flags: &[String]) -> Outcome<BTreeMap<String, String>> {
+    Ok(as_map(&key_values(Pairs::Labels, &[], flags)?))
+}
+
+/// `KEY=VALUE` flags as a map.
+pub(crate) fn options_map(flag: &str, flags: &[String]) -> Outcome<BTreeMap<String, String>> {
+    flags
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(Failure::new(format!("invalid {flag} {text:?}")).hint("write KEY=VALUE")),
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

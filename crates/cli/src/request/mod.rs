@@ -15,7 +15,7 @@ mod security;
 mod tests;
 
 pub(crate) use assemble::{CreateRequest, Streams, create_request};
-pub(crate) use environment::{Pairs, key_values};
+pub(crate) use environment::{Pairs, key_values, options_map, parse_labels};
 pub(crate) use filter::{Filters, parse_filters};
 pub(crate) use limit::{LimitOptions, restart_policy};
 pub(crate) use options::ContainerOptions;

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use berth_types::ByteCount;
 use bollard_stubs::models::{
     Mount, MountBindOptions, MountBindOptionsPropagationEnum as Propagation, MountTmpfsOptions, MountType,
+    MountVolumeOptions,
 };
 
 use crate::failure::{Failure, Outcome};
@@ -74,12 +75,17 @@ pub(super) fn parse_mount(text: &str, directory: &Path) -> Outcome<Mount> {
     let mut mount = Mount { typ: Some(MountType::VOLUME), ..Mount::default() };
     let mut bind = MountBindOptions::default();
     let mut tmpfs = MountTmpfsOptions::default();
+    let mut volume = MountVolumeOptions::default();
     for field in fields(text) {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.trim().to_ascii_lowercase(), Some(value)),
             None => (field.trim().to_ascii_lowercase(), None),
         };
-        set_field(&mut mount, &mut bind, &mut tmpfs, &key, value).map_err(&wrong)?;
+        let set = match key.strip_prefix("volume-") {
+            Some(key) => set_volume_field(&mut volume, key, value),
+            None => set_field(&mut mount, &mut bind, &mut tmpfs, &key, value),
+        };
+        set.map_err(&wrong)?;
     }
     if mount.target.as_deref().is_none_or(str::is_empty) {
         return Err(wrong("target is required".to_owned()));
@@ -93,6 +99,10 @@ pub(super) fn parse_mount(text: &str, directory: &Path) -> Outcome<Mount> {
     if has_tmpfs_options && kind != MountType::TMPFS {
         return Err(wrong("tmpfs options need type=tmpfs".to_owned()));
     }
+    let has_volume_options = volume != MountVolumeOptions::default();
+    if has_volume_options && kind != MountType::VOLUME {
+        return Err(wrong("volume options need type=volume".to_owned()));
+    }
     let source = mount.source.as_deref().unwrap_or_default();
     match kind {
         MountType::BIND if source.is_empty() => return Err(wrong("type=bind needs a source".to_owned())),
@@ -104,6 +114,7 @@ pub(super) fn parse_mount(text: &str, directory: &Path) -> Outcome<Mount> {
     }
     mount.bind_options = has_bind_options.then_some(bind);
     mount.tmpfs_options = has_tmpfs_options.then_some(tmpfs);
+    mount.volume_options = has_volume_options.then_some(volume);
     Ok(mount)
 }
 
@@ -159,11 +170,33 @@ fn set_field(
             let mode = i64::from_str_radix(needed()?, 8).ok().filter(|mode| (0..=0o7777).contains(mode));
             tmpfs.mode = Some(mode.ok_or("tmpfs-mode is octal, 0 to 7777")?);
         }
-        key if key.starts_with("volume-") || key.starts_with("image-") => {
+        key if key.starts_with("image-") => {
             return Err(format!("not yet: {key} is not supported"));
         }
         "" => return Err("an empty field".to_owned()),
         other => return Err(format!("unknown field {other:?}")),
+    }
+    Ok(())
+}
+
+/// A field whose name begins with `volume-`.
+fn set_volume_field(volume: &mut MountVolumeOptions, key: &str, value: Option<&str>) -> Result<(), String> {
+    let needed = || value.filter(|v| !v.is_empty()).ok_or_else(|| format!("volume-{key} needs a value"));
+    let pair = || {
+        let text = needed()?;
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        Ok::<_, String>((name.to_owned(), value.to_owned()))
+    };
+    match key {
+        "nocopy" => volume.no_copy = Some(truth("volume-nocopy", value)?),
+        "subpath" => volume.subpath = Some(needed()?.to_owned()),
+        "label" => volume.labels.get_or_insert_default().extend([pair()?]),
+        "driver" => volume.driver_config.get_or_insert_default().name = Some(needed()?.to_owned()),
+        "opt" => {
+            let config = volume.driver_config.get_or_insert_default();
+            config.options.get_or_insert_default().extend([pair()?]);
+        }
+        _ => return Err(format!("unknown field \"volume-{key}\"")),
     }
     Ok(())
 }
@@ -229,6 +262,11 @@ mod tests {
             serde_json::json!({"Type":"tmpfs","Target":"/a,b","TmpfsOptions":{"SizeBytes":67_108_864,"Mode":0o1777}})
         );
         assert_eq!(json("type=bind,source=x,target=/b").unwrap()["Source"], "/w/x");
+        let volume = json("src=data,dst=/b,volume-nocopy,volume-subpath=s,volume-label=a=b,volume-opt=o=bind").unwrap();
+        assert_eq!(
+            volume["VolumeOptions"],
+            serde_json::json!({"NoCopy":true,"Subpath":"s","Labels":{"a":"b"},"DriverConfig":{"Options":{"o":"bind"}}})
+        );
         for (text, why) in [
             ("type=bind,src=/a", "target is required"),
             ("type=bind,dst=/b", "type=bind needs a source"),
@@ -239,7 +277,8 @@ mod tests {
             ("type=bind,src=/a,dst=b", "target must be absolute"),
             ("type=bind,src=/a,dst=/b,what=1", "unknown field \"what\""),
             ("type=bind,src=/a,dst=/b,ro=maybe", "ro is true or false, not \"maybe\""),
-            ("type=volume,src=a,dst=/b,volume-nocopy", "not yet: volume-nocopy is not supported"),
+            ("type=bind,src=/a,dst=/b,volume-nocopy", "volume options need type=volume"),
+            ("type=volume,dst=/b,volume-size=1", "unknown field \"volume-size\""),
         ] {
             assert_eq!(json(text).unwrap_err(), format!("invalid --mount {text:?}: {why}"));
         }

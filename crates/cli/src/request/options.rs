@@ -76,6 +76,12 @@ pub(crate) struct FileOptions {
     /// Bind a host path (SOURCE:TARGET[:ro])
     #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]")]
     pub(crate) volume: Vec<String>,
+    /// Take the mounts of another container (NAME[:ro])
+    #[arg(long, value_name = "CONTAINER")]
+    pub(crate) volumes_from: Vec<String>,
+    /// Driver for named volumes; there is local
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) volume_driver: Option<String>,
     /// Mount (type=bind|tmpfs,source=...,target=...[,readonly])
     #[arg(long, value_name = "SPEC")]
     pub(crate) mount: Vec<String>,

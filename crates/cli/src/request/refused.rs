@@ -23,7 +23,6 @@ const fn switch(flag: &'static str, missing: &'static str) -> Refused {
 const HEALTH: &str = "health checks are not supported";
 const NETWORKS: &str = "user-defined networks are not supported";
 const WINDOWS: &str = "it exists on Windows only";
-const VOLUMES: &str = "named volumes are not supported";
 
 /// What `run` and `create` refuse.
 pub(crate) const REFUSED: &[Refused] = &[
@@ -42,8 +41,6 @@ pub(crate) const REFUSED: &[Refused] = &[
     value("network-alias", NETWORKS),
     value("net-alias", NETWORKS),
     value("storage-opt", "limits of the writable layer are not supported"),
-    value("volume-driver", VOLUMES),
-    value("volumes-from", VOLUMES),
     switch("use-api-socket", "handing the API socket to a container is not supported"),
     value("cpu-count", WINDOWS),
     value("cpu-percent", WINDOWS),

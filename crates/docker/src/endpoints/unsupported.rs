@@ -12,7 +12,6 @@ use crate::state::Face;
 
 pub(super) fn routes() -> Router<Face> {
     let mut routes = Router::new()
-        .route("/volumes", get(no_volumes))
         .route("/plugins", get(nothing))
         .route("/networks/create", any(networks))
         .route("/networks/prune", any(networks))
@@ -20,9 +19,6 @@ pub(super) fn routes() -> Router<Face> {
         .route("/networks/{id}/disconnect", any(networks))
         .route("/containers/{id}/attach/ws", any(websocket))
         .route("/containers/{id}/checkpoints", any(checkpoints));
-    for path in ["/volumes/create", "/volumes/prune", "/volumes/{name}"] {
-        routes = routes.route(path, any(volumes));
-    }
     for path in ["/build", "/build/prune", "/build/cancel", "/session", "/grpc"] {
         routes = routes.route(path, any(build));
     }
@@ -46,17 +42,8 @@ pub(super) fn routes() -> Router<Face> {
     routes
 }
 
-/// There are no named volumes yet, so the list is truly empty.
-async fn no_volumes() -> Json<Value> {
-    Json(json!({ "Volumes": [], "Warnings": null }))
-}
-
 async fn nothing() -> Json<Value> {
     Json(json!([]))
-}
-
-async fn volumes() -> ApiError {
-    ApiError::unimplemented("a named volume (bind mounts and tmpfs work)")
 }
 
 async fn networks() -> ApiError {

@@ -169,7 +169,7 @@ mod tests {
     fn what_we_cannot_do_is_refused_by_name() {
         for (body, name) in [
             (json!({"Healthcheck": {"Test": ["CMD", "x"]}}), "Config.Healthcheck"),
-            (json!({"HostConfig": {"VolumesFrom": ["x"]}}), "HostConfig.VolumesFrom"),
+            (json!({"HostConfig": {"Links": ["x:y"]}}), "HostConfig.Links"),
             (json!({"HostConfig": {"DeviceRequests": [{"Count": -1}]}}), "HostConfig.DeviceRequests"),
             (json!({"NetworkingConfig": {"EndpointsConfig": {"mine": {}}}}), "user-defined networks"),
             (json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}), "Aliases"),

@@ -18,6 +18,8 @@ const HARMLESS: &[&str] = &["ContainerIDFile", "ConsoleSize", "Isolation"];
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct WireHostConfig {
     binds: Vec<String>,
+    volumes_from: Vec<String>,
+    volume_driver: String,
     mounts: Vec<WireMount>,
     tmpfs: BTreeMap<String, String>,
     readonly_rootfs: bool,
@@ -149,6 +151,7 @@ struct WireMount {
     read_only: bool,
     bind_options: WireBindOptions,
     tmpfs_options: WireTmpfsOptions,
+    volume_options: WireVolumeOptions,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -161,6 +164,22 @@ struct WireBindOptions {
     create_mountpoint: bool,
     read_only_non_recursive: bool,
     read_only_force_recursive: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct WireVolumeOptions {
+    no_copy: bool,
+    labels: BTreeMap<String, String>,
+    driver_config: WireDriverConfig,
+    subpath: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct WireDriverConfig {
+    name: String,
+    options: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -190,6 +209,8 @@ impl WireHostConfig {
         let mounts = self.mounts.into_iter().map(WireMount::into_engine).collect::<ApiResult<_>>()?;
         Ok(HostConfig {
             binds: self.binds,
+            volumes_from: self.volumes_from,
+            volume_driver: self.volume_driver,
             mounts,
             tmpfs: self.tmpfs,
             read_only_rootfs: self.readonly_rootfs,
@@ -294,6 +315,11 @@ impl WireMount {
             read_only_force_recursive: self.bind_options.read_only_force_recursive,
             tmpfs_size_bytes: self.tmpfs_options.size_bytes,
             tmpfs_mode: self.tmpfs_options.mode,
+            volume_no_copy: self.volume_options.no_copy,
+            volume_driver: self.volume_options.driver_config.name,
+            volume_options: self.volume_options.driver_config.options,
+            volume_labels: self.volume_options.labels,
+            volume_subpath: self.volume_options.subpath,
         })
     }
 }
@@ -395,6 +421,14 @@ fn mount_into_wire(mount: &MountRequest) -> Value {
             "ReadOnlyForceRecursive": mount.read_only_force_recursive,
         });
     }
+    if mount.kind == "volume" {
+        wire["VolumeOptions"] = json!({
+            "NoCopy": mount.volume_no_copy,
+            "Labels": mount.volume_labels,
+            "Subpath": mount.volume_subpath,
+            "DriverConfig": { "Name": mount.volume_driver, "Options": mount.volume_options },
+        });
+    }
     if mount.kind == "tmpfs" {
         wire["TmpfsOptions"] = json!({ "SizeBytes": mount.tmpfs_size_bytes, "Mode": mount.tmpfs_mode });
     }
@@ -427,8 +461,8 @@ pub(crate) fn into_wire(host: &HostConfig) -> Value {
         "PortBindings": ports_into_wire(&host.port_bindings),
         "RestartPolicy": restart_into_wire(host.restart_policy),
         "AutoRemove": host.auto_remove,
-        "VolumeDriver": "",
-        "VolumesFrom": null,
+        "VolumeDriver": host.volume_driver,
+        "VolumesFrom": if host.volumes_from.is_empty() { Value::Null } else { json!(host.volumes_from) },
         "ConsoleSize": [0, 0],
         "CapAdd": if host.cap_add.is_empty() { Value::Null } else { json!(host.cap_add) },
         "CapDrop": if host.cap_drop.is_empty() { Value::Null } else { json!(host.cap_drop) },

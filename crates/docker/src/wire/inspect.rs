@@ -39,14 +39,19 @@ fn state(view: &ContainerView) -> Value {
 }
 
 pub(crate) fn mount(mount: &MountView) -> Value {
-    json!({
+    let mut wire = json!({
         "Type": mount.kind,
         "Source": mount.source,
         "Destination": mount.destination,
         "Mode": mount.mode,
         "RW": mount.writable,
         "Propagation": mount.propagation,
-    })
+    });
+    if mount.kind == "volume" {
+        wire["Name"] = json!(mount.name);
+        wire["Driver"] = json!("local");
+    }
+    wire
 }
 
 fn ports(network: &NetworkView, exposed: &[String]) -> Value {

@@ -11,6 +11,7 @@ use crate::config::{ContainerConfig, HostConfig};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::host_objects::HostObjects;
 use crate::merge::merge;
 use crate::names;
 use crate::record::{RECORD_VERSION, Record, RunState};
@@ -19,9 +20,26 @@ use crate::request::Request;
 use crate::request::mounts::{self, MountKind};
 use crate::request::namespaces::UserNsMode;
 use crate::trace::{now_ns, span};
+use crate::volumes::Holds;
 
 /// Attempts to make up a name that is free.
 const NAME_ATTEMPTS: u32 = 32;
+
+/// What is decided of a container before anything is made.
+struct Draft<'a> {
+    id: &'a ContainerId,
+    name: &'a str,
+    image: &'a Image,
+    request: &'a Request,
+    rootfs: &'a OverlayRootfs,
+}
+
+/// What a create has made besides directories and record.
+#[derive(Default)]
+struct Made<'a> {
+    volumes: Option<Holds<'a>>,
+    id_block: Option<u32>,
+}
 
 impl Engine {
     /// Makes a container; nothing runs yet.
@@ -39,35 +57,76 @@ impl Engine {
         self.inner.faults.check("name.reserve")?;
         let image = self.image_named(&config.image)?;
         let config = merge(config, &image.config)?;
+        let host = self.with_volumes_from(host)?;
         let request = Request::parse(&config, &host, &self.inner.facts)?;
+        HostObjects::look_up_devices(&request)?;
         prepare_bind_sources(&request)?;
         let start_ns = now_ns();
         let rootfs = self.inner.images.prepare(id.as_str(), &image, host.auto_remove)?;
         let mut spans = vec![span("snapshot.prepare", id.short(), start_ns)];
-        let undo = |error: EngineError| {
-            self.undo_create(&id);
-            error
-        };
-        self.inner.faults.check("snapshot.prepare").map_err(undo)?;
-
-        let id_block = match request.namespaces.user {
-            UserNsMode::Auto => Some(self.inner.id_blocks.take().map_err(undo)?),
-            _ => None,
-        };
-        let undo = |error: EngineError| {
-            if let Some(block) = id_block {
-                self.inner.id_blocks.free(block);
-            }
-            undo(error)
-        };
-        let record = new_record(&id, reservation.name(), config, host, &image, &request, id_block);
+        let draft = Draft { id: &id, name: reservation.name(), image: &image, request: &request, rootfs: &rootfs };
+        let mut made = Made::default();
         let start_ns = now_ns();
-        self.write_new(&record).map_err(undo)?;
+        let record = match self.make_record(&draft, config, host, &mut made) {
+            Ok(record) => record,
+            Err(error) => {
+                self.undo_create(&id, made);
+                return Err(error);
+            }
+        };
         spans.push(span("metadata.create", id.short(), start_ns));
-        self.inner.faults.check("metadata.create").map_err(undo)?;
         self.publish(record, rootfs, reservation, spans);
         self.inner.faults.pass("create.told");
+        // Known to the registry, the container itself keeps its volumes from now on.
+        drop(made);
         Ok(CreateOutcome { id: id.to_string(), warnings: request.warnings })
+    }
+
+    /// Volumes, user ids and the record, in this order; what was made is in `made`, also when a later step fails.
+    fn make_record<'a>(
+        &'a self,
+        draft: &Draft<'_>,
+        config: ContainerConfig,
+        host: HostConfig,
+        made: &mut Made<'a>,
+    ) -> Result<Record> {
+        self.inner.faults.check("snapshot.prepare")?;
+        made.volumes = Some(self.bind_volumes(draft.id, draft.request, draft.rootfs)?);
+        self.inner.faults.check("volumes.bind")?;
+        if matches!(draft.request.namespaces.user, UserNsMode::Auto) {
+            made.id_block = Some(self.inner.id_blocks.take()?);
+        }
+        let record = self.new_record(draft, config, host, made);
+        self.write_new(&record)?;
+        self.inner.faults.check("metadata.create")?;
+        Ok(record)
+    }
+
+    fn new_record(&self, draft: &Draft<'_>, config: ContainerConfig, host: HostConfig, made: &Made<'_>) -> Record {
+        let volumes = made.volumes.as_ref().map(|holds| holds.bound.clone()).unwrap_or_default();
+        let mut mounts = mounts::views(&draft.request.mounts);
+        for view in mounts.iter_mut().filter(|view| view.kind == "volume") {
+            let bound = volumes.iter().find(|volume| volume.target == Path::new(&view.destination));
+            if let Some(volume) = bound.and_then(|bound| self.inner.volumes.get(&bound.name).ok()) {
+                view.source = self.inner.volumes.source(&volume).display().to_string();
+                view.name = volume.name;
+            }
+        }
+        Record {
+            version: RECORD_VERSION,
+            id: draft.id.clone(),
+            name: draft.name.to_owned(),
+            created: Timestamp::now(),
+            image_id: draft.image.id,
+            image_name: config.image.clone(),
+            mounts,
+            volumes,
+            config,
+            host,
+            id_block: made.id_block,
+            endpoint: None,
+            state: RunState::created(),
+        }
     }
 
     fn publish(
@@ -91,7 +150,10 @@ impl Engine {
     }
 
     /// Reverse order; failures are logged, the first error is the caller's.
-    fn undo_create(&self, id: &ContainerId) {
+    fn undo_create(&self, id: &ContainerId, made: Made<'_>) {
+        if let Some(block) = made.id_block {
+            self.inner.id_blocks.free(block);
+        }
         let undone = [
             self.inner.store.delete(id, true),
             self.inner.store.delete(id, false),
@@ -102,6 +164,9 @@ impl Engine {
             if error.class != ErrorClass::NotFound {
                 tracing::warn!(container_id = %id, "undoing a create: {error}");
             }
+        }
+        if let Some(volumes) = made.volumes {
+            self.unbind_created(id, volumes);
         }
         self.empty_trash();
     }
@@ -126,31 +191,6 @@ pub(crate) fn no_such_image(name: &str) -> EngineError {
     let shown = if shown.contains([':', '@']) { shown } else { format!("{shown}:latest") };
     EngineError::not_found(format!("No such image: {shown}"))
         .with_hint("berth pull NAME fetches it from a registry, berth load -i FILE takes it from an archive")
-}
-
-fn new_record(
-    id: &ContainerId,
-    name: &str,
-    config: ContainerConfig,
-    host: HostConfig,
-    image: &Image,
-    request: &Request,
-    id_block: Option<u32>,
-) -> Record {
-    Record {
-        version: RECORD_VERSION,
-        id: id.clone(),
-        name: name.to_owned(),
-        created: Timestamp::now(),
-        image_id: image.id,
-        image_name: config.image.clone(),
-        mounts: mounts::views(&request.mounts),
-        config,
-        host,
-        id_block,
-        endpoint: None,
-        state: RunState::created(),
-    }
 }
 
 /// `-v` makes a directory where nothing is, as Docker does; `--mount` wants the source to exist.

@@ -128,7 +128,7 @@ impl Engine {
         if record.host.auto_remove {
             self.keep_report(container).await;
             let _operation = container.operation.lock().await;
-            if let Err(error) = self.remove_locked(container).await {
+            if let Err(error) = self.remove_locked(container, false).await {
                 tracing::warn!(container_id = %container.id, "cannot remove the container: {error}");
             }
             return;

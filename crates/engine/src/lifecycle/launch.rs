@@ -145,6 +145,8 @@ impl<'a> Launch<'a> {
             seccomp_program: prepared.seccomp_program.as_deref(),
             devices: &prepared.host_objects.devices,
             block_devices: &prepared.host_objects.block_devices,
+            volumes: &prepared.host_objects.volumes,
+            shared_shm: prepared.host_objects.shared_shm.as_deref(),
         });
         let json = serde_json::to_vec(&spec)
             .map_err(|error| EngineError::internal(format!("cannot encode the container's spec: {error}")))?;
@@ -239,10 +241,12 @@ pub(crate) fn exec_exit_code(error: &ShimError) -> u8 {
 
 fn prepare_now(engine: &Engine, record: &Record, container: &Container) -> Result<Prepared> {
     let request = Request::parse(&record.config, &record.host, &engine.inner.facts)?;
-    let host_objects = HostObjects::look_up(record, &request)?;
+    let mut held = Vec::new();
+    let mut host_objects = HostObjects::look_up(record, &request)?;
+    host_objects.volumes = engine.volume_sources(record, &request, &mut held)?;
+    host_objects.shared_shm = engine.shared_shm(&request)?;
     let seccomp_program = engine.inner.seccomp.program(&request.security)?;
     let rootfs = engine.rootfs_of(container)?;
-    let mut held = Vec::new();
     let mut namespaces = engine.joined_namespaces(&request, &mut held)?;
     let start_ns = now_ns();
     let (network, endpoint) = attach_network(engine, record, &request)?;

@@ -45,6 +45,7 @@ impl Engine {
             image_id: image.id,
             image_name: config.image.clone(),
             mounts: Vec::new(),
+            volumes: Vec::new(),
             config,
             host,
             id_block: matches!(request.namespaces.user, UserNsMode::Auto).then_some(1 << 20),
@@ -87,6 +88,12 @@ impl Engine {
             format!("{layers} layers of {}", record.config.image),
             "image",
         ));
+        for mount in &request.mounts {
+            if let MountKind::Volume(volume) = &mount.kind {
+                let object = volume.name.clone().unwrap_or_else(|| "a new volume".to_owned());
+                steps.push(step(Party::Engine, "volumes.bind", object, &mount.reason));
+            }
+        }
         steps.push(step(Party::Engine, "metadata.create", record.name.clone(), kept));
         let network = match &request.namespaces.network {
             NetworkMode::Bridge => Some(self.inner.options.bridge_name.clone()),
@@ -153,6 +160,8 @@ impl Engine {
             seccomp_program: seccomp.as_deref(),
             devices: &objects.devices,
             block_devices: &objects.block_devices,
+            volumes: &objects.volumes,
+            shared_shm: objects.shared_shm.as_deref(),
         });
         let steps = berth_runtime::plan(&spec, &berth_runtime::Rootfs::Overlay(rootfs))?;
         let with_reason = |step: berth_runtime::PlannedStep| PlanStep {

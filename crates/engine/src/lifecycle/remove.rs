@@ -9,7 +9,7 @@ use crate::error::{EngineError, Result};
 use crate::why::end::Sender;
 
 impl Engine {
-    /// `force` ends a running container first. `volumes` is accepted for clients that always send it: there are no anonymous volumes yet.
+    /// `force` ends a running container first. `volumes`: its anonymous volumes go with it, as they do with `--rm`.
     ///
     /// # Errors
     /// `FailedPrecondition` when it runs and `force` is not set.
@@ -18,7 +18,6 @@ impl Engine {
             return self.foreign_remove(&foreign, force).await;
         }
         let container = self.find(container_ref)?;
-        let _: bool = volumes;
         let _operation = container.operation.lock().await;
         if container.lock().is_removed {
             return Ok(()); // Somebody else was faster; it is gone, as asked.
@@ -43,21 +42,22 @@ impl Engine {
         }
         self.inner.faults.check("remove.end")?;
         self.await_teardown(&container).await?;
-        self.remove_locked(&container).await
+        self.remove_locked(&container, volumes).await
     }
 
     /// The caller holds `operation`; the container does not run and is torn down.
-    pub(crate) async fn remove_locked(&self, container: &Arc<Container>) -> Result<()> {
-        {
+    pub(crate) async fn remove_locked(&self, container: &Arc<Container>, with_volumes: bool) -> Result<()> {
+        let with_volumes = {
             let mut inner = container.lock();
             if inner.is_removed {
                 return Ok(());
             }
             inner.generation += 1;
             inner.record.state.status = Status::Removing;
-        }
+            with_volumes || inner.record.host.auto_remove
+        };
         let target = Arc::clone(container);
-        let forgotten = self.blocking(move |engine| engine.forget(&target)).await;
+        let forgotten = self.blocking(move |engine| engine.forget(&target, with_volumes)).await;
         if let Err(error) = forgotten {
             let mut inner = container.lock();
             inner.record.state.status = Status::Dead;
@@ -100,10 +100,11 @@ impl Engine {
     }
 
     /// First the record (from then on it does not exist), then what belongs to it; a crash in between leaves orphans that recovery sweeps.
-    fn forget(&self, container: &Container) -> Result<()> {
+    fn forget(&self, container: &Container, with_volumes: bool) -> Result<()> {
         let record = {
             let _turn = container.persisting.lock();
             let record = container.record();
+            self.keep_volumes(&record, with_volumes);
             self.inner.store.delete(&record.id, record.host.auto_remove)?;
             self.inner.faults.pass("metadata.delete");
             container.lock().is_removed = true;
@@ -114,6 +115,10 @@ impl Engine {
         }
         self.inner.images.discard(record.id.as_str())?;
         self.inner.faults.pass("snapshot.remove");
+        if with_volumes {
+            self.remove_anonymous_volumes(&record);
+        }
+        self.inner.faults.pass("volumes.remove");
         self.trash_container_dir(&record.id)?;
         self.inner.faults.pass("container-directory.remove");
         Ok(())

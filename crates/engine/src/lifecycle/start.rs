@@ -115,7 +115,7 @@ impl Engine {
         };
         if auto_remove {
             self.keep_report(container).await;
-            if let Err(error) = self.remove_locked(container).await {
+            if let Err(error) = self.remove_locked(container, false).await {
                 tracing::warn!(container_id = %container.id, "cannot remove the container: {error}");
             }
             return;

@@ -31,7 +31,9 @@ impl Engine {
         let swept = self.blocking(|engine| {
             engine.sweep_cgroups();
             engine.sweep_layers()?;
-            engine.sweep_directories()
+            engine.sweep_directories()?;
+            engine.sweep_volumes();
+            Ok(())
         });
         if let Err(error) = swept.await {
             tracing::warn!("cannot sweep orphans: {error}");

@@ -65,6 +65,17 @@ impl Told {
         self.last(id).is_some_and(|event| matches!(event.action.as_str(), "die" | "destroy") && event.time >= ended_at)
     }
 
+    /// When its last run began, if its end was not told: the record of it may not have reached the disk.
+    pub(super) fn start(&self, id: &ContainerId) -> Option<Timestamp> {
+        self.last(id).filter(|event| event.action == "start").map(|event| event.time)
+    }
+
+    /// Exit code and time of its last run, if its end was told.
+    pub(super) fn end(&self, id: &ContainerId) -> Option<(i32, Timestamp)> {
+        let event = self.last(id).filter(|event| event.action == "die")?;
+        Some((event.attributes.get("exitCode")?.parse().ok()?, event.time))
+    }
+
     /// The last event of a container that was told of and whose end was not.
     pub(super) fn undestroyed(&self, id: &str) -> Option<&Event> {
         self.last.get(id).map(Arc::as_ref).filter(|event| event.action != "destroy")

@@ -1,10 +1,12 @@
 //! `-v`, `--mount` and `--tmpfs` as one list in the order they are mounted: parents before children.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use crate::api::MountView;
 use crate::config::{ContainerConfig, HostConfig, MountRequest};
 use crate::error::{EngineError, Result};
+use crate::volumes::{check_driver, check_name, check_options};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MountKind {
@@ -19,6 +21,19 @@ pub(crate) enum MountKind {
         /// Mount options for the kernel, checked.
         options: Vec<String>,
     },
+    Volume(VolumeRequest),
+}
+
+/// A volume that is wanted; without a name the container gets one of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct VolumeRequest {
+    pub(crate) name: Option<String>,
+    /// An empty one is filled with what the image has there.
+    pub(crate) copies: bool,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
+    /// Directory of the volume that is mounted; empty: all of it.
+    pub(crate) subpath: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +56,8 @@ pub(crate) enum ReadOnly {
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
-pub(crate) fn parse(config: &ContainerConfig, host: &HostConfig, warnings: &mut Vec<String>) -> Result<Vec<MountPlan>> {
+pub(crate) fn parse(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<MountPlan>> {
+    check_driver(&host.volume_driver)?;
     let mut mounts = Vec::new();
     for text in &host.binds {
         mounts.push(parse_bind(text)?);
@@ -53,12 +69,14 @@ pub(crate) fn parse(config: &ContainerConfig, host: &HostConfig, warnings: &mut 
         mounts.push(tmpfs(target, options)?);
     }
     check_targets(&mounts)?;
-    let is_covered = |volume: &str| mounts.iter().any(|mount| mount.target == Path::new(volume));
-    for volume in config.volumes.iter().filter(|volume| !is_covered(volume)) {
-        warnings.push(format!(
-            "volume {volume} of the image: this version has no volumes yet, its data stays in the container's writable layer"
-        ));
+    for volume in &config.volumes {
+        let plan = anonymous(volume, format!("volume {volume} of the image or of -v"))?;
+        // What a person mounts there takes its place.
+        if !mounts.iter().any(|mount| mount.target == plan.target) {
+            mounts.push(plan);
+        }
     }
+    check_targets(&mounts)?;
     // A mount below another must come after it, whatever the order of the flags.
     mounts.sort_by_key(|mount| mount.target.components().count());
     Ok(mounts)
@@ -70,6 +88,7 @@ pub(crate) fn views(mounts: &[MountPlan]) -> Vec<MountView> {
         .iter()
         .map(|mount| match &mount.kind {
             MountKind::Bind { source, propagation, .. } => MountView {
+                name: String::new(),
                 kind: "bind".to_owned(),
                 source: source.display().to_string(),
                 destination: mount.target.display().to_string(),
@@ -77,7 +96,17 @@ pub(crate) fn views(mounts: &[MountPlan]) -> Vec<MountView> {
                 writable: mount.read_only == ReadOnly::No,
                 propagation: propagation.clone().unwrap_or_else(|| "rprivate".to_owned()),
             },
+            MountKind::Volume(volume) => MountView {
+                kind: "volume".to_owned(),
+                name: volume.name.clone().unwrap_or_default(),
+                source: String::new(),
+                destination: mount.target.display().to_string(),
+                mode: if mount.read_only == ReadOnly::No { "z".to_owned() } else { "ro".to_owned() },
+                writable: mount.read_only == ReadOnly::No,
+                propagation: String::new(),
+            },
             MountKind::Tmpfs { .. } => MountView {
+                name: String::new(),
                 kind: "tmpfs".to_owned(),
                 source: String::new(),
                 destination: mount.target.display().to_string(),
@@ -134,19 +163,14 @@ fn parse_bind(text: &str) -> Result<MountPlan> {
     let (source, destination, options) = match parts.as_slice() {
         [source, destination] => (*source, *destination, ""),
         [source, destination, options] => (*source, *destination, *options),
-        [only] if only.starts_with('/') => {
-            return Err(EngineError::unimplemented(format!(
-                "anonymous volume {only:?}: this version has no volumes yet"
-            ))
-            .with_hint("bind a host directory: -v /host/dir:/container/dir"));
-        }
+        [only] if only.starts_with('/') => return anonymous(only, format!("flag -v {text}")),
         _ => {
             return Err(EngineError::invalid(format!("invalid volume specification: '{text}'"))
                 .with_hint("write -v /host/path:/container/path[:ro]"));
         }
     };
     if !source.starts_with('/') {
-        return Err(named_volume(source));
+        return named(source, destination, options, text);
     }
     let source = bind_source(source, text)?;
     let mut read_only = ReadOnly::No;
@@ -175,10 +199,62 @@ fn parse_bind(text: &str) -> Result<MountPlan> {
     })
 }
 
-fn named_volume(name: &str) -> EngineError {
-    let shown: String = name.chars().take(80).collect();
-    EngineError::unimplemented(format!("named volume {shown:?}: this version has no volumes yet"))
-        .with_hint("bind a host directory: -v /host/dir:/container/dir")
+fn anonymous(path: &str, reason: String) -> Result<MountPlan> {
+    let volume = VolumeRequest { copies: true, ..VolumeRequest::default() };
+    Ok(MountPlan { kind: MountKind::Volume(volume), target: target(path, path)?, read_only: ReadOnly::No, reason })
+}
+
+/// `-v name:/path[:options]`.
+fn named(name: &str, destination: &str, options: &str, text: &str) -> Result<MountPlan> {
+    check_name(name)?;
+    let mut volume = VolumeRequest { name: Some(name.to_owned()), copies: true, ..VolumeRequest::default() };
+    let mut read_only = ReadOnly::No;
+    for option in options.split(',').filter(|o| !o.is_empty()) {
+        match option {
+            "ro" => read_only = ReadOnly::Recursive,
+            "rw" | "z" | "Z" => {}
+            "nocopy" => volume.copies = false,
+            other => {
+                return Err(EngineError::invalid(format!("invalid mode {other:?} of volume '{text}'"))
+                    .with_hint("a volume takes ro, rw and nocopy"));
+            }
+        }
+    }
+    Ok(MountPlan {
+        kind: MountKind::Volume(volume),
+        target: target(destination, text)?,
+        read_only,
+        reason: format!("flag -v {text}"),
+    })
+}
+
+fn volume_request(request: &MountRequest, whole: &str) -> Result<MountPlan> {
+    if !request.propagation.is_empty() || request.non_recursive || request.tmpfs_size_bytes.is_some() {
+        return Err(EngineError::invalid(format!("invalid mount {whole:?}: bind or tmpfs options with type=volume")));
+    }
+    check_driver(&request.volume_driver)?;
+    check_options(&request.volume_options)?;
+    let name = (!request.source.is_empty()).then(|| request.source.clone());
+    if let Some(name) = &name {
+        check_name(name)?;
+    }
+    let subpath = PathBuf::from(&request.volume_subpath);
+    if subpath.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(EngineError::invalid(format!("invalid mount {whole:?}: the subpath must be relative, without ..")));
+    }
+    let volume = VolumeRequest {
+        name,
+        copies: !request.volume_no_copy,
+        labels: request.volume_labels.clone(),
+        options: request.volume_options.clone(),
+        subpath,
+    };
+    Ok(MountPlan {
+        kind: MountKind::Volume(volume),
+        target: target(&request.target, whole)?,
+        read_only: if request.read_only { ReadOnly::Recursive } else { ReadOnly::No },
+        reason: format!("flag --mount {whole}"),
+    })
 }
 
 fn bind_source(source: &str, whole: &str) -> Result<PathBuf> {
@@ -195,14 +271,12 @@ fn parse_mount(request: &MountRequest) -> Result<MountPlan> {
     match request.kind.as_str() {
         "bind" => bind_request(request, &whole),
         "tmpfs" => tmpfs_request(request, &whole),
-        "volume" => Err(named_volume(&request.source)),
+        "volume" => volume_request(request, &whole),
         "image" => {
             Err(EngineError::unimplemented("mount type image is not supported yet").with_hint("use type=bind or tmpfs"))
         }
-        other => {
-            Err(EngineError::invalid(format!("mount type {other:?} is not supported"))
-                .with_hint("use type=bind or tmpfs"))
-        }
+        other => Err(EngineError::invalid(format!("mount type {other:?} is not supported"))
+            .with_hint("use type=bind, volume or tmpfs")),
     }
 }
 

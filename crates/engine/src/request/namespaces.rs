@@ -90,7 +90,7 @@ impl NamespaceModes {
         // As Docker: private by default on cgroup v2, the host's on v1 and for privileged containers there.
         let cgroup_default = if facts.cgroup_version == 2 { NsMode::Private } else { NsMode::Host };
         let (ipc, has_shm) = match host.ipc_mode.as_str() {
-            "shareable" => (NsMode::Private, true),
+            "shareable" | "private" | "" => (NsMode::Private, true),
             "none" => (NsMode::Private, false),
             other => (plain("ipc", other, NsMode::Private)?, true),
         };

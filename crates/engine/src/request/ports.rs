@@ -71,10 +71,30 @@ fn expand(wanted: &BTreeMap<(Protocol, u16), Vec<PortBinding>>) -> Result<Vec<Po
             }
         }
     }
+    check_twice(&requests)?;
     if requests.len() > MAPPINGS_MAX {
         return Err(EngineError::invalid(format!("more than {MAPPINGS_MAX} ports to publish")));
     }
     Ok(requests)
+}
+
+/// One host port cannot lead to two ports of the container. Ranges and free ports find another.
+fn check_twice(requests: &[PortRequest]) -> Result<()> {
+    let mut seen: BTreeMap<(Protocol, Option<IpAddr>, u16), u16> = BTreeMap::new();
+    for PortRequest { mapping, last_host_port } in requests {
+        if mapping.host_port == 0 || *last_host_port != mapping.host_port {
+            continue;
+        }
+        let place = (mapping.protocol, mapping.host_ip, mapping.host_port);
+        if let Some(other) = seen.insert(place, mapping.container_port) {
+            return Err(EngineError::invalid(format!(
+                "host port {} is to be published twice, for container ports {other} and {}",
+                mapping.host_port, mapping.container_port
+            ))
+            .with_hint("give each container port a host port of its own"));
+        }
+    }
+    Ok(())
 }
 
 fn host_ip(text: &str) -> Result<Option<IpAddr>> {

@@ -112,8 +112,13 @@ fn binds() {
     let mounts = bind("/srv/x:/x:ro").unwrap().mounts;
     assert_eq!(mounts[0].read_only, ReadOnly::Recursive);
     assert!(matches!(&mounts[0].kind, MountKind::Bind { creates_source: true, is_recursive: true, .. }));
-    assert_eq!(bind("data:/x").unwrap_err().class, ErrorClass::Unimplemented);
-    assert_eq!(bind("/x").unwrap_err().class, ErrorClass::Unimplemented);
+    let volume = |text: &str| match bind(text).unwrap().mounts.remove(0).kind {
+        MountKind::Volume(volume) => (volume.name, volume.copies),
+        other => panic!("{text}: {other:?}"),
+    };
+    assert_eq!(volume("data:/x"), (Some("data".to_owned()), true));
+    assert_eq!(volume("data:/x:ro,nocopy"), (Some("data".to_owned()), false));
+    assert_eq!(volume("/x"), (None, true), "an anonymous one");
     for bad in [
         "/a:b",
         "/a:/b:rx",
@@ -127,6 +132,13 @@ fn binds() {
     ] {
         assert!(bind(bad).is_err(), "{bad}");
     }
+    // A VOLUME of the image gives way to a mount of the same place, however it is written.
+    let image = ContainerConfig { volumes: vec!["/x/".into(), "/y".into()], ..ContainerConfig::default() };
+    let host = HostConfig { binds: vec!["/a:/x".into()], ..HostConfig::default() };
+    let mounts = Request::parse(&image, &host, &facts()).unwrap().mounts;
+    assert_eq!(mounts.iter().filter(|m| matches!(m.kind, MountKind::Volume(_))).count(), 1);
+    let climbing = ContainerConfig { volumes: vec!["/../../etc".into()], ..ContainerConfig::default() };
+    assert!(Request::parse(&climbing, &HostConfig::default(), &facts()).is_err(), "CVE-2022-23648");
     let twice = HostConfig { binds: vec!["/a:/x".into(), "/b:/x/".into()], ..HostConfig::default() };
     assert_eq!(refused(twice).message, "Duplicate mount point: /x");
     let order = HostConfig { binds: vec!["/a:/x/y/z".into(), "/b:/x".into()], ..HostConfig::default() };
@@ -145,7 +157,9 @@ fn mounts_and_tmpfs() {
     let parse_one = |m: MountRequest| parse(HostConfig { mounts: vec![m], ..HostConfig::default() });
     let plan = parse_one(mount("bind", "/a", "/b")).unwrap().mounts.remove(0);
     assert!(matches!(plan.kind, MountKind::Bind { creates_source: false, .. }), "--mount refuses a missing source");
-    assert_eq!(parse_one(mount("volume", "v", "/b")).unwrap_err().class, ErrorClass::Unimplemented);
+    assert!(matches!(parse_one(mount("volume", "vv", "/b")).unwrap().mounts[0].kind, MountKind::Volume(_)));
+    let away = MountRequest { volume_subpath: "../x".into(), ..mount("volume", "vv", "/b") };
+    assert!(parse_one(away).unwrap_err().message.contains("subpath"));
     assert!(parse_one(mount("tmpfs", "/a", "/b")).is_err());
     assert!(parse_one(mount("bind", "a", "/b")).is_err());
     let sized = MountRequest { tmpfs_size_bytes: Some(1 << 20), tmpfs_mode: Some(0o1770), ..mount("tmpfs", "", "/t") };
@@ -162,6 +176,19 @@ fn mounts_and_tmpfs() {
     let plan = tmpfs("exec,size=64m").unwrap().mounts.remove(0);
     assert_eq!(plan.kind, MountKind::Tmpfs { options: ["nosuid", "nodev", "size=64m"].map(str::to_owned).to_vec() });
     assert!(tmpfs("size").is_err() && tmpfs("source=/x").is_err());
+}
+
+#[test]
+fn one_host_port_for_two_ports_is_refused() {
+    let binding = |port: &str| vec![PortBinding { host_ip: String::new(), host_port: port.into() }];
+    let host = |a: &str, b: &str| HostConfig {
+        port_bindings: BTreeMap::from([("80/tcp".into(), binding(a)), ("81/tcp".into(), binding(b))]),
+        ..HostConfig::default()
+    };
+    let message = refused(host("8080", "8080")).message;
+    assert_eq!(message, "host port 8080 is to be published twice, for container ports 80 and 81");
+    parse(host("8080-8081", "8080-8081")).unwrap();
+    parse(host("", "")).unwrap();
 }
 
 #[test]

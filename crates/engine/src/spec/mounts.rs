@@ -28,7 +28,7 @@ pub(super) fn mounts(input: &SpecInput<'_>, reasons: &mut Vec<Reason>) -> Vec<Mo
     let mut rest: Vec<Mount> = generated(input).into_iter().filter(is_free).collect();
     for plan in asked {
         reasons.push(Reason { object: plan.target.display().to_string(), reason: plan.reason.clone() });
-        rest.push(asked_mount(plan));
+        rest.push(asked_mount(input, plan));
     }
     rest.sort_by_key(|mount| mount.destination().components().count());
     list.extend(rest);
@@ -63,6 +63,10 @@ fn kernel_mounts(input: &SpecInput<'_>) -> Vec<Mount> {
         list.push(mount("/dev/shm", "bind", Path::new("/dev/shm"), &bind));
         return list;
     }
+    if let Some(shm) = input.shared_shm {
+        list.push(mount("/dev/shm", "bind", shm, &["bind", "nosuid", "noexec", "nodev"]));
+        return list;
+    }
     if modes.has_shm {
         let options = ["nosuid", "noexec", "nodev", "mode=1777", &shm_size];
         list.push(mount("/dev/shm", "tmpfs", Path::new("shm"), &options));
@@ -87,7 +91,7 @@ fn generated(input: &SpecInput<'_>) -> Vec<Mount> {
     list
 }
 
-fn asked_mount(plan: &MountPlan) -> Mount {
+fn asked_mount(input: &SpecInput<'_>, plan: &MountPlan) -> Mount {
     match &plan.kind {
         MountKind::Bind { source, is_recursive, propagation, .. } => {
             let mut options =
@@ -96,6 +100,21 @@ fn asked_mount(plan: &MountPlan) -> Mount {
                 ReadOnly::No => options.push("rw"),
                 ReadOnly::Top => options.push("ro"),
                 ReadOnly::Recursive => options.extend(["ro", "rro"]),
+            }
+            mount(&plan.target, "bind", source, &options)
+        }
+        MountKind::Volume(_) => {
+            let unknown = PathBuf::new();
+            let source = input.volumes.get(&plan.target).unwrap_or(&unknown);
+            let mut options = vec!["rbind", "rprivate"];
+            match plan.read_only {
+                ReadOnly::No => options.push("rw"),
+                ReadOnly::Top => options.push("ro"),
+                ReadOnly::Recursive => options.extend(["ro", "rro"]),
+            }
+            // A volume's files belong to the container's users, whatever their numbers are on the host.
+            if !input.id_maps.is_empty() {
+                options.push("idmap");
             }
             mount(&plan.target, "bind", source, &options)
         }
@@ -116,7 +135,7 @@ pub(super) fn rootfs_propagation(request: &Request) -> Option<String> {
         .iter()
         .filter_map(|plan| match &plan.kind {
             MountKind::Bind { propagation, .. } => propagation.as_deref(),
-            MountKind::Tmpfs { .. } => None,
+            MountKind::Tmpfs { .. } | MountKind::Volume(_) => None,
         })
         .collect();
     let has = |kind: &str| propagations.iter().any(|p| p.trim_start_matches('r') == kind);

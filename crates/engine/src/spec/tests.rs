@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::{Capability, LinuxNamespaceType};
@@ -19,6 +20,7 @@ fn record(config: ContainerConfig, host: HostConfig) -> Record {
         image_id: Digest::from_bytes([1; 32]),
         image_name: "busybox".into(),
         mounts: Vec::new(),
+        volumes: Vec::new(),
         id_block: None,
         endpoint: None,
         state: RunState::created(),
@@ -47,6 +49,8 @@ fn make_with(config: ContainerConfig, host: HostConfig, change: impl FnOnce(&mut
         seccomp_program: Some(Path::new("/run/berth/seccomp/x.bpf")),
         devices: &[],
         block_devices: &BlockDevices::new(),
+        volumes: &BTreeMap::new(),
+        shared_shm: None,
     };
     change(&mut input);
     let (spec, reasons) = generate(&input);

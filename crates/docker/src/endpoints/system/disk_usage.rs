@@ -6,6 +6,7 @@ use berth_engine::api::ListOptions;
 use berth_types::Timestamp;
 use serde_json::{Value, json};
 
+use crate::endpoints::volume_into_wire;
 use crate::error::ApiResult;
 use crate::state::Face;
 use crate::wire::summary;
@@ -26,7 +27,7 @@ pub(super) async fn disk_usage(State(face): State<Face>) -> ApiResult<Json<Value
         "LayersSize": usage.layers_bytes,
         "Images": images.iter().map(image).collect::<Vec<_>>(),
         "Containers": views.iter().map(|view| summary::into_wire(view, now)).collect::<Vec<_>>(),
-        "Volumes": [],
+        "Volumes": usage.volumes.iter().map(volume_into_wire).collect::<Vec<_>>(),
         "BuildCache": [],
     })))
 }

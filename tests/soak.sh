@@ -1,0 +1,18 @@
+#!/bin/sh
+# make soak: the long forms of the tests that kill daemons and shims, in namespaces of their own as the suite runs them.
+set -eu
+cd "$(dirname "$0")/.."
+top=$PWD
+BERTH_TEST_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/berth-soak.XXXXXX")
+BERTH_PEERS=$top/target/peers
+BERTH_BIN=$top/target/bin
+BERTH_SEED=${BERTH_SEED:-$(date +%s)}
+export BERTH_TEST_ROOT BERTH_PEERS BERTH_BIN BERTH_SEED
+echo "BERTH_SEED=$BERTH_SEED"
+cargo test --quiet --locked -p berth-e2e --no-run
+cargo build --quiet --locked -p berth-testkit --bins
+code=0
+unshare --mount --net --pid --fork --mount-proc --propagation private --kill-child -- "${CARGO_TARGET_DIR:-$top/target}/debug/sandbox" \
+  cargo test --quiet --locked -p berth-e2e --test kill --test crash -- --nocapture || code=$?
+rmdir "$BERTH_TEST_ROOT" || { echo "left below $BERTH_TEST_ROOT"; code=1; }
+exit "$code"
