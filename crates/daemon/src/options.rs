@@ -45,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = "berth")]
     pub(crate) nft_table: String,
 
-    /// How layers are kept: overlay, btrfs or native [default: the first of them that works]
+    /// How layers are kept: overlay, erofs, btrfs or native [default: the first of them that works]
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshotter: Option<String>,
 

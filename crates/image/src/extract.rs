@@ -391,6 +391,11 @@ pub(crate) fn clean_name(name: &[u8], path: &mut Vec<u8>) -> Extracted<()> {
     clean(name, path)
 }
 
+/// Whether an archive may set this attribute on a file of a layer.
+pub(crate) fn keeps_xattr(name: &[u8]) -> bool {
+    attributes::keeps(name)
+}
+
 /// Cleans a name as text: no empty, `.` or `..` component stays. Empty for the root itself.
 fn clean(name: &[u8], path: &mut Vec<u8>) -> Extracted<()> {
     path.clear();

@@ -18,6 +18,7 @@ mod housekeeping;
 mod import;
 mod instruction;
 mod layer_apply;
+mod layer_image;
 mod layer_pack;
 mod load;
 mod oci_layout;

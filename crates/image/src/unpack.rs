@@ -2,22 +2,23 @@
 //! directory by another; up to two layers at once. A layer is accepted only when its bytes have the diff id the config names.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use berth_content::{ContentStore, Staged};
 use berth_rootfs::RootDir;
-use berth_snapshot::{PendingLayer, SnapshotStore};
+use berth_snapshot::{ErofsWriter, PendingLayer, SnapshotStore};
 use berth_types::Digest;
 use sha2::Digest as _;
 
 use crate::compression::{self, Compression, Expansion};
-use crate::layer_apply;
 use crate::pull::LayerSource;
 use crate::{ImageError, ProgressFn, Result};
+use crate::{layer_apply, layer_image};
 
 const LAYERS_AT_ONCE: usize = 2;
 /// Decompressed bytes on their way from the reading to the writing thread, per layer: `PIECES` of `PIECE_BYTES`.
@@ -82,6 +83,34 @@ pub(crate) struct Unpacked {
     pub(crate) chain_id: Digest,
     pub(crate) pending: PendingLayer,
     pub(crate) size_bytes: u64,
+}
+
+/// Where a layer's files go.
+enum Target {
+    Directory(RootDir),
+    Image(Box<ErofsWriter>),
+}
+
+impl Target {
+    fn of(pending: &PendingLayer) -> Result<Self> {
+        let Some(path) = pending.image_file() else { return Ok(Self::Directory(RootDir::open_host(pending.dir())?)) };
+        let image = File::create_new(&path).and_then(ErofsWriter::new);
+        Ok(Self::Image(Box::new(image.map_err(|source| image_failed(&path, source))?)))
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Image(image) => match image.finish() {
+                Ok(_) => Ok(()),
+                Err(source) => Err(image_failed(Path::new("of the layer"), source)),
+            },
+        }
+    }
+}
+
+fn image_failed(path: &Path, source: io::Error) -> ImageError {
+    ImageError::Io { operation: "write the image", object: path.display().to_string(), source }
 }
 
 pub(crate) struct Unpacker<'u> {
@@ -153,20 +182,23 @@ impl Unpacker<'_> {
             return Ok(None);
         }
         let pending = self.snapshots.begin_layer_on(&task.chain_id, self.below(task, done).as_deref())?;
-        let root = RootDir::open_host(pending.dir())?;
+        let mut target = Target::of(&pending)?;
         let size_bytes = match task.compression {
             // Its digest was taken when it was staged and is its diff id.
-            Compression::None => self.apply(&mut BufReader::with_capacity(PIECE_BYTES, source), &root)?.size_bytes,
-            _ => self.decompress_and_apply(task, source, &root)?,
+            Compression::None => {
+                self.apply(&mut BufReader::with_capacity(PIECE_BYTES, source), &mut target)?.size_bytes
+            }
+            _ => self.decompress_and_apply(task, source, &mut target)?,
         };
+        target.finish()?;
         Ok(Some(Unpacked { chain_id: task.chain_id, pending, size_bytes }))
     }
 
-    fn apply(&self, tar: &mut dyn Read, root: &RootDir) -> Result<layer_apply::Applied> {
-        if self.snapshots.driver().is_layered() {
-            layer_apply::apply(tar, root)
-        } else {
-            layer_apply::apply_merged(tar, root)
+    fn apply(&self, tar: &mut dyn Read, target: &mut Target) -> Result<layer_apply::Applied> {
+        match target {
+            Target::Image(image) => layer_image::apply(tar, image),
+            Target::Directory(root) if self.snapshots.driver().is_layered() => layer_apply::apply(tar, root),
+            Target::Directory(root) => layer_apply::apply_merged(tar, root),
         }
     }
 
@@ -177,13 +209,13 @@ impl Unpacker<'_> {
         Some(just_now.map_or_else(|| self.snapshots.layer_dir(&below), |unpacked| unpacked.pending.dir().to_owned()))
     }
 
-    fn decompress_and_apply(&self, task: &Task<'_>, source: impl Read + Send, root: &RootDir) -> Result<u64> {
+    fn decompress_and_apply(&self, task: &Task<'_>, source: impl Read + Send, target: &mut Target) -> Result<u64> {
         std::thread::scope(|scope| {
             let (full, pieces) = sync_channel(PIECES);
             let (empty, recycled) = sync_channel(PIECES + 1);
             let reading = scope.spawn(|| self.decompress(task, source, full, recycled));
             let mut tar = Pieces { pieces, empty, current: Vec::new(), at: 0 };
-            let applied = self.apply(&mut tar, root);
+            let applied = self.apply(&mut tar, target);
             let drained = applied.and_then(|applied| {
                 // The diff id is of all bytes, also of those behind the end marker.
                 io::copy(&mut tar, &mut io::sink()).map_err(ImageError::reading_archive)?;

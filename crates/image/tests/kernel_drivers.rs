@@ -16,7 +16,7 @@ use berth_snapshot::Snapshotter as _;
 use berth_types::Labels;
 
 /// Works everywhere a test runs as root; btrfs is tested on its own file system in crate `snapshot`.
-const DRIVERS: [&str; 2] = ["overlay", "native"];
+const DRIVERS: [&str; 3] = ["overlay", "erofs", "native"];
 
 struct Scratch {
     _dir: tempfile::TempDir,

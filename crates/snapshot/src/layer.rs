@@ -7,8 +7,9 @@ use std::sync::{Arc, PoisonError};
 
 use berth_types::ChainId;
 
+use crate::driver::{IMAGE_FILE, PUT_AWAY};
 use crate::trash::Trash;
-use crate::{Result, SnapshotError, Unsettled};
+use crate::{Driver, Result, SnapshotError, Unsettled};
 
 pub(crate) const LAYER_FILE: &str = "layer.json";
 pub(crate) const SETTLED_FILE: &str = "settled";
@@ -41,6 +42,7 @@ pub struct PendingLayer {
     pub(crate) files: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) boot_id: String,
+    pub(crate) driver: Arc<dyn Driver>,
     pub(crate) trash: Arc<Trash>,
     pub(crate) unsettled: Unsettled,
     pub(crate) is_placed: bool,
@@ -52,12 +54,19 @@ impl PendingLayer {
         &self.files
     }
 
+    /// Where the layer's image is to be written instead of files into [`Self::dir`]; nothing for drivers that keep directories.
+    pub fn image_file(&self) -> Option<PathBuf> {
+        self.driver.writes_images().then(|| self.home.join(IMAGE_FILE))
+    }
+
     /// Makes the layer visible under its chain id. Somebody else was first: theirs stays, ours goes.
     /// Durable after [`crate::SnapshotStore::settle`], which the store's background work also does.
     ///
     /// # Errors
     /// What the kernel says; the layer is discarded then.
     pub fn commit(mut self, size_bytes: u64) -> Result<()> {
+        self.driver.finish_layer(&self.home)?;
+        self.trash.put(&self.home.join(PUT_AWAY))?;
         let path = self.home.join(LAYER_FILE);
         let record = LayerRecord { size_bytes, boot_id: self.boot_id.clone() };
         let json =

@@ -23,6 +23,7 @@
 //! Locks: `snapshots` while records and homes of snapshots change together; then `unsettled`, held for list changes only.
 
 mod driver;
+mod erofs;
 mod error;
 mod home;
 mod layer;
@@ -41,7 +42,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
-pub use driver::{BtrfsDriver, DRIVERS, Driver, NativeDriver, OverlayDriver, choose};
+pub use driver::{BtrfsDriver, DRIVERS, Driver, ErofsDriver, NativeDriver, OverlayDriver, choose};
+pub use erofs::{ErofsWriter, NodeAttributes, NodeId, NodeKind};
 pub use error::SnapshotError;
 pub use layer::PendingLayer;
 use layer::{LAYER_FILE, LayerRecord, SETTLED_FILE};
@@ -162,6 +164,7 @@ impl SnapshotStore {
             chain_id: *chain_id,
             target: self.layer_home(chain_id),
             boot_id: self.boot_id.clone(),
+            driver: Arc::clone(&self.driver),
             trash: Arc::clone(&self.trash),
             unsettled: Arc::clone(&self.unsettled),
             files,
@@ -176,7 +179,9 @@ impl SnapshotStore {
     /// What the kernel says.
     pub fn remove_layer(&self, chain_id: &ChainId) -> Result<()> {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(chain_id);
-        self.trash.put(&self.layer_home(chain_id))
+        self.trash.put(&self.layer_home(chain_id))?;
+        self.driver.forget(&self.layer_home(chain_id));
+        Ok(())
     }
 
     /// Makes all new layers durable: one `syncfs` however many they are. Until then they are complete, but a crash of the host costs them.

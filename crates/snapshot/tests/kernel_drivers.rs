@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use berth_snapshot::{
-    BtrfsDriver, Driver, LocalSnapshotter, MemoryRecords, NativeDriver, OverlayDriver, SnapshotStore, choose, testsuite,
+    BtrfsDriver, Driver, ErofsDriver, LocalSnapshotter, MemoryRecords, NativeDriver, OverlayDriver, SnapshotStore,
+    choose, testsuite,
 };
 use berth_types::{Classify as _, ErrorClass};
 
@@ -26,6 +27,13 @@ fn whole_contract(root: &Path, driver: impl Fn() -> Box<dyn Driver>) {
 fn s085_s115_overlay_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     whole_contract(dir.path(), || Box::new(OverlayDriver));
+}
+
+/// S-085, S-115.
+#[test]
+fn s085_s115_erofs_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    whole_contract(dir.path(), || Box::new(ErofsDriver::default()));
 }
 
 /// S-085, S-115.

@@ -45,6 +45,10 @@ fn rule(name: &[u8]) -> XattrRule {
     }
 }
 
+pub(super) fn keeps(name: &[u8]) -> bool {
+    rule(name) != XattrRule::Drop
+}
+
 impl Attributes {
     /// In an own, empty directory the process's mask alone decides about modes; elsewhere a default ACL may.
     pub(super) fn new(mode: Placement) -> Self {

@@ -3,11 +3,11 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::{BtrfsDriver, Driver, NativeDriver, OverlayDriver};
+use super::{BtrfsDriver, Driver, ErofsDriver, NativeDriver, OverlayDriver};
 use crate::{Result, SnapshotError};
 
 /// Drivers by name, best first.
-pub const DRIVERS: [&str; 3] = ["overlay", "btrfs", "native"];
+pub const DRIVERS: [&str; 4] = ["overlay", "erofs", "btrfs", "native"];
 
 /// `asked`: a name of [`DRIVERS`] (`overlayfs` and `overlay2` are the first); nothing: the best that works below `root`.
 ///
@@ -33,6 +33,7 @@ pub fn choose(root: &Path, asked: Option<&str>) -> Result<Box<dyn Driver>> {
 fn by_name(name: &str) -> Option<Box<dyn Driver>> {
     match name {
         "overlay" | "overlayfs" | "overlay2" => Some(Box::new(OverlayDriver)),
+        "erofs" => Some(Box::new(ErofsDriver::default())),
         "btrfs" => Some(Box::new(BtrfsDriver)),
         "native" | "vfs" => Some(Box::new(NativeDriver)),
         _ => None,
@@ -61,7 +62,8 @@ fn attempt(driver: &dyn Driver, place: &Path) -> std::result::Result<(), Box<dyn
     }
     let files = driver.make_layer(&layer, None)?;
     std::fs::write(files.join("a"), "a")?;
-    let lowers = vec![files];
+    driver.finish_layer(&layer)?;
+    let lowers = vec![driver.files(&layer)];
     driver.make_writable(&container, &lowers)?;
     // Volatile: unmounting flushes nothing.
     let mounted = driver.rootfs(&container, lowers, true)?.mount_detached()?;
@@ -73,6 +75,7 @@ fn attempt(driver: &dyn Driver, place: &Path) -> std::result::Result<(), Box<dyn
 }
 
 fn clear(driver: &dyn Driver, place: &Path) {
+    driver.forget(&place.join("layer"));
     for home in ["layer", "container"] {
         driver.destroy(&place.join(home));
     }

@@ -3,6 +3,7 @@
 //! | driver | a layer is | a writable layer is |
 //! |---|---|---|
 //! | `overlay` | a directory of its own files, with overlay's marks for what it deletes | an empty upper directory; the kernel merges |
+//! | `erofs` | one file that is mounted | as `overlay` |
 //! | `btrfs` | a subvolume with everything up to this layer | a snapshot of the topmost layer's |
 //! | `native` | a directory with everything up to this layer | a copy of the topmost layer's, sharing blocks where the file system can |
 //!
@@ -11,6 +12,7 @@
 mod btrfs;
 mod copy;
 mod detect;
+mod erofs;
 mod native;
 mod overlay;
 mod usage;
@@ -23,6 +25,8 @@ use berth_rootfs::OverlayRootfs;
 use crate::{Result, Trash, Usage};
 pub use btrfs::BtrfsDriver;
 pub use detect::{DRIVERS, choose};
+pub use erofs::ErofsDriver;
+pub(crate) use erofs::{IMAGE_FILE, PUT_AWAY};
 pub use native::NativeDriver;
 pub use overlay::OverlayDriver;
 
@@ -32,6 +36,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
 
     /// Whether a layer holds only its own changes. Else it holds the whole tree, and is made on a copy of the one below.
     fn is_layered(&self) -> bool;
+
+    /// Whether a layer is best written as an image file ([`crate::PendingLayer::image_file`]).
+    fn writes_images(&self) -> bool {
+        false
+    }
 
     /// Where a layer's files are in its home.
     fn files(&self, home: &Path) -> PathBuf {
@@ -43,6 +52,20 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn make_layer(&self, home: &Path, below: Option<&Path>) -> Result<PathBuf>;
+
+    /// Called when a layer's files are complete, before it is put in place.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn finish_layer(&self, home: &Path) -> Result<()> {
+        let _ = home;
+        Ok(())
+    }
+
+    /// Called when a layer leaves its place: what is held of it is let go.
+    fn forget(&self, home: &Path) {
+        let _ = home;
+    }
 
     /// Makes the writable layer of a container on top of `lowers` (top to bottom). On the path of every start: a few system calls.
     ///

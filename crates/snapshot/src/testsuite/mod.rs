@@ -79,6 +79,7 @@ fn layers(store: &SnapshotStore) -> Check {
     expect("a new layer is empty", works("list", fs::read_dir(pending.dir()))?.count(), 0)?;
     expect("a pending layer is not visible", store.has_layer(&chain(1)), false)?;
     works("write", fs::write(pending.dir().join("one"), "1"))?;
+    works("mode of the root", fs::set_permissions(pending.dir(), fs::Permissions::from_mode(0o1777)))?;
     works("commit", pending.commit(42))?;
     expect("a committed layer is visible", store.has_layer(&chain(1)), true)?;
     expect("its size", works("size", store.layer_size(&chain(1)))?, Some(42))?;
@@ -104,7 +105,6 @@ fn same_layer_twice(store: &SnapshotStore) -> Check {
 
 fn writable_pairs(store: &SnapshotStore) -> Check {
     let lowers = vec![store.layer_dir(&chain(1))];
-    works("mode of a layer root", fs::set_permissions(&lowers[0], fs::Permissions::from_mode(0o1777)))?;
     for (id, is_throw_away) in [("kept", false), ("thrown-away", true)] {
         let rootfs = works("prepare", store.prepare(id, lowers.clone(), is_throw_away))?;
         let upper = rootfs.upper.clone().unwrap_or_default();

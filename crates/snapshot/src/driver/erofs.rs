@@ -1,0 +1,110 @@
+//! Each layer is one EROFS file, mounted straight from the file (Linux 6.12) and stacked by overlay: nothing to create or delete per file.
+//!
+//! A layer's "directory" is `/proc/<our pid>/fd/<n>/.`, the root of a detached mount that this process holds; who mounts an overlay of it gets a
+//! mount of its own from the kernel, which lives on when this process dies. So all containers share one mount of a layer, and its cached pages.
+//! Committed snapshots that were written by hand stay directories.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use berth_rootfs::OverlayRootfs;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
+
+use super::{Driver, OverlayDriver};
+use crate::{Result, SnapshotError};
+
+/// In a layer's home.
+pub(crate) const IMAGE_FILE: &str = "layer.erofs";
+/// In a layer's home: the directory its image was made of, until it is deleted.
+pub(crate) const PUT_AWAY: &str = "packed";
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct ErofsDriver {
+    /// By the home's name, which does not change while it is a layer.
+    mounts: Mutex<HashMap<PathBuf, OwnedFd>>,
+}
+
+impl ErofsDriver {
+    /// The root of the home's mount, made when it is first asked for.
+    fn mounted(&self, home: &Path) -> std::result::Result<PathBuf, rustix::io::Errno> {
+        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mount = match mounts.get(home) {
+            Some(mount) => mount.as_raw_fd(),
+            None => {
+                let mount = mount(&home.join(IMAGE_FILE))?;
+                let number = mount.as_raw_fd();
+                mounts.insert(home.to_owned(), mount);
+                number
+            }
+        };
+        Ok(PathBuf::from(format!("/proc/{}/fd/{mount}/.", std::process::id())))
+    }
+}
+
+/// A detached read-only mount of an image file.
+fn mount(image: &Path) -> std::result::Result<OwnedFd, rustix::io::Errno> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", image)?;
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+impl Driver for ErofsDriver {
+    fn name(&self) -> &'static str {
+        "erofs"
+    }
+
+    fn is_layered(&self) -> bool {
+        true
+    }
+
+    fn writes_images(&self) -> bool {
+        true
+    }
+
+    fn files(&self, home: &Path) -> PathBuf {
+        let directory = home.join("fs");
+        if !home.join(IMAGE_FILE).exists() {
+            return directory;
+        }
+        // What cannot be mounted has no files; whoever looks for them is told that they are not there.
+        self.mounted(home).unwrap_or(directory)
+    }
+
+    fn make_layer(&self, home: &Path, below: Option<&Path>) -> Result<PathBuf> {
+        OverlayDriver.make_layer(home, below)
+    }
+
+    fn make_writable(&self, home: &Path, lowers: &[PathBuf]) -> Result<()> {
+        OverlayDriver.make_writable(home, lowers)
+    }
+
+    fn visible(&self, lowers: Vec<PathBuf>) -> Vec<PathBuf> {
+        OverlayDriver.visible(lowers)
+    }
+
+    fn rootfs(&self, home: &Path, lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
+        OverlayDriver.rootfs(home, lowers, is_throw_away)
+    }
+
+    /// A layer that was made as a directory becomes an image.
+    fn finish_layer(&self, home: &Path) -> Result<()> {
+        let (directory, image) = (home.join("fs"), home.join(IMAGE_FILE));
+        if image.exists() {
+            return Ok(());
+        }
+        let draft = home.join("image-new");
+        let packed = std::fs::File::create(&draft).and_then(|file| crate::erofs::pack::pack(&directory, file));
+        packed.map_err(|source| SnapshotError::io("write the image of", &directory, source))?;
+        std::fs::rename(&draft, &image).map_err(|source| SnapshotError::io("name", &image, source))?;
+        std::fs::rename(&directory, home.join(PUT_AWAY))
+            .map_err(|source| SnapshotError::io("put away", &directory, source))
+    }
+
+    fn forget(&self, home: &Path) {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+    }
+}
