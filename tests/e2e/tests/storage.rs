@@ -24,8 +24,27 @@ fn count(path: &Path) -> usize {
 /// S-085: a container runs, changes, is committed and runs again on a snapshotter that keeps whole trees; info names it.
 #[test]
 fn s085_containers_on_the_native_snapshotter() {
-    let berth = Instance::start_with(&["--snapshotter", "native"]);
-    assert_eq!(berth.berth(&["info", "--format", "{{.Driver}}"]).ok(), "native");
+    containers_on("native");
+}
+
+/// S-085: the same where each layer is one mounted file, also after the daemon that held the mounts was killed.
+#[test]
+fn s085_containers_on_the_erofs_snapshotter() {
+    containers_on("erofs");
+    let mut berth = Instance::start_with(&["--snapshotter", "erofs"]);
+    berth.load(&three_layers().docker_archive()).ok();
+    berth.berth(&["run", "-d", "--name", "lives", "three", "sleep", "1000"]).ok();
+    berth.kill_daemon();
+    berth.spawn();
+    assert_eq!(berth.berth(&["exec", "lives", "cat", "/d/three", "/shared"]).ok(), "3third");
+    assert_eq!(berth.berth(&["diff", "lives"]).ok(), "");
+    assert_eq!(berth.berth(&["run", "--rm", "three", "cat", "/shared"]).ok(), "third");
+    assert!(berth.berth(&["fsck"]).ok().ends_with("all in order"));
+}
+
+fn containers_on(snapshotter: &str) {
+    let berth = Instance::start_with(&["--snapshotter", snapshotter]);
+    assert_eq!(berth.berth(&["info", "--format", "{{.Driver}}"]).ok(), snapshotter);
     berth.load(&three_layers().docker_archive()).ok();
     let seen = "cat /d/three /shared; ls /d";
     assert_eq!(berth.berth(&["run", "--rm", "three", "sh", "-c", seen]).ok(), "3thirdthree");
@@ -41,7 +60,7 @@ fn s085_containers_on_the_native_snapshotter() {
     assert_eq!(berth.berth(&["run", "--rm", "--userns", "auto", "next", "cat", "/new"]).ok(), "new");
     berth.berth(&["rm", "cc"]).ok();
     berth.berth(&["rmi", "next", "three"]).ok();
-    assert_eq!(count(&berth.root().join("snapshots/native/layers")), 0);
+    assert_eq!(count(&berth.root().join("snapshots").join(snapshotter).join("layers")), 0);
 }
 
 /// S-085: what does not work here is refused at the start, with the reason and the way out.
