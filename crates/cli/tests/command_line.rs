@@ -100,7 +100,6 @@ const REFUSED: &[&[&str]] = &[
     &["run", "--restart", "nonsense", "img"],
     &["run", "--rm", "--restart", "always", "img"],
     &["run", "--rm=maybe", "img"],
-    &["run", "--pull", "always", "img"],
     &["run", "--platform", "linux/s390x", "img"],
     &["run", "--detach-keys", "ctrl-1", "img"],
     &["run", "-it", "img"],
