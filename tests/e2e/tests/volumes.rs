@@ -130,10 +130,10 @@ fn bad_volumes() {
     let berth = Instance::with_busybox();
     for (flag, why) in [
         ("a b:/d", "invalid characters"),
-        ("x:d", "absolute"),
-        ("x:/", "destination can't be '/'"),
-        ("x:/d:bogus", "invalid mode"),
-        ("x:/d/../../e", "contains .."),
+        ("vx:d", "absolute"),
+        ("vx:/", "destination can't be '/'"),
+        ("vx:/d:bogus", "invalid mode"),
+        ("vx:/d/../../e", "contains .."),
     ] {
         let refused = berth.busybox(&["-v", flag], &["true"]);
         assert_eq!(refused.code, 125, "{flag}: {refused:?}");
