@@ -13,6 +13,7 @@ mod output;
 mod pause;
 mod request;
 mod session;
+mod timeline;
 
 use std::process::ExitCode;
 

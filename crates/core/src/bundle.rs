@@ -6,6 +6,7 @@
 //!   address             the shim's socket (written by the shim)
 //!   io.sock             attach socket (the shim's)
 //!   trace.json          spans of the start, when asked for (the shim's)
+//!   trace-<exec>.json   spans of an exec, likewise (made empty by the engine, filled by the shim)
 //!   exit.json           the signal that ended init, if one did (the shim's)
 //!   hostname hosts resolv.conf   files shown inside the container (the engine's)
 //! ```
@@ -14,7 +15,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use berth_types::{Classify, ContainerId, ErrorClass, ExitNote, Span, exit_note};
+use berth_types::span::exec_trace_file;
+use berth_types::{Classify, ContainerId, ErrorClass, ExecId, ExitNote, Span, exit_note};
 
 /// Longest trace we read back; a start has some hundred spans of about 150 bytes.
 const TRACE_BYTES_MAX: u64 = 1 << 20;
@@ -94,7 +96,28 @@ impl Bundle {
 
     /// Spans the shim and runtime wrote for the last start; empty when there are none.
     pub fn trace(&self) -> Vec<Span> {
-        let Ok(file) = std::fs::File::open(self.file("trace.json")) else { return Vec::new() };
+        self.spans_of("trace.json")
+    }
+
+    /// Asks the shim for the spans of an exec that is to be started.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn ask_exec_trace(&self, exec_id: &ExecId) -> Result<(), BundleError> {
+        self.write(&exec_trace_file(exec_id.as_str()), 0o600, b"")
+    }
+
+    /// The spans asked for; the file goes.
+    pub fn take_exec_trace(&self, exec_id: &ExecId) -> Vec<Span> {
+        let name = exec_trace_file(exec_id.as_str());
+        let spans = self.spans_of(&name);
+        // Gone already with the bundle: then there are none.
+        let _gone = std::fs::remove_file(self.file(&name));
+        spans
+    }
+
+    fn spans_of(&self, name: &str) -> Vec<Span> {
+        let Ok(file) = std::fs::File::open(self.file(name)) else { return Vec::new() };
         let mut bytes = Vec::new();
         if file.take(TRACE_BYTES_MAX).read_to_end(&mut bytes).is_err() {
             return Vec::new();

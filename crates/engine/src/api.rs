@@ -15,6 +15,7 @@ use crate::config::{ContainerConfig, HostConfig, Resources, RestartPolicy};
 pub use crate::engine::Engine;
 pub use crate::error::EngineError;
 pub use crate::explain::{ExplainLine, ExplainReport};
+pub use crate::trace::TraceReport;
 pub use crate::why::end::{Disposition, End, PastEnd, Sender, Sent};
 pub use crate::why::{Cause, Evidence, WhyReport};
 
@@ -189,6 +190,8 @@ pub struct ExecConfig {
     pub attach_stdout: bool,
     pub attach_stderr: bool,
     pub detach_keys: Option<String>,
+    /// Spans of the start are recorded (`exec --trace`).
+    pub trace: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -24,6 +24,7 @@ use crate::names;
 use crate::request::Request;
 use crate::request::process::check_user;
 use crate::spec;
+use crate::trace::{now_ns, span};
 
 pub(crate) use records::Execs;
 use records::{Exec, ExecState};
@@ -48,6 +49,7 @@ impl Engine {
             config,
             state: ExecState::Created,
             pid: 0,
+            spans: Vec::new(),
         };
         let id = exec.id.to_string();
         let action = format!("exec_create: {}", exec.config.cmd.join(" "));
@@ -82,7 +84,10 @@ impl Engine {
         size: Option<(u16, u16)>,
     ) -> Result<()> {
         let container = self.find(exec.container_id.as_str())?;
-        match self.exec_launch(&container, &exec, client, size).await {
+        let begun = now_ns();
+        let launched = self.exec_launch(&container, &exec, client, size).await;
+        self.inner.execs.add_span(&exec.id, span("exec.start", exec.id.short(), begun));
+        match launched {
             Ok(()) => Ok(()),
             Err(error) => {
                 let exit_code = i32::from(error.exit_code);
@@ -101,17 +106,24 @@ impl Engine {
     ) -> Result<()> {
         let run = container.running()?;
         let record = container.record();
+        if exec.config.trace {
+            run.task.bundle().ask_exec_trace(&exec.id)?;
+        }
+        let start_ns = now_ns();
         let request = Request::parse(&record.config, &record.host, &self.inner.facts)?;
         let process = spec::process::exec(&record, &request, &exec.config, size);
         let process = serde_json::to_vec(&process)
             .map_err(|e| EngineError::internal(format!("cannot encode the process: {e}")))?;
         let has_client = client.is_some();
+        self.inner.execs.add_span(&exec.id, span("process.plan", "", start_ns));
+        let start_ns = now_ns();
         // Before the shim knows it: a daemon after us must find it, or it and its client would wait for a start for ever.
         self.keep_exec(exec, None)?;
         if let Err(error) = run.task.exec(&exec.id, &process, &io_uris(&exec.config, has_client)).await {
             self.forget_exec(&container.id, exec.id.as_str());
             return Err(error.into());
         }
+        self.inner.execs.add_span(&exec.id, span("task.exec", exec.id.short(), start_ns));
         let spare = client.as_ref().and_then(|(stream, _)| stream.try_clone().ok());
         let launched = self.exec_launch_added(container, &run, exec, client).await;
         if let Err(error) = &launched {
@@ -140,11 +152,20 @@ impl Engine {
                 detach_keys: detach_keys::parse(exec.config.detach_keys.as_deref())?,
                 early_input,
             };
+            let start_ns = now_ns();
             run.task.attach(Some(&exec.id), stream, &options).await?;
+            self.inner.execs.add_span(&exec.id, span("task.attach", exec.id.short(), start_ns));
         }
         self.inner.faults.check("exec.attach")?;
         let command = exec.config.cmd.join(" ");
-        let pid = run.task.exec_start(&exec.id).await.map_err(|error| exec_failed(&error))?;
+        let start_ns = now_ns();
+        let started = run.task.exec_start(&exec.id).await;
+        self.inner.execs.add_span(&exec.id, span("task.exec-start", exec.id.short(), start_ns));
+        if exec.config.trace {
+            let spans = run.task.bundle().take_exec_trace(&exec.id);
+            spans.into_iter().for_each(|span| self.inner.execs.add_span(&exec.id, span));
+        }
+        let pid = started.map_err(|error| exec_failed(&error))?;
         self.inner.faults.pass("exec.start");
         // Its end is only looked for below, so it is told after this.
         let action = format!("exec_start: {command}");
@@ -164,12 +185,14 @@ impl Engine {
 
     fn exec_supervise(&self, container: Arc<Container>, run: Arc<Run>, exec: Exec) {
         let engine = self.clone();
+        let begun = now_ns();
         tokio::spawn(async move {
             let exit_code = match run.task.exec_wait(&exec.id).await {
                 Ok(status) => i32::try_from(status.code).unwrap_or(255),
                 // The container ended and took the process along.
                 Err(_) => 137,
             };
+            engine.inner.execs.add_span(&exec.id, span("process.run", "", begun));
             engine.exec_ended(&container, &run, &exec, exit_code, false).await;
         });
     }

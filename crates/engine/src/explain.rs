@@ -117,7 +117,10 @@ impl Engine {
 
     /// The spec and its reasons from the record as it is now.
     fn spec_again(&self, record: &Record, request: &Request) -> Result<(Spec, Vec<Reason>)> {
-        let objects = HostObjects::look_up(record, request)?;
+        let mut held = Vec::new();
+        let mut objects = HostObjects::look_up(record, request)?;
+        objects.volumes = self.volume_sources(record, request, &mut held)?;
+        objects.shared_shm = self.shared_shm(request)?;
         let bundle = self.inner.tasks.bundle(&record.id);
         let id_maps = host_objects::id_maps(record, request);
         let seccomp = (request.security.seccomp != SeccompMode::Unconfined).then(|| self.inner.paths.seccomp());

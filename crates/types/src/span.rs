@@ -23,3 +23,8 @@ pub struct Span {
     pub start_ns: u64,
     pub duration_ns: u64,
 }
+
+/// Name, in a bundle, of the file that asks for the spans of an exec and then holds them.
+pub fn exec_trace_file(exec_id: &str) -> String {
+    format!("trace-{exec_id}.json")
+}

@@ -18,6 +18,7 @@ use super::port::Ports;
 use super::security::parse_security;
 use crate::context::Environment;
 use crate::failure::{Failure, Outcome};
+use crate::timeline::Form;
 
 /// What goes to the daemon, and what the caller needs to know of it.
 #[derive(Debug)]
@@ -106,10 +107,11 @@ fn check_conflicts(options: &ContainerOptions) -> Outcome<()> {
     if !matches!(object.pull.as_str(), "always" | "missing" | "never") {
         return Err(Failure::new(format!("invalid --pull {:?}", object.pull)).hint("it is always, missing or never"));
     }
-    for (flag, form) in [("--trace", &object.trace), ("--plan", &object.plan)] {
-        if form.as_deref().is_some_and(|form| !matches!(form, "text" | "json")) {
-            return Err(Failure::new(format!("invalid {flag}: the form is text or json")));
-        }
+    if let Some(form) = &object.trace {
+        Form::parse("--trace", form)?;
+    }
+    if object.plan.as_deref().is_some_and(|form| !matches!(form, "text" | "json")) {
+        return Err(Failure::new("invalid --plan: the form is text or json"));
     }
     if options.limits.memory_swap.as_deref().is_some_and(|swap| swap != "-1") && options.limits.memory.is_none() {
         return Err(Failure::new("--memory-swap needs --memory").hint("the value is memory plus swap"));

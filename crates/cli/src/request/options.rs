@@ -249,8 +249,8 @@ pub(crate) struct ObjectOptions {
     /// Say nothing of pulling
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Print the timeline of the start on stderr: text or json
-    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    /// Print the timeline on stderr: text, json, chrome or otlp; or send it to :FILE or otlp:URL
+    #[arg(long, value_name = "FORM[:TARGET]", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     pub(crate) trace: Option<String>,
     /// Print the steps and their reasons; create nothing: text or json
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]

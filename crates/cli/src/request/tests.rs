@@ -187,6 +187,9 @@ fn refusals() {
     refused(&["--sysctl", "x", "img"], "invalid --sysctl \"x\"");
     refused(&["--blkio-weight", "5", "img"], "invalid --blkio-weight: it is 10 to 1000, or 0");
     refused(&["--add-host", "x", "img"], "invalid --add-host \"x\"");
-    refused(&["--trace=xml", "img"], "invalid --trace: the form is text or json");
+    refused(
+        &["--trace=xml", "img"],
+        "invalid --trace: the form is text, json, chrome or otlp, with :FILE after it if it shall go there, or otlp:http://HOST:PORT",
+    );
     refused(&[""], "no image is named");
 }

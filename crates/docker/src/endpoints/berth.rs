@@ -2,6 +2,7 @@
 
 mod explain;
 mod storage;
+mod trace;
 mod why;
 
 use axum::Router;
@@ -12,6 +13,8 @@ use crate::state::Face;
 pub(super) fn routes() -> Router<Face> {
     Router::new()
         .route("/berth/containers/{id}/explain", get(explain::explain))
+        .route("/berth/containers/{id}/trace", get(trace::container))
+        .route("/berth/exec/{id}/trace", get(trace::exec))
         .route("/berth/containers/{id}/why", get(why::why))
         .route("/berth/fsck", post(storage::fsck))
         .route("/berth/path", get(storage::explain_path))

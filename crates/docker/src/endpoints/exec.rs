@@ -38,6 +38,7 @@ struct WireExecConfig {
     privileged: bool,
     user: String,
     working_dir: String,
+    berth_trace: bool,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -56,6 +57,7 @@ async fn create(State(face): State<Face>, Path(id): Path<String>, body: Bytes) -
         attach_stdout: wire.attach_stdout,
         attach_stderr: wire.attach_stderr,
         detach_keys: wire.detach_keys.filter(|keys| !keys.is_empty()),
+        trace: wire.berth_trace,
     };
     if config.cmd.is_empty() {
         return Err(ApiError::invalid("no exec command specified"));

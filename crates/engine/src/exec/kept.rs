@@ -76,6 +76,7 @@ impl Engine {
             config: kept.config,
             state: kept.exit_code.map_or(ExecState::Running, ExecState::Ended),
             pid: state.as_ref().map_or(0, |state| state.pid),
+            spans: Vec::new(),
         };
         let found = state.as_ref().map(|state| state.state);
         match (kept.exit_code, found) {

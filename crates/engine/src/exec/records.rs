@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use berth_types::{ContainerId, ErrorClass, ExecId};
+use berth_types::{ContainerId, ErrorClass, ExecId, Span};
 use parking_lot::Mutex;
 
 use crate::api::ExecConfig;
@@ -38,6 +38,8 @@ pub(super) struct Exec {
     pub(super) config: ExecConfig,
     pub(super) state: ExecState,
     pub(super) pid: u32,
+    /// Steps so far.
+    pub(super) spans: Vec<Span>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,15 @@ impl Execs {
             change(exec);
         }
         self.changed.notify_waiters();
+    }
+
+    /// Steps of an exec so far.
+    pub(crate) fn spans(&self, exec_id: &str) -> Result<Vec<Span>> {
+        self.get(exec_id).map(|exec| exec.spans)
+    }
+
+    pub(super) fn add_span(&self, exec_id: &ExecId, span: Span) {
+        self.change(exec_id, |exec| exec.spans.push(span));
     }
 
     /// The state once it is settled: a client whose stream has just ended asks for the exit code before we have heard of the exit.
@@ -155,6 +166,7 @@ mod tests {
             config: ExecConfig::default(),
             state,
             pid: 0,
+            spans: Vec::new(),
         }
     }
 

@@ -52,6 +52,7 @@ impl Engine {
     }
 
     fn create_now(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<CreateOutcome> {
+        let begun = now_ns();
         let id: ContainerId = names::new_id().parse()?;
         let reservation = self.reserve_name(name, &id)?;
         self.inner.faults.check("name.reserve")?;
@@ -75,6 +76,7 @@ impl Engine {
             }
         };
         spans.push(span("metadata.create", id.short(), start_ns));
+        spans.push(span("container.create", id.short(), begun));
         self.publish(record, rootfs, reservation, spans);
         self.inner.faults.pass("create.told");
         // Known to the registry, the container itself keeps its volumes from now on.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_core::{Phase, Task};
 use berth_network::Endpoint;
 use berth_shim_client::ExitStatus;
-use berth_types::{Signal, Timestamp};
+use berth_types::{Signal, Span, Timestamp};
 
 use crate::api::{Status, WaitCondition};
 use crate::container::{Container, Run, RunProgress};
@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::Record;
 use crate::restart;
+use crate::trace::{life_span, now_ns, span};
 use crate::why::end::{End, remember};
 use crate::why::past_end;
 
@@ -113,6 +114,8 @@ impl Engine {
     /// Records and tells an exit, then cleans up. Also for exits found at a restart of the daemon.
     pub(crate) async fn ended(&self, container: &Arc<Container>, run: &Arc<Run>, ended: Ended) {
         let was_lost = ended.lost.is_some();
+        let life = life_span(&container.lock().spans);
+        let (begun, code) = (now_ns(), ended.status.code);
         if !was_lost {
             self.note_end(container, run, ended.status.code, false);
         }
@@ -123,7 +126,10 @@ impl Engine {
             self.persist_logged(container).await;
             self.inner.faults.pass("exit.keep");
         }
-        self.tear_down(container, run, was_lost).await;
+        let mut spans: Vec<Span> = life.into_iter().collect();
+        spans.push(span("exit.record", code.to_string(), begun));
+        self.tear_down(container, run, was_lost, &mut spans).await;
+        self.add_spans(container, spans).await;
         run.advance(RunProgress::TornDown);
         if record.host.auto_remove {
             self.keep_report(container).await;
@@ -195,22 +201,28 @@ impl Engine {
         inner.record.state.end = End { sent, ..end };
     }
 
-    async fn tear_down(&self, container: &Container, run: &Run, was_lost: bool) {
+    async fn tear_down(&self, container: &Container, run: &Run, was_lost: bool, spans: &mut Vec<Span>) {
         let log = |what: &str, error: &EngineError| tracing::warn!(container_id = %container.id, "cannot clean up {what}: {error}");
+        let start_ns = now_ns();
         if !was_lost && let Err(error) = self.discard_task(&run.task).await {
             log("the task", &error);
         }
+        spans.push(span("task.delete", container.id.short(), start_ns));
         self.inner.faults.pass("task.delete");
+        let start_ns = now_ns();
         let endpoint = container.lock().record.endpoint.take();
         if let Some(endpoint) = endpoint
             && let Err(error) = self.detach_network(endpoint).await
         {
             log("the network", &error);
         }
+        spans.push(span("network.detach", "", start_ns));
         self.inner.faults.pass("network.detach");
+        let start_ns = now_ns();
         if let Err(error) = run.task.bundle().remove() {
             log("the bundle", &error.into());
         }
+        spans.push(span("bundle.remove", "", start_ns));
         self.inner.faults.pass("bundle.remove");
     }
 

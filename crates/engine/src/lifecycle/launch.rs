@@ -27,6 +27,8 @@ use crate::request::{LogSettings, Request};
 use crate::spec::{self, NamespacePaths, SpecInput};
 use crate::trace::{now_ns, span};
 
+/// What a start keeps of the spans before it.
+const CREATE_STEPS: [&str; 3] = ["container.create", "metadata.create", "snapshot.prepare"];
 /// For everything that is undone after a failure, together.
 const ROLLBACK_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -64,7 +66,7 @@ impl<'a> Launch<'a> {
             Ok(task) => {
                 let mut inner = self.container.lock();
                 // Steps of the create stay, those of an earlier start go.
-                inner.spans.retain(|span| matches!(span.name.as_str(), "metadata.create" | "snapshot.prepare"));
+                inner.spans.retain(|span| CREATE_STEPS.contains(&span.name.as_str()));
                 inner.spans.append(&mut self.spans);
                 drop(inner);
                 Ok(Run::new(task))
@@ -79,7 +81,9 @@ impl<'a> Launch<'a> {
     }
 
     async fn steps(&mut self) -> Result<Task> {
+        let start_ns = now_ns();
         self.bundle.create()?;
+        self.spans.push(span("bundle.create", "", start_ns));
         self.engine.inner.faults.check("bundle.create")?;
         let (prepared, shim) =
             tokio::join!(self.prepare(), timed("shim.start", self.engine.inner.tasks.start_shim(&self.container.id)));
@@ -240,18 +244,22 @@ pub(crate) fn exec_exit_code(error: &ShimError) -> u8 {
 }
 
 fn prepare_now(engine: &Engine, record: &Record, container: &Container) -> Result<Prepared> {
+    let start_ns = now_ns();
     let request = Request::parse(&record.config, &record.host, &engine.inner.facts)?;
     let mut held = Vec::new();
     let mut host_objects = HostObjects::look_up(record, &request)?;
     host_objects.volumes = engine.volume_sources(record, &request, &mut held)?;
     host_objects.shared_shm = engine.shared_shm(&request)?;
+    let mut spans = vec![span("request.check", "", start_ns)];
+    let start_ns = now_ns();
     let seccomp_program = engine.inner.seccomp.program(&request.security)?;
+    spans.push(span("seccomp.compile", "", start_ns));
     let rootfs = engine.rootfs_of(container)?;
     let mut namespaces = engine.joined_namespaces(&request, &mut held)?;
     let start_ns = now_ns();
     let (network, endpoint) = attach_network(engine, record, &request)?;
     let object = endpoint.as_ref().map_or_else(|| record.host.network_mode.clone(), |e| e.ipv4.to_string());
-    let spans = vec![span("network.attach", object, start_ns)];
+    spans.push(span("network.attach", object, start_ns));
     engine.inner.faults.pass("network.attached");
     if let Some(fd) = network {
         namespaces.network = Some(fd_path(&fd));

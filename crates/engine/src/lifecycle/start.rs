@@ -9,6 +9,7 @@ use crate::api::Status;
 use crate::container::{Container, Run, RunProgress};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::trace::{now_ns, span};
 use crate::why::end::{End, remember};
 use crate::why::past_end;
 
@@ -46,9 +47,11 @@ impl Engine {
             _ => {}
         }
         self.await_teardown(container).await?;
+        let begun = now_ns();
         match Launch::new(self, container).run().await {
             Ok(run) => {
                 self.started(container, run).await;
+                self.add_spans(container, vec![span("container.start", container.id.short(), begun)]).await;
                 Ok(true)
             }
             Err(error) => {

@@ -95,6 +95,10 @@ impl End {
 
 /// Adds an end, the latest last.
 pub(crate) fn remember(past: &mut Vec<PastEnd>, end: PastEnd) {
+    // A daemon that was killed while it cleaned up comes by the same end again.
+    if past.last().is_some_and(|last| last.at.is_some() && last.at == end.at) {
+        return;
+    }
     if past.len() >= PAST_MAX {
         past.remove(0);
     }

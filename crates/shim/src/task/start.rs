@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use berth_types::{ErrorClass, Timestamp};
+use berth_types::{ErrorClass, Span, Timestamp};
 
 use super::create::size_of;
-use super::trace::now_ns;
+use super::trace::{self, now_ns};
 use super::{Shim, Task, exec_or};
 use crate::error::TaskError;
 use crate::process::{Exit, Process, Status};
@@ -35,8 +35,9 @@ impl Shim {
         if plan.oom_score_adj().is_none() {
             plan.set_oom_score_adj(task.oom_score.or(self.oom_score));
         }
-        let made = task.make_exec(process, &plan);
-        task.trace.finish("task.exec", &process.exec_id, begun, &task.bundle);
+        let mut spans = Vec::new();
+        let made = task.make_exec(process, &plan, &mut spans);
+        trace::finish_exec(spans, &process.exec_id, begun, &task.bundle);
         let pidfd = match made {
             Ok(pidfd) => pidfd,
             Err(error) => {
@@ -69,12 +70,10 @@ impl Task {
         &mut self,
         process: &Arc<Process>,
         plan: &berth_oci::runtime::Process,
+        spans: &mut Vec<Span>,
     ) -> Result<Arc<std::os::fd::OwnedFd>, TaskError> {
         let (stdio, streams) = process.io.streams(size_of(plan.console_size()))?;
-        let live = self
-            .container
-            .exec(plan, stdio, &mut self.trace.spans)
-            .map_err(|source| exec_or("start a process in", source))?;
+        let live = self.container.exec(plan, stdio, spans).map_err(|source| exec_or("start a process in", source))?;
         let pidfd = Arc::new(live.pidfd);
         process.set_live(live.pid, Arc::clone(&pidfd), Status::Running);
         // A process whose streams cannot be set up would run unseen.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use berth_types::span::exec_trace_file;
 use berth_types::{Party, Span};
 
 use crate::log;
@@ -24,21 +25,32 @@ impl Trace {
             self.spans.clear();
             return;
         }
-        let duration_ns = now_ns().saturating_sub(start_ns);
-        self.spans.push(Span {
-            party: Party::Shim,
-            name: name.to_owned(),
-            object: object.to_owned(),
-            start_ns,
-            duration_ns,
-        });
-        let stored = serde_json::to_vec(&self.spans).map_err(std::io::Error::from).and_then(|json| {
-            let next = bundle.join(".trace.json.new");
-            std::fs::write(&next, json)?;
-            std::fs::rename(&next, bundle.join(FILE))
-        });
-        if let Err(error) = stored {
-            log::warn(&format!("cannot write {FILE}: {error}"));
-        }
+        self.spans.push(own_span(name, object, start_ns));
+        store(&self.spans, &bundle.join(FILE));
+    }
+}
+
+/// Spans of an exec go into a file of their own, when the engine has put an empty one there.
+pub(super) fn finish_exec(mut spans: Vec<Span>, exec_id: &str, start_ns: u64, bundle: &Path) {
+    let file = bundle.join(exec_trace_file(exec_id));
+    if file.exists() {
+        spans.push(own_span("task.exec", exec_id, start_ns));
+        store(&spans, &file);
+    }
+}
+
+fn own_span(name: &str, object: &str, start_ns: u64) -> Span {
+    let duration_ns = now_ns().saturating_sub(start_ns);
+    Span { party: Party::Shim, name: name.to_owned(), object: object.to_owned(), start_ns, duration_ns }
+}
+
+fn store(spans: &[Span], file: &Path) {
+    let stored = serde_json::to_vec(spans).map_err(std::io::Error::from).and_then(|json| {
+        let next = file.with_extension("new");
+        std::fs::write(&next, json)?;
+        std::fs::rename(&next, file)
+    });
+    if let Err(error) = stored {
+        log::warn(&format!("cannot write {}: {error}", file.display()));
     }
 }

@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use super::trace::Timeline;
 use crate::client::{JsonLines, Query, Response};
 use crate::commands::objects::{container_path, text};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::request::Streams;
 use crate::session::{DetachKeys, Proxy, Pump, RawTerminal, SignalThread, StreamEnd, Subject, resize};
+use crate::timeline::Timeline;
 
 /// The container to start, and how it is attached.
 #[derive(Debug)]
@@ -20,7 +20,6 @@ pub(super) struct Attached {
     pub(super) is_removed: bool,
     pub(super) sig_proxy: bool,
     pub(super) detach_keys: DetachKeys,
-    pub(super) wants_trace: bool,
 }
 
 impl Attached {
@@ -53,9 +52,6 @@ impl Attached {
             return Err(failure);
         }
         timeline.step("container.start", &id);
-        if self.wants_trace {
-            timeline.fetch(cx, &id);
-        }
         if self.tty {
             resize(&mut cx.client, &subject);
         }
@@ -69,7 +65,7 @@ impl Attached {
         }
         let code =
             exit_code(waiting).map_err(|failure| if signals.was_ended() { ended_by_signal(&id) } else { failure })?;
-        timeline.run_until_exit();
+        timeline.step("container.run", &id);
         if !self.streams.stdout && !self.streams.stderr {
             cx.out.line(&id)?;
         }

@@ -4,13 +4,14 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::cidfile::CidFile;
-use super::trace;
+use super::{plan, trace};
 use crate::client::Query;
 use crate::commands::objects::{items, text};
 use crate::commands::registry::pull_missing;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::request::{ContainerOptions, CreateRequest, create_request};
+use crate::timeline::{Form, Timeline};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -29,14 +30,15 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let is_detached = false;
     let request = request(cx, options, is_detached)?;
     if let Some(form) = &options.object.plan {
-        let plan = plan(cx, &request)?;
-        return trace::print_plan(cx, &plan, form);
+        let planned = self::plan(cx, &request)?;
+        return plan::print_plan(cx, &planned, form);
     }
     let id = create(cx, options, &request)?;
     cx.out.line(&id)?;
     cx.out.flush()?;
     if let Some(form) = &options.object.trace {
-        trace::Timeline::new(cx, &id).print(cx, form)?;
+        let report = cx.client.get(&trace::container_trace(&id)?)?;
+        Timeline::recalled("create", &report).show(cx, &Form::parse("--trace", form)?)?;
     }
     Ok(0)
 }

@@ -3,11 +3,11 @@
 use clap::Parser;
 use serde_json::Value;
 
-use super::trace::short_ids;
 use crate::commands::objects::{container_path, integer, items, short_id, text};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::output::Tabs;
+use crate::timeline::short_ids;
 
 /// As diff(1): found a difference.
 const DRIFTED: u8 = 1;

@@ -15,6 +15,7 @@ mod kill;
 pub(super) mod logs;
 mod ls;
 mod pause;
+mod plan;
 mod port;
 pub(super) mod prune;
 mod rename;
@@ -57,6 +58,7 @@ pub(super) const VERBS: &[Verb] = &[
         explain::Arguments,
         explain::run
     ),
+    verb!(["trace", "container trace"], "Show the timeline of a start again", trace::Arguments, trace::run),
     verb!(["why", "container why"], "Tell why a container ended", why::Arguments, why::run),
     verb!(["rm", "container rm", "container remove"], "Remove containers", rm::Arguments, rm::run),
     verb!(["rename", "container rename"], "Give a container another name", rename::Arguments, rename::run),

@@ -3,13 +3,13 @@
 use clap::Parser;
 
 use super::attached::{Attached, remove_quietly};
-use super::trace::Timeline;
-use super::{create, trace};
+use super::{create, plan, trace};
 use crate::commands::objects::container_path;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::request::ContainerOptions;
 use crate::session::DetachKeys;
+use crate::timeline::{Form, Timeline};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -17,7 +17,8 @@ use crate::session::DetachKeys;
     after_help = "Examples:\n  \
         berth run --rm -it busybox sh\n  \
         berth run -d --name web -p 8080:80 -m 256m --restart on-failure:3 nginx\n  \
-        berth run --rm --trace busybox true\n\n\
+        berth run --rm --trace busybox true\n  \
+        berth run --rm --trace=chrome:/tmp/run.json busybox true\n\n\
         The exit code is the container's own; 125: the engine failed; 126: the command cannot be executed; 127: it was not found."
 )]
 pub(crate) struct Arguments {
@@ -37,15 +38,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let options = &arguments.options;
-    let mut timeline = Timeline::begin();
+    let mut timeline = Timeline::begin("run");
+    let form = options.object.trace.as_deref().map(|form| Form::parse("--trace", form)).transpose()?;
     if arguments.detach && !options.process.attach.is_empty() {
         return Err(Failure::new("--detach and --attach exclude each other"));
     }
     let detach_keys = DetachKeys::parse(arguments.detach_keys.as_deref())?;
     let request = create::request(cx, options, arguments.detach)?;
     if let Some(form) = &options.object.plan {
-        let plan = create::plan(cx, &request)?;
-        return trace::print_plan(cx, &plan, form);
+        let planned = create::plan(cx, &request)?;
+        return plan::print_plan(cx, &planned, form);
     }
     if options.process.tty && request.streams.stdin && !rustix::termios::isatty(rustix::stdio::stdin()) {
         return Err(Failure::new("-t needs a terminal on stdin, and it is none").hint("leave out -t, or leave out -i"));
@@ -60,7 +62,6 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
         is_removed: options.object.rm,
         sig_proxy: arguments.sig_proxy,
         detach_keys,
-        wants_trace: options.object.trace.is_some(),
     };
     let code = if request.streams.any() {
         attached.run(cx, &mut timeline)?
@@ -70,8 +71,9 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
         cx.out.flush()?;
         0
     };
-    if let Some(form) = &options.object.trace {
-        timeline.print(cx, form)?;
+    if let Some(form) = &form {
+        timeline.fetch(cx, &trace::container_trace(&id)?);
+        timeline.show(cx, form)?;
     }
     Ok(code)
 }
@@ -85,8 +87,5 @@ fn start_detached(cx: &mut Context, attached: &Attached, timeline: &mut Timeline
         return Err(failure);
     }
     timeline.step("container.start", &attached.id);
-    if attached.wants_trace {
-        timeline.fetch(cx, &attached.id);
-    }
     Ok(())
 }

@@ -3,13 +3,13 @@
 use clap::Parser;
 
 use super::attached::Attached;
-use super::trace::Timeline;
 use crate::commands::objects::{container_path, text};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, for_each};
 use crate::output::Output;
 use crate::request::Streams;
 use crate::session::DetachKeys;
+use crate::timeline::Timeline;
 
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:\n  berth start web\n  berth start -ai shell")]
@@ -66,7 +66,6 @@ fn start_attached(cx: &mut Context, name: &str, interactive: bool, detach_keys: 
         is_removed: container["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false),
         sig_proxy: true,
         detach_keys,
-        wants_trace: false,
     };
-    attached.run(cx, &mut Timeline::begin())
+    attached.run(cx, &mut Timeline::begin("start"))
 }
