@@ -179,6 +179,11 @@ impl EventLog {
         Subscription { replay, live, last_sequence }
     }
 
+    /// Live readers; one that has gone is noticed with the next event.
+    pub fn subscribers(&self) -> usize {
+        self.inner.lock().subscribers.len()
+    }
+
     pub fn last_sequence(&self) -> u64 {
         self.inner.lock().next_sequence - 1
     }

@@ -1,5 +1,6 @@
 //! The command line of `berthd`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The Berth engine: Docker's API on a unix socket, containers that outlive it.
@@ -8,6 +9,10 @@ use std::path::PathBuf;
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+
+    /// Configuration file; without the flag /etc/berth/config.toml where it is there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 
     /// Directory of images, containers and logs
     #[arg(long, value_name = "DIR", default_value = "/var/lib/berth")]
@@ -38,7 +43,7 @@ pub(crate) struct Options {
     pub(crate) ipv6: bool,
 
     /// IPv6 network of the bridge, /64 or larger; its first address is the gateway [default: a unique local one of the bridge's name]
-    #[arg(long, value_name = "CIDR", requires = "ipv6")]
+    #[arg(long, value_name = "CIDR")]
     pub(crate) subnet6: Option<String>,
 
     /// Name of the nftables table
@@ -85,6 +90,26 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub(crate) log_format: String,
 
+    /// Serve metrics for Prometheus on this address, as http://ADDRESS/metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_address: Option<SocketAddr>,
+
+    /// Let others than this host read the metrics; there is no password on them
+    #[arg(long)]
+    pub(crate) metrics_allow_remote: bool,
+
+    /// Log driver of containers that name none
+    #[arg(long, value_name = "DRIVER", default_value = "json-file", value_parser = ["json-file", "none"])]
+    pub(crate) log_driver: String,
+
+    /// Log option of containers that do not say otherwise, as max-size=10m or max-file=5; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) log_opt: Vec<String>,
+
+    /// Resource limit of containers that do not say otherwise, as nofile=1024:2048; may be repeated
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) default_ulimit: Vec<String>,
+
     /// Give up every hold on the kernel (bridge, firewall table, sockets) on SIGTERM when no container runs
     #[arg(long)]
     pub(crate) private: bool,
@@ -94,9 +119,27 @@ pub(crate) struct Options {
     pub(crate) fault_points: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Print a configuration file with every key at its default
+    Default,
+    /// Print the values in force, and where each comes from
+    Dump,
+    /// Check a configuration file; nothing is started
+    Validate {
+        /// The file; without it the one the daemon would read
+        file: Option<PathBuf>,
+    },
+    /// Print docs/configuration.md
+    Reference,
+}
+
 /// What `berthd` does instead of being the engine.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Work with the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// A registry of our own
     #[command(subcommand)]
     Registry(RegistryCommand),

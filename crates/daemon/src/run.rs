@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_docker::FaceOptions;
-use berth_engine::api::{CgroupDriver, Engine, EngineOptions};
+use berth_engine::api::{CgroupDriver, ContainerDefaults, Engine, EngineOptions};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::json_log::JsonLines;
 use crate::options::Options;
-use crate::{embedded, socket};
+use crate::{embedded, metrics_listener, socket};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,6 +27,10 @@ pub(crate) enum RunError {
     Runtime(#[source] std::io::Error),
     #[error("cannot start the engine")]
     Engine(#[source] berth_engine::api::EngineError),
+    #[error("the defaults for containers are not valid")]
+    Defaults(#[source] berth_engine::api::EngineError),
+    #[error("--subnet6 is of no use without --ipv6")]
+    Subnet6WithoutIpv6,
     #[error("cannot watch for signal {name}")]
     Signal { name: &'static str, source: std::io::Error },
 }
@@ -44,12 +48,19 @@ impl RunError {
     }
 }
 
-type Failure = Box<dyn Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
     start_log(&options)?;
     if let Some(crate::options::Command::Registry(crate::options::RegistryCommand::Serve(serve))) = &options.command {
         return crate::registry_serve::run(serve);
+    }
+    // Not the parser's, which sees each key of the configuration file alone.
+    if options.subnet6.is_some() && !options.ipv6 {
+        return Err(RunError::Subnet6WithoutIpv6.into());
+    }
+    if let Some(address) = options.metrics_address {
+        metrics_listener::check(address, options.metrics_allow_remote)?;
     }
     socket::ensure_directory(&options.root, 0o711)?;
     socket::ensure_directory(&options.state, 0o711)?;
@@ -96,6 +107,12 @@ fn shim_search() -> Vec<PathBuf> {
     std::env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(own).collect()
 }
 
+/// # Errors
+/// For log options and limits that no container could be made with.
+pub(crate) fn container_defaults(options: &Options) -> Result<ContainerDefaults, RunError> {
+    ContainerDefaults::parse(&options.log_driver, &options.log_opt, &options.default_ulimit).map_err(RunError::Defaults)
+}
+
 fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
     let (cgroup_driver, default_parent) = match options.cgroup_manager.as_str() {
         "systemd" => (CgroupDriver::Systemd, "system.slice"),
@@ -116,6 +133,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
         bridge_subnet6: subnet6(options),
         nft_table: options.nft_table.clone(),
         snapshotter: options.snapshotter.clone(),
+        defaults: container_defaults(options)?,
         fault_points: options.fault_points.clone(),
     })
 }
@@ -143,6 +161,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Some(listener) => listener,
         None => socket::bind(&options.state.join("docker.sock"), options.group)?,
     };
+    let metrics = match options.metrics_address {
+        Some(address) => Some(metrics_listener::bind(address).await?),
+        None => None,
+    };
     let engine = Engine::start(engine_options(&options)?).await.map_err(RunError::Engine)?;
     let face = FaceOptions {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -157,6 +179,14 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
     let router = berth_docker::router(Arc::clone(&engine), face);
     let containerd = berth_grpc::Face::new(Arc::clone(&engine), containerd);
+    if let Some(listener) = metrics {
+        let engine = Arc::clone(&engine);
+        tokio::spawn(async move {
+            if let Err(error) = metrics_listener::serve(listener, engine).await {
+                tracing::error!(%error, "metrics are not served any more");
+            }
+        });
+    }
     tracing::info!(root = %options.root.display(), state = %options.state.display(), "berthd is ready");
     socket::notify_ready();
     let faces = Faces { docker: (listener, router), containerd: (containerd_listener, containerd) };

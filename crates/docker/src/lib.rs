@@ -8,6 +8,7 @@
 mod endpoints;
 mod error;
 mod hijack;
+mod latency;
 mod registry_auth;
 mod server;
 mod state;

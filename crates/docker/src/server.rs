@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::error::ApiError;
 use crate::state::{Face, FaceOptions};
-use crate::{API_VERSION, API_VERSION_MIN, endpoints};
+use crate::{API_VERSION, API_VERSION_MIN, endpoints, latency};
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot accept connections on the docker socket")]
@@ -29,7 +29,11 @@ const SMALL_BODY_BYTES_MAX: usize = 256 << 10;
 
 /// All endpoints, unversioned; `serve` strips version prefixes before routing.
 pub fn router(engine: Arc<Engine>, options: FaceOptions) -> Router {
-    endpoints::routes().layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(Face::new(engine, options))
+    let face = Face::new(engine, options);
+    endpoints::routes()
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(face.clone(), latency::measure))
+        .with_state(face)
 }
 
 /// Serves connections until accepting fails for good.

@@ -12,9 +12,11 @@ use tokio::sync::mpsc;
 
 pub use crate::caller::Caller;
 use crate::config::{ContainerConfig, HostConfig, Resources, RestartPolicy};
+pub use crate::container_defaults::ContainerDefaults;
 pub use crate::engine::Engine;
 pub use crate::error::EngineError;
 pub use crate::explain::{ExplainLine, ExplainReport};
+pub use crate::metrics::OperationTimer;
 pub use crate::trace::TraceReport;
 pub use crate::why::end::{Disposition, End, PastEnd, Sender, Sent};
 pub use crate::why::{Cause, Evidence, WhyReport};
@@ -45,6 +47,8 @@ pub struct EngineOptions {
     pub nft_table: String,
     /// Name of the snapshotter; nothing: the best that works.
     pub snapshotter: Option<String>,
+    /// What containers get that do not say otherwise.
+    pub defaults: ContainerDefaults,
     /// Control file of the fault points (tests of crashes); `None`: there are none.
     pub fault_points: Option<PathBuf>,
 }

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use berth_core::events::Occurrence;
 use berth_core::{EventLog, Fleet, Objects, TaskManager};
 use berth_image::ImageStore;
+use berth_metadata::Metadata;
 use berth_network::{NamespacePool, Network};
 
 use crate::api::EngineOptions;
@@ -18,6 +20,7 @@ use crate::exec::Execs;
 use crate::faults::Faults;
 use crate::host::HostFacts;
 use crate::id_blocks::IdBlocks;
+use crate::metrics::Latencies;
 use crate::paths::Paths;
 use crate::record::Record;
 use crate::registry::Registry;
@@ -59,6 +62,10 @@ pub(crate) struct Inner {
     pub(crate) execs: Execs,
     pub(crate) traces: Traces,
     pub(crate) reports: Reports,
+    pub(crate) latencies: Arc<Latencies>,
+    pub(crate) metadata: Arc<Metadata>,
+    /// Background deletions begun.
+    pub(crate) trash_runs: AtomicU64,
     pub(crate) faults: Faults,
     /// Long image and archive work at the same time; the rest waits.
     pub(crate) heavy_work: Arc<tokio::sync::Semaphore>,

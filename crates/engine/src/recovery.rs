@@ -38,7 +38,7 @@ use told::Told;
 /// Namespaces kept ready for `--network none`.
 const EMPTY_NETWORKS_READY: usize = 2;
 /// Image and archive jobs at the same time.
-const HEAVY_WORK_MAX: usize = 4;
+pub(crate) const HEAVY_WORK_MAX: usize = 4;
 
 /// What was found of a container that was alive when the daemon before us ended.
 enum Found {
@@ -283,7 +283,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         tracing::error!("{warning}");
     }
     let objects = Arc::new(Objects::new(Arc::clone(&metadata)));
-    let images = Arc::new(ImageStore::open_with(&paths.data, metadata, options.snapshotter.as_deref())?);
+    let images = Arc::new(ImageStore::open_with(&paths.data, Arc::clone(&metadata), options.snapshotter.as_deref())?);
     let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);
     let volumes = VolumeStore::open(paths.volumes(), paths.trash())?;
     let network = open_network(&options, &paths, &mut records);
@@ -312,6 +312,9 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         execs: Default::default(),
         traces: Default::default(),
         reports: Default::default(),
+        latencies: Default::default(),
+        metadata: Arc::clone(&metadata),
+        trash_runs: Default::default(),
         faults,
         shim_events: std::sync::OnceLock::new(),
         heavy_work: Arc::new(tokio::sync::Semaphore::new(HEAVY_WORK_MAX)),

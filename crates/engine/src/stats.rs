@@ -75,7 +75,7 @@ fn system_cpu_ns(stat: &str) -> u64 {
     ticks.saturating_mul(1_000_000_000 / ticks_per_second)
 }
 
-fn networks(pid: u32) -> BTreeMap<String, NetworkCounters> {
+pub(crate) fn networks(pid: u32) -> BTreeMap<String, NetworkCounters> {
     let mut text = String::new();
     let read = std::fs::File::open(format!("/proc/{pid}/net/dev"))
         .and_then(|file| file.take(NET_DEV_BYTES_MAX).read_to_string(&mut text));

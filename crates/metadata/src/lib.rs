@@ -62,6 +62,14 @@ pub enum Write {
     Delete { table: Table, key: String },
 }
 
+/// Transactions since the database was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// Flushed to the disk.
+    pub immediate: u64,
+    pub eventual: u64,
+}
+
 /// Longest key and largest value that are taken.
 pub const KEY_BYTES_MAX: usize = 4096;
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
@@ -83,6 +91,10 @@ impl Metadata {
         let shared = Arc::new(Shared::new(file, database));
         let writer = Writer::start(Arc::clone(&shared))?;
         Ok(Self { shared, writer })
+    }
+
+    pub fn commits(&self) -> Commits {
+        self.shared.commits()
     }
 
     /// # Errors

@@ -4,6 +4,7 @@
 //! again, so that full function returns with the space. On a full disk requests that delete something are tried again with the reserve.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use redb::Database;
 use crate::error::is_full;
 use crate::reserve::Reserve;
 use crate::schema::{self, definition};
-use crate::{Durability, MetadataError, Result, Table, Write};
+use crate::{Commits, Durability, MetadataError, Result, Table, Write};
 
 /// How long an eventual write may stay unflushed, and how often a missing reserve is tried again.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
@@ -30,13 +31,28 @@ pub(crate) struct Shared {
     /// `None` only when opening it again after an I/O error failed too.
     database: RwLock<Option<Arc<Database>>>,
     reserve: Reserve,
+    immediate_commits: AtomicU64,
+    eventual_commits: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn new(file: &Path, database: Database) -> Self {
         let reserve = Reserve::beside(file);
         reserve.fill();
-        Self { file: file.to_owned(), database: RwLock::new(Some(Arc::new(database))), reserve }
+        Self {
+            file: file.to_owned(),
+            database: RwLock::new(Some(Arc::new(database))),
+            reserve,
+            immediate_commits: AtomicU64::new(0),
+            eventual_commits: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn commits(&self) -> Commits {
+        Commits {
+            immediate: self.immediate_commits.load(Ordering::Relaxed),
+            eventual: self.eventual_commits.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn database(&self) -> Result<Arc<Database>> {
@@ -237,5 +253,10 @@ fn commit(shared: &Shared, batch: &[Request], durability: Durability) -> std::re
         }
     }
     transaction.commit()?;
+    let counter = match durability {
+        Durability::Immediate => &shared.immediate_commits,
+        Durability::Eventual => &shared.eventual_commits,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }

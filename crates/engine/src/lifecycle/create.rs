@@ -59,6 +59,7 @@ impl Engine {
         let image = self.image_named(&config.image)?;
         let config = merge(config, &image.config)?;
         let host = self.with_volumes_from(host)?;
+        let host = self.inner.options.defaults.apply(host);
         let request = Request::parse(&config, &host, &self.inner.facts)?;
         HostObjects::look_up_devices(&request)?;
         prepare_bind_sources(&request)?;
@@ -234,6 +235,7 @@ impl Engine {
     /// Deletes what is in the trash, on a blocking thread, waited for by nobody.
     pub(crate) fn empty_trash(&self) {
         let trash = self.inner.paths.trash();
+        self.inner.trash_runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // The handle is dropped: the thread ends by itself.
         drop(tokio::task::spawn_blocking(move || delete_entries(&trash)));
     }

@@ -36,6 +36,7 @@ impl Engine {
         }
         let image = self.image_named(&config.image)?;
         let config = merge(config, &image.config)?;
+        let host = self.inner.options.defaults.apply(host);
         let request = Request::parse(&config, &host, &self.inner.facts)?;
         let record = Record {
             version: RECORD_VERSION,
