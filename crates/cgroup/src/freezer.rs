@@ -36,7 +36,11 @@ impl Cgroup {
                 self.thaw()?;
                 Err(CgroupError::Deadline { path: self.path.clone(), wanted: "frozen", waited: deadline.waited() })
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // Half asked for is not asked for; what went wrong first is what to tell.
+                let _thawed = self.thaw();
+                Err(error)
+            }
         }
     }
 

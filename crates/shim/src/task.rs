@@ -91,8 +91,9 @@ impl Shim {
         let invalid = || TaskError::Argument { what: "signal", value: signal.to_string() };
         let signal = i32::try_from(signal).ok().and_then(|n| Signal::new(n).ok()).ok_or_else(invalid)?;
         self.with(id, |task| {
-            // SIGKILL to the init of a pid namespace ends all of it, without waiting here.
-            if all && (task.shares_pid_ns || signal != Signal::KILL) {
+            // SIGKILL to the init of a pid namespace ends all of it, without waiting here; a frozen one (v1) must be thawed for it.
+            let is_end = signal == Signal::KILL && exec_id.is_empty();
+            if (is_end && task.is_paused) || (all && (task.shares_pid_ns || signal != Signal::KILL)) {
                 return task.container.kill_all(signal).map_err(|source| runtime("signal", source));
             }
             task.process(id, exec_id)?.signal(id, signal.number())

@@ -17,7 +17,7 @@ pub struct ExitNote {
     /// `CLD_DUMPED`
     pub core_dumped: bool,
     /// How many processes of the container the kernel had killed for lack of memory by then.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none")]
     pub oom_kills: u64,
 }
 
@@ -30,4 +30,9 @@ impl ExitNote {
     pub const fn is_known(self) -> bool {
         self.version == VERSION
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }

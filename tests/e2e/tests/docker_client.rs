@@ -76,8 +76,12 @@ fn the_stock_client_does_its_verbs() {
     }
     let missing = berth.docker(&["run", "--rm", "--pull", "never", "nothing", "true"]);
     assert_eq!(missing.code, 125);
-    let volume = berth.docker(&["volume", "create", "v1"]);
-    assert!(volume.stderr.contains("not supported by berth yet"), "{volume:?}");
+    assert_eq!(berth.docker(&["volume", "create", "data"]).ok(), "data");
+    berth.docker(&["run", "--rm", "-v", "data:/data", "busybox", "touch", "/data/file"]).ok();
+    assert_eq!(berth.docker(&["run", "--rm", "-v", "data:/data", "busybox", "ls", "/data"]).ok(), "file");
+    assert_eq!(berth.docker(&["volume", "rm", "data"]).ok(), "data");
+    let swarm = berth.docker(&["service", "ls"]);
+    assert!(swarm.stderr.contains("not supported by berth yet"), "{swarm:?}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn refusals_of_run() {
         (&["--network", "mine"], &["mine"]),
         (&["--mount", "type=bind,source=/no/such,target=/x"], &["/no/such"]),
         (&["--mount", "type=nonsense,target=/x"], &["nonsense"]),
-        (&["-v", "relative:/x"], &["relative"]),
+        (&["-v", "rel/ative:/x"], &["rel/ative"]),
         (&["-v", "/tmp:relative"], &["relative"]),
         (&["--env-file", "/no/such"], &["/no/such"]),
         (&["--stop-signal", "NONSENSE"], &["NONSENSE"]),
@@ -148,7 +148,7 @@ fn port_in_use() {
 #[test]
 fn errors_have_a_shape() {
     let berth = Instance::start();
-    let missing = berth.berth(&["run", "--rm", "busybox", "true"]);
+    let missing = berth.berth(&["run", "--rm", "--pull", "never", "busybox", "true"]);
     assert_eq!(missing.code, 125);
     assert!(missing.stderr.starts_with("error: "), "{missing:?}");
     assert!(missing.stderr.contains("busybox") && missing.stderr.contains("hint: "), "{missing:?}");

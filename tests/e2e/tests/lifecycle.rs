@@ -220,3 +220,16 @@ fn kill_the_daemon_again_and_again() {
         assert!(["running", "created", "exited"].contains(&state), "{line}");
     }
 }
+
+/// S-056: a frozen container can be ended, too: by `kill` and by a forced removal, without being thawed first by hand.
+#[test]
+fn s056_a_paused_container_ends() {
+    let berth = Instance::with_busybox();
+    for (name, end) in [("c1", &["rm", "-f", "c1"][..]), ("c2", &["kill", "c2"])] {
+        berth.sleeper(name, &[]);
+        berth.berth(&["pause", name]).ok();
+        berth.berth(end).ok();
+    }
+    assert_eq!(berth.berth(&["wait", "c2"]).ok(), "137");
+    assert_eq!(berth.berth(&["ps", "-aq", "--filter", "name=c1"]).ok(), "");
+}

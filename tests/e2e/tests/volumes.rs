@@ -139,9 +139,9 @@ fn bad_volumes() {
         assert_eq!(refused.code, 125, "{flag}: {refused:?}");
         assert!(refused.stderr.contains(why), "{flag}: {refused:?}");
     }
-    let outside = berth.busybox(&["--mount", "type=volume,src=x,dst=/d,volume-subpath=../../.."], &["true"]);
+    let outside = berth.busybox(&["--mount", "type=volume,src=vx,dst=/d,volume-subpath=../../.."], &["true"]);
     assert!(outside.code == 125 && outside.stderr.contains("subpath"), "{outside:?}");
-    let driver = berth.busybox(&["--volume-driver", "nfs", "-v", "x:/d"], &["true"]);
+    let driver = berth.busybox(&["--volume-driver", "nfs", "-v", "vx:/d"], &["true"]);
     assert!(driver.code == 125 && driver.stderr.contains("local only"), "{driver:?}");
     assert_eq!(volumes(&berth), [""; 0]);
     assert_eq!(berth.berth(&["ps", "-aq"]).ok(), "");
