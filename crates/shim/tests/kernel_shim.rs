@@ -366,7 +366,11 @@ fn events_come_in_order() {
         let mut fixture = Fixture::new("events").sh("sleep 1000");
         // Under another name it is started as other engines' shims are: with the bootstrap message, and all events.
         let renamed = fixture.path("shim");
-        std::os::unix::fs::symlink(&fixture.binary, &renamed).unwrap();
+        let sockets = fixture.path("s");
+        let script =
+            format!("#!/bin/sh\nBERTH_SOCKET_DIR={} exec {} \"$@\"\n", sockets.display(), fixture.binary.display());
+        std::fs::write(&renamed, script).unwrap();
+        std::fs::set_permissions(&renamed, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         fixture.binary = renamed;
         let mut events = EventServer::start(&fixture.events_address).await;
         let shim = fixture.created().await;

@@ -174,8 +174,7 @@ impl Fixture {
         let timeout = Timespec { tv_sec: 30, tv_nsec: 0 };
         let ended = rustix::event::poll(&mut [PollFd::new(shim, PollFlags::IN)], Some(&timeout)).unwrap();
         assert_eq!(ended, 1, "the shim ends after Shutdown");
-        let listed = std::fs::read_dir(self.path("s")).into_iter().flatten();
-        let sockets: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
+        let sockets: Vec<_> = std::fs::read_dir(self.path("s")).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(sockets, Vec::<PathBuf>::new());
         assert!(!self.bundle().join("io.sock").exists());
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new());
