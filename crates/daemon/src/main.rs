@@ -2,6 +2,7 @@
 
 mod config;
 mod embedded;
+mod idle;
 mod json_log;
 mod metrics_listener;
 mod options;

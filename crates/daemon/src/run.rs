@@ -10,6 +10,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::idle::Activity;
 use crate::json_log::JsonLines;
 use crate::options::Options;
 use crate::{embedded, metrics_listener, socket};
@@ -65,13 +66,20 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     socket::ensure_directory(&options.root, 0o711)?;
     socket::ensure_directory(&options.state, 0o711)?;
     // One thread: the work is the kernel's, and a second worker costs memory and wake-ups on every start.
+    berth_sys::memory::share_arenas();
+    let activity = Activity::default();
+    let parking = activity.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(8)
         .thread_stack_size(512 << 10)
+        .on_thread_park(move || parking.parked())
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(serve(options))
+    runtime.block_on(async {
+        tokio::spawn(activity.watch());
+        serve(options).await
+    })
 }
 
 fn start_log(options: &Options) -> Result<(), RunError> {

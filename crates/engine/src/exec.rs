@@ -287,7 +287,8 @@ fn exec_failed(error: &TaskError) -> EngineError {
     match error {
         TaskError::Shim { source, .. } => {
             let text = berth_types::report(source);
-            EngineError::new(berth_types::Classify::class(error), format!("exec failed: {text}"))
+            let reason = if source.is_exec_failure() { text.trim_start_matches("exec: ") } else { &text };
+            EngineError::new(berth_types::Classify::class(error), format!("exec failed: {reason}"))
                 .with_exit_code(exec_exit_code(source))
         }
         other => EngineError::new(berth_types::Classify::class(other), berth_types::report(other)),

@@ -51,6 +51,9 @@ pub enum NetworkError {
     HostAddress { address: IpAddr, source: Errno },
     #[error("cannot publish on the IPv6 address {address}: this network has no IPv6")]
     NoIpv6 { address: IpAddr },
+    /// The kernel sends nothing from `::1` out of an interface, and has no switch for it as IPv4 has (`route_localnet`).
+    #[error("cannot publish on ::1: the kernel lets no packet from ::1 reach a bridge")]
+    Loopback6,
 }
 
 fn kernel_text(message: Option<&str>) -> String {
@@ -83,7 +86,7 @@ impl Classify for NetworkError {
             Self::Sysctl { source, .. } | Self::Read { source, .. } | Self::Thread { source, .. } => {
                 Errno::from_io_error(source).map_or(ErrorClass::Internal, class_of)
             }
-            Self::ForeignBridge { .. } | Self::SubnetTaken { .. } | Self::NoIpv6 { .. } => {
+            Self::ForeignBridge { .. } | Self::SubnetTaken { .. } | Self::NoIpv6 { .. } | Self::Loopback6 => {
                 ErrorClass::FailedPrecondition
             }
             Self::AddressesExhausted { .. } | Self::PortsExhausted { .. } => ErrorClass::ResourceExhausted,
@@ -101,6 +104,7 @@ impl Classify for NetworkError {
             }
             Self::ForeignBridge { .. } => "choose another bridge name, or remove that interface".to_owned(),
             Self::SubnetTaken { .. } => "choose another subnet".to_owned(),
+            Self::Loopback6 => "publish on 127.0.0.1, or on another IPv6 address of this host".to_owned(),
             Self::AddressesExhausted { .. } => "remove containers, or use a larger subnet".to_owned(),
             Self::Kernel { source: Errno::PERM | Errno::ACCESS, .. } | Self::Namespace { source: Errno::PERM, .. } => {
                 "the daemon needs CAP_NET_ADMIN and CAP_SYS_ADMIN".to_owned()

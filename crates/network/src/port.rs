@@ -158,10 +158,10 @@ impl PortTable {
     }
 
     fn reserve_one(&mut self, owner: &str, asked: &PortMapping, ipv6: bool) -> Result<PortMapping, NetworkError> {
-        if let Some(address @ IpAddr::V6(_)) = asked.host_ip
-            && !ipv6
-        {
-            return Err(NetworkError::NoIpv6 { address });
+        match asked.host_ip {
+            Some(IpAddr::V6(address)) if address.is_loopback() => return Err(NetworkError::Loopback6),
+            Some(address @ IpAddr::V6(_)) if !ipv6 => return Err(NetworkError::NoIpv6 { address }),
+            _ => {}
         }
         if asked.host_port == 0 {
             return self.reserve_free(owner, asked, ipv6);
@@ -371,8 +371,11 @@ mod tests {
         let far = mapping(Protocol::Tcp, Some("192.0.2.1"), 0);
         let refused = table.reserve("a", &[far], false).unwrap_err();
         assert!(matches!(refused, NetworkError::HostAddress { .. }), "{refused}");
-        let v6 = mapping(Protocol::Tcp, Some("::1"), 0);
+        let v6 = mapping(Protocol::Tcp, Some("2001:db8::1"), 0);
         let refused = table.reserve("a", &[v6], false).unwrap_err();
         assert!(matches!(refused, NetworkError::NoIpv6 { .. }), "{refused}");
+        let loopback = mapping(Protocol::Tcp, Some("::1"), 0);
+        let refused = table.reserve("a", &[loopback], true).unwrap_err();
+        assert!(matches!(refused, NetworkError::Loopback6), "{refused}");
     }
 }

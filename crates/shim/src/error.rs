@@ -84,8 +84,8 @@ pub(crate) enum TaskError {
     #[error(transparent)]
     Io(#[from] IoError),
     /// The container's program itself cannot be executed. The text before the colon is a contract with the client.
-    #[error("exec")]
-    Exec { class: ErrorClass, source: RuntimeError },
+    #[error("exec: {}", program_failure(.cause))]
+    Exec { class: ErrorClass, cause: RuntimeError },
     #[error("cannot {operation} the container")]
     Runtime { operation: &'static str, source: RuntimeError },
     #[error("cannot read the container's cgroup")]
@@ -94,6 +94,14 @@ pub(crate) enum TaskError {
     Signal { pid: u32, source: io::Error },
     #[error("cannot watch process {pid}")]
     Watch { pid: u32, source: io::Error },
+}
+
+/// What is wrong with the program, without the step that found it: that is nothing the caller can act on.
+fn program_failure(cause: &RuntimeError) -> String {
+    match cause {
+        RuntimeError::Step { detail, .. } if detail.starts_with("exec: ") => detail["exec: ".len()..].to_owned(),
+        other => berth_types::report(other),
+    }
 }
 
 impl Classify for TaskError {
@@ -116,7 +124,8 @@ impl Classify for TaskError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Exec { source, .. } | Self::Runtime { source, .. } => source.hint(),
+            Self::Exec { cause, .. } => cause.hint(),
+            Self::Runtime { source, .. } => source.hint(),
             Self::Cgroup { source } => source.hint(),
             _ => None,
         }

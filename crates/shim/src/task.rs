@@ -202,9 +202,9 @@ fn runtime(operation: &'static str, source: RuntimeError) -> TaskError {
 /// A program that cannot be executed is the user's business, anything else a failure of the operation.
 fn exec_or(operation: &'static str, source: RuntimeError) -> TaskError {
     match source.exec_failure() {
-        Some(berth_runtime::ExecFailure::NotFound) => TaskError::Exec { class: ErrorClass::NotFound, source },
+        Some(berth_runtime::ExecFailure::NotFound) => TaskError::Exec { class: ErrorClass::NotFound, cause: source },
         Some(berth_runtime::ExecFailure::NotExecutable) => {
-            TaskError::Exec { class: ErrorClass::PermissionDenied, source }
+            TaskError::Exec { class: ErrorClass::PermissionDenied, cause: source }
         }
         None => runtime(operation, source),
     }

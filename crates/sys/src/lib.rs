@@ -12,6 +12,7 @@ pub mod detached;
 pub mod fs_identity;
 pub mod inherited;
 pub mod interface;
+pub mod memory;
 pub mod mount_attr;
 pub mod namespace;
 pub mod netlink;

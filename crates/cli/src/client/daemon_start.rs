@@ -4,8 +4,8 @@
 //! its second look at the socket until the daemon answers. A named socket (`-H`, `BERTH_HOST`) is never started for.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ use crate::pause::pause;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
-const LOG_TAIL_BYTES: u64 = 2000;
+const LOG_TAIL_BYTES: usize = 2000;
 
 /// A connection to the daemon at `address`.
 pub(super) fn connect(address: &Address) -> Outcome<UnixStream> {
@@ -55,7 +55,7 @@ fn start(address: &Address) -> Outcome<UnixStream> {
             .hint("install berthd, or name a running daemon with -H unix:///path/docker.sock")
     })?;
     let log_path = state.join("berthd.log");
-    let mut log = open_log(&log_path)?;
+    let (log, log_start) = open_log(&log_path)?;
     let mut child = spawn(&program, &log)?;
     let deadline = Instant::now() + START_DEADLINE;
     loop {
@@ -63,7 +63,7 @@ fn start(address: &Address) -> Outcome<UnixStream> {
             return Ok(stream);
         }
         if let Ok(Some(status)) = child.try_wait() {
-            return Err(early_exit(&program, status, &mut log, &log_path));
+            return Err(early_exit(&program, status, &log, log_start, &log_path));
         }
         if Instant::now() > deadline {
             return Err(Failure::new(format!(
@@ -93,11 +93,12 @@ pub(crate) fn find_daemon() -> Option<PathBuf> {
     beside.into_iter().chain(std::env::split_paths(&search).map(|dir| dir.join("berthd"))).find(|path| path.is_file())
 }
 
-fn open_log(path: &Path) -> Outcome<File> {
+/// The log and its length before the daemon writes to it: descriptors of one open file share their position.
+fn open_log(path: &Path) -> Outcome<(File, u64)> {
     let open = OpenOptions::new().create(true).read(true).append(true).mode(0o640).open(path);
     let mut log = open.map_err(|error| Failure::new(format!("cannot open {}", path.display())).because(&error))?;
-    log.seek(SeekFrom::End(0))?;
-    Ok(log)
+    let start = log.seek(SeekFrom::End(0))?;
+    Ok((log, start))
 }
 
 fn spawn(program: &Path, log: &File) -> Outcome<Child> {
@@ -107,13 +108,11 @@ fn spawn(program: &Path, log: &File) -> Outcome<Child> {
     command.spawn().map_err(|error| Failure::new(format!("cannot start {}", program.display())).because(&error))
 }
 
-fn early_exit(program: &Path, status: std::process::ExitStatus, log: &mut File, path: &Path) -> Failure {
-    let mut tail = Vec::new();
+fn early_exit(program: &Path, status: std::process::ExitStatus, log: &File, log_start: u64, path: &Path) -> Failure {
+    let mut tail = [0; LOG_TAIL_BYTES];
     // The log is a courtesy here; the failure itself is already known.
-    if log.by_ref().take(LOG_TAIL_BYTES).read_to_end(&mut tail).is_err() {
-        tail.clear();
-    }
+    let length = log.read_at(&mut tail, log_start).unwrap_or(0);
     let mut failure = Failure::new(format!("{} ended at once: {status}", program.display()));
-    failure.because.extend(String::from_utf8_lossy(&tail).lines().map(str::to_owned));
+    failure.because.extend(String::from_utf8_lossy(&tail[..length]).lines().map(str::to_owned));
     failure.hint(format!("its log is {}", path.display()))
 }

@@ -126,13 +126,13 @@ pub(crate) fn into_wire(config: &ContainerConfig) -> Value {
         "OnBuild": null,
         "Labels": config.labels,
     });
-    let optional = [
-        ("ExposedPorts", set(&config.exposed_ports)),
-        ("StopSignal", json!(config.stop_signal)),
-        ("NetworkDisabled", json!(config.network_disabled)),
-    ];
-    for (name, value) in optional {
-        if !is_default(&value) && value != json!({}) {
+    if !config.exposed_ports.is_empty() {
+        wire["ExposedPorts"] = set(&config.exposed_ports);
+    }
+    for (name, value) in
+        [("StopSignal", json!(config.stop_signal)), ("NetworkDisabled", json!(config.network_disabled))]
+    {
+        if !is_default(&value) {
             wire[name] = value;
         }
     }
@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(config.cmd, Some(vec!["true".to_owned()]));
         assert_eq!(config.entrypoint, None);
         assert_eq!(config.exposed_ports, ["80/tcp"]);
+        assert_eq!(into_wire(&config)["ExposedPorts"], json!({"80/tcp": {}}));
         assert_eq!(host.network_mode, "default");
         assert_eq!(host.resources.memory_swappiness, None);
         from_wire(json!({"Healthcheck": {"Test": ["NONE"]}}).to_string().as_bytes()).unwrap();

@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use super::tolerant::{parse, refuse_unknown};
 use crate::error::{ApiError, ApiResult};
 
-/// Fields that need no action on Linux, or are the client's own affair.
-const HARMLESS: &[&str] = &["ContainerIDFile", "ConsoleSize", "Isolation"];
+/// Fields that need no action, or are the client's own affair.
+const HARMLESS: &[&str] = &["ContainerIDFile", "ConsoleSize"];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -57,6 +57,7 @@ pub(super) struct WireHostConfig {
     readonly_paths: Option<Vec<String>>,
     log_config: WireLogConfig,
     annotations: BTreeMap<String, String>,
+    isolation: String,
     #[serde(flatten)]
     resources: WireResources,
     #[serde(flatten)]
@@ -206,6 +207,9 @@ impl WireHostConfig {
     /// `InvalidArgument` or `Unimplemented`, naming the field.
     pub(super) fn into_engine(self) -> ApiResult<HostConfig> {
         refuse_unknown("HostConfig", &unknown(&self.other), HARMLESS)?;
+        if !matches!(&*self.isolation, "" | "default") {
+            return Err(ApiError::unimplemented(&format!("isolation {}: Linux has only the default", self.isolation)));
+        }
         let mounts = self.mounts.into_iter().map(WireMount::into_engine).collect::<ApiResult<_>>()?;
         Ok(HostConfig {
             binds: self.binds,

@@ -234,7 +234,7 @@ fn exec_text(program: &str, errno: Errno) -> String {
         Errno::ACCESS => "permission denied",
         Errno::NOEXEC => "exec format error",
         Errno::ISDIR => "is a directory",
-        _ => "cannot be executed",
+        other => return format!("exec: {program:?}: cannot be executed: {other}"),
     };
     format!("exec: {program:?}: {why}")
 }

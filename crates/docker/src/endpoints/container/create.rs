@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::endpoints::is_true;
-use crate::error::ApiResult;
+use crate::error::{ApiError, ApiResult};
 use crate::state::Face;
 use crate::wire::create_body;
 
@@ -17,9 +17,11 @@ use crate::wire::create_body;
 pub(super) struct Params {
     name: Option<String>,
     plan: Option<String>,
+    platform: Option<String>,
 }
 
 pub(super) async fn create(State(face): State<Face>, Query(params): Query<Params>, body: Bytes) -> ApiResult<Response> {
+    refuse_platform(params.platform.as_deref().unwrap_or_default())?;
     let (config, host) = create_body::from_wire(&body)?;
     let name = params.name.as_deref().map(|n| n.trim_start_matches('/')).filter(|n| !n.is_empty());
     if is_true(params.plan.as_deref()) {
@@ -29,4 +31,18 @@ pub(super) async fn create(State(face): State<Face>, Query(params): Query<Params
     let created = face.engine.create(name, config, host).await?;
     let answer = json!({ "Id": created.id, "Warnings": created.warnings });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Only this machine's own platform can be run; a variant (`v8`) is the image's affair.
+fn refuse_platform(platform: &str) -> ApiResult<()> {
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    match platform.split('/').collect::<Vec<_>>()[..] {
+        ["" | "linux"] => Ok(()),
+        ["linux", architecture, ..] if architecture == own => Ok(()),
+        _ => Err(ApiError::unimplemented(&format!("platform {platform}: this machine runs linux/{own} only"))),
+    }
 }

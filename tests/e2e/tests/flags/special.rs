@@ -1,0 +1,97 @@
+//! Flags whose effect takes more than one command to see.
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use berth_testkit::{Instance, instance, wait_until};
+
+use crate::Client;
+
+fn id_of(berth: &Instance, words: &[&str], client: Client<'_>) -> String {
+    instance::run(client(berth, words), b"").ok().to_owned()
+}
+
+pub(crate) fn detaches(berth: &Instance, client: Client<'_>) {
+    let id = id_of(berth, &["run", "-d", "busybox", "sleep", "1000"], client);
+    assert_eq!(id.len(), 64, "{id}");
+    assert_eq!(berth.inspect(&id, "{{.State.Status}}"), "running");
+    berth.berth(&["rm", "-f", &id]).ok();
+}
+
+/// Typed at a terminal, the keys end the client and not the container.
+pub(crate) fn detach_keys(berth: &Instance, client: Client<'_>) {
+    let words = ["run", "-i", "-t", "--name", "typed", "--detach-keys", "ctrl-e,x", "busybox", "cat"];
+    let inner = client(berth, &words);
+    let line: Vec<String> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", &line.join(" "), "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    script.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let mut child = script.spawn().unwrap();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    keys.write_all(b"typed\n").unwrap();
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    // Once by the terminal's echo, once by cat.
+    while String::from_utf8_lossy(&seen).matches("typed").count() < 2 {
+        assert_eq!(screen.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&seen));
+        seen.push(byte[0]);
+    }
+    keys.write_all(b"\x05x").unwrap();
+    screen.read_to_end(&mut seen).unwrap();
+    child.wait().unwrap();
+    assert_eq!(berth.inspect("typed", "{{.State.Status}}"), "running");
+    berth.berth(&["rm", "-f", "typed"]).ok();
+}
+
+/// SIGTERM for the client reaches the process; without the proxy it does not, and the client's end (the stock one ends only by force) is
+/// not the container's.
+pub(crate) fn signals(berth: &Instance, client: Client<'_>) {
+    for (flag, status) in [("--sig-proxy=true", "exited"), ("--sig-proxy=false", "running")] {
+        let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+        let mut command = client(berth, &["run", "--name", "told", flag, "busybox", "sh", "-c", script]);
+        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut ready = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+        if status == "running" {
+            child.kill().unwrap();
+        }
+        let ended = child.wait().unwrap();
+        assert_eq!(berth.inspect("told", "{{.State.Status}}"), status, "{flag}");
+        if status == "exited" {
+            assert_eq!(ended.code(), Some(7), "{flag}");
+        }
+        berth.berth(&["rm", "-f", "told"]).ok();
+    }
+}
+
+pub(crate) fn cgroup_parent(berth: &Instance, client: Client<'_>) {
+    let parent = format!("{}/given-parent", berth.cgroup_parent());
+    let words =
+        ["run", "--rm", "--cgroup-parent", &parent, "--cgroupns", "host", "busybox", "cat", "/proc/self/cgroup"];
+    let shown = instance::run(client(berth, &words), b"");
+    assert!(shown.ok().lines().any(|line| line.contains(&format!(":memory:{parent}/"))), "{shown:?}");
+}
+
+pub(crate) fn cidfile(berth: &Instance, client: Client<'_>) {
+    let file = berth.directory.join("cid");
+    let words = ["run", "-d", "--cidfile", file.to_str().unwrap(), "busybox", "true"];
+    let id = id_of(berth, &words, client);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id);
+    let again = instance::run(client(berth, &words), b"");
+    assert_ne!(again.code, 0);
+    assert!(again.stderr.contains("cid"), "{again:?}");
+    std::fs::remove_file(&file).unwrap();
+    wait_until("it ended", || (berth.inspect(&id, "{{.State.Status}}") == "exited").then_some(()));
+    berth.berth(&["rm", &id]).ok();
+}
+
+/// What is said of pulling is said without it and not with it.
+pub(crate) fn quiet(berth: &Instance, client: Client<'_>) {
+    let said = |words: &[&str]| instance::run(client(berth, words), b"").stderr.contains("Unable to find image");
+    assert!(said(&["run", "--rm", "127.0.0.1:9/none", "true"]));
+    assert!(!said(&["run", "--rm", "-q", "127.0.0.1:9/none", "true"]));
+}
