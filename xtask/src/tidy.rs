@@ -12,7 +12,7 @@ const RANKS: &[&[&str]] = &[
     &["proto", "containerd-api"],
     &["cgroup", "seccomp", "rootfs", "oci"],
     &["content", "snapshot", "metadata", "runtime", "shim-client", "network"],
-    &["registry"],
+    &["registry", "snapshot-proxy"],
     &["image", "shim"],
     &["core"],
     &["engine"],

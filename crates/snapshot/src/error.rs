@@ -45,7 +45,14 @@ pub enum SnapshotError {
     #[error("there is no snapshotter {name:?}")]
     UnknownDriver { name: String },
     #[error("snapshotter {driver} does not work at {}: {why}", .root.display())]
-    Unusable { driver: &'static str, root: PathBuf, why: String },
+    Unusable { driver: String, root: PathBuf, why: String },
+    /// An external snapshotter's refusal, in its own words.
+    #[error("snapshotter {snapshotter} cannot {operation} {key:?}: {message}")]
+    Remote { snapshotter: String, operation: &'static str, key: String, class: ErrorClass, message: String },
+    #[error("snapshotter {snapshotter} cannot be reached at {}: {why}", .address.display())]
+    Unreachable { snapshotter: String, address: PathBuf, why: String },
+    #[error("snapshotter {snapshotter}: {what}")]
+    Setting { snapshotter: String, what: String },
     #[error(transparent)]
     Labels(#[from] berth_types::label::LabelError),
     #[error(transparent)]
@@ -55,7 +62,8 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+    /// A call that failed on a path.
+    pub fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { operation, path: path.to_owned(), source }
     }
 }
@@ -79,9 +87,12 @@ impl Classify for SnapshotError {
             Self::Unusable { .. } => ErrorClass::FailedPrecondition,
             Self::Records(error) => error.class,
             Self::Labels(error) => error.class(),
+            Self::Remote { class, .. } => *class,
+            Self::Unreachable { .. } => ErrorClass::Unavailable,
             Self::Name { .. }
             | Self::TooDeep { .. }
             | Self::Mounts { .. }
+            | Self::Setting { .. }
             | Self::UnknownDriver { .. }
             | Self::Key { .. }
             | Self::Parent { .. }
@@ -93,9 +104,12 @@ impl Classify for SnapshotError {
         match self {
             Self::UnknownDriver { .. } => Some(format!("choose one of {}", crate::DRIVERS.join(", "))),
             Self::Unusable { driver, .. } => {
-                let others: Vec<&str> = crate::DRIVERS.into_iter().filter(|name| name != driver).collect();
+                let others: Vec<&str> = crate::DRIVERS.into_iter().filter(|name| *name != driver.as_str()).collect();
                 Some(format!("leave --snapshotter out to take the best that works, or try {}", others.join(" or ")))
             }
+            Self::Unreachable { snapshotter, .. } => Some(format!(
+                "start the external snapshotter, or correct its address in proxy-snapshotter = [\"{snapshotter}=unix:///SOCKET\"]"
+            )),
             _ => None,
         }
     }

@@ -37,6 +37,10 @@ impl SnapshotStore {
         self.driver.files(&self.home(number))
     }
 
+    pub(crate) fn home_lower(&self, number: u64) -> PathBuf {
+        self.driver.lower(&self.home(number))
+    }
+
     pub(crate) fn home_rootfs(&self, number: u64, lowers: Vec<PathBuf>) -> Result<OverlayRootfs> {
         self.driver.rootfs(&self.home(number), lowers, false)
     }

@@ -91,6 +91,7 @@ impl PendingLayer {
 impl Drop for PendingLayer {
     fn drop(&mut self) {
         if !self.is_placed {
+            self.driver.forget(&self.home);
             // What stays is swept at the next start.
             self.trash.put(&self.home).ok();
         }

@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
-pub use driver::{BtrfsDriver, DRIVERS, Driver, ErofsDriver, NativeDriver, OverlayDriver, choose};
+pub use driver::{BtrfsDriver, DRIVERS, Driver, ErofsDriver, NativeDriver, OverlayDriver, choose, try_out};
 pub use erofs::{ErofsWriter, NodeAttributes, NodeId, NodeKind};
 pub use error::SnapshotError;
 pub use layer::PendingLayer;
@@ -104,7 +104,12 @@ impl SnapshotStore {
         Ok(store)
     }
 
-    /// Where the layer's files are (or would be): an overlay lower directory.
+    /// What stands for the layer among the lowers of [`Self::prepare`]. A directory with its files unless the driver keeps those elsewhere.
+    pub fn lower(&self, chain_id: &ChainId) -> PathBuf {
+        self.driver.lower(&self.layer_home(chain_id))
+    }
+
+    /// Where the layer's files are (or would be): to be read, and with layered drivers an overlay lower directory.
     pub fn layer_dir(&self, chain_id: &ChainId) -> PathBuf {
         self.driver.files(&self.layer_home(chain_id))
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::layer::{LayerRecord, SETTLED_FILE};
-use crate::{Result, SnapshotError, SnapshotStore, make_dir_private, names};
+use crate::{Result, SnapshotError, SnapshotStore, names};
 
 const VERSION: &str = "1";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -46,9 +46,9 @@ pub(crate) fn recover(store: &SnapshotStore) -> Result<()> {
     let boot = store.root.join("boot");
     if read_small(&boot)?.as_deref() != Some(&store.boot_id) {
         let throw_away = store.root.join("throw-away");
-        if !names(&throw_away)?.is_empty() {
-            store.trash.put(&throw_away)?;
-            make_dir_private(&throw_away)?;
+        // One by one: a driver may keep something of each elsewhere.
+        for name in names(&throw_away)? {
+            store.trash.put(&throw_away.join(name))?;
         }
         write_small(&boot, &store.boot_id)?;
     }

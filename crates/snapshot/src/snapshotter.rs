@@ -334,8 +334,8 @@ impl LocalSnapshotter {
             }
             let record = self.record(&key)?;
             lowers.push(match record.place {
-                Place::Layer(chain_id) => self.store.layer_dir(&chain_id),
-                Place::Own(number) => self.store.home_files(number),
+                Place::Layer(chain_id) => self.store.lower(&chain_id),
+                Place::Own(number) => self.store.home_lower(number),
             });
             next = record.parent;
         }

@@ -57,24 +57,33 @@ impl Trash {
         Ok(())
     }
 
-    /// Deletes up to `count` of the things here, each with all below it. Returns whether there is more.
+    /// Deletes up to `count` of the things here, each with all below it. Returns whether there is more. What cannot go before something else
+    /// is passed over.
     ///
     /// # Errors
-    /// The first failure, after trying the others too.
+    /// The first failure, when nothing at all could be deleted.
     pub fn empty_some(&self, count: usize) -> Result<bool> {
-        let names = names(&self.path)?;
         let mut first_error = None;
-        for name in names.iter().take(count) {
-            self.driver.destroy(&self.path.join(name));
-            let overflow = Some(Overflow(self.fd.as_fd()));
-            if let Err(source) = remove_tree(self.fd.as_fd(), name.as_ref(), overflow) {
-                first_error.get_or_insert(SnapshotError::Tree { path: self.path.clone(), source });
+        let mut deleted = 0;
+        for name in names(&self.path)? {
+            if deleted == count {
+                break;
+            }
+            match self.delete(&name) {
+                Ok(()) => deleted += 1,
+                Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
         match first_error {
-            Some(error) => Err(error),
-            None => Ok(names.len() > count || !crate::names(&self.path)?.is_empty()),
+            Some(error) if deleted == 0 => Err(error),
+            _ => Ok(!names(&self.path)?.is_empty()),
         }
+    }
+
+    fn delete(&self, name: &str) -> Result<()> {
+        self.driver.destroy(&self.path.join(name))?;
+        remove_tree(self.fd.as_fd(), name.as_ref(), Some(Overflow(self.fd.as_fd())))
+            .map_err(|source| SnapshotError::Tree { path: self.path.clone(), source })
     }
 
     /// Deletes everything here, unless stopped.

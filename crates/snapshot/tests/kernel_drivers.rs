@@ -16,7 +16,7 @@ fn whole_contract(root: &Path, driver: impl Fn() -> Box<dyn Driver>) {
     testsuite::run(&store).unwrap_or_else(|violation| panic!("{}: {violation}", store.driver().name()));
     let store = Arc::new(SnapshotStore::open_with(&root.join("snapshotter"), driver()).unwrap());
     let snapshots = LocalSnapshotter::new(Arc::clone(&store), Arc::new(MemoryRecords::default()), "default/");
-    testsuite::snapshotter::run(&snapshots)
+    testsuite::snapshotter::run(&snapshots, testsuite::snapshotter::Sizes::Bytes)
         .unwrap_or_else(|violation| panic!("{}: {violation}", store.driver().name()));
     testsuite::crash::run(&|| SnapshotStore::open_with(&root.join("crash"), driver()))
         .unwrap_or_else(|violation| panic!("{}: {violation}", store.driver().name()));

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod deadline;
+pub mod foreign;
 pub mod instance;
 pub mod leak;
 pub mod peers;
@@ -10,5 +11,6 @@ pub mod traces;
 
 pub use archive::{Image, LayerFile};
 pub use deadline::wait_until;
+pub use foreign::Containerd;
 pub use instance::{Instance, Output};
 pub use traces::Traces;

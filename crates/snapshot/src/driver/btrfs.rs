@@ -15,7 +15,7 @@ use crate::{Result, SnapshotError};
 pub struct BtrfsDriver;
 
 impl Driver for BtrfsDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "btrfs"
     }
 
@@ -60,9 +60,10 @@ impl Driver for BtrfsDriver {
     }
 
     /// One call instead of one per file. Where it fails (a container made a subvolume inside) the files are deleted one by one.
-    fn destroy(&self, home: &Path) {
+    fn destroy(&self, home: &Path) -> Result<()> {
         if let Ok(directory) = open(home) {
             btrfs::destroy(&directory, c"fs").ok();
         }
+        Ok(())
     }
 }

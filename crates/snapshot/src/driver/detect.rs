@@ -40,10 +40,13 @@ fn by_name(name: &str) -> Option<Box<dyn Driver>> {
     }
 }
 
-/// Makes a layer, a writable layer on it, and mounts that.
-fn try_out(root: &Path, driver: &dyn Driver) -> Result<()> {
+/// Makes a layer, a writable layer on it, and mounts that: what any driver must be able to do below `root`.
+///
+/// # Errors
+/// `FailedPrecondition` with the reason when it does not work here.
+pub fn try_out(root: &Path, driver: &dyn Driver) -> Result<()> {
     let place = root.join(format!(".try-{}", driver.name()));
-    let unusable = |why: String| SnapshotError::Unusable { driver: driver.name(), root: root.to_owned(), why };
+    let unusable = |why: String| SnapshotError::Unusable { driver: driver.name().to_owned(), root: root.to_owned(), why };
     std::fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
@@ -63,7 +66,7 @@ fn attempt(driver: &dyn Driver, place: &Path) -> std::result::Result<(), Box<dyn
     let files = driver.make_layer(&layer, None)?;
     std::fs::write(files.join("a"), "a")?;
     driver.finish_layer(&layer)?;
-    let lowers = vec![driver.files(&layer)];
+    let lowers = vec![driver.lower(&layer)];
     driver.make_writable(&container, &lowers)?;
     // Volatile: unmounting flushes nothing.
     let mounted = driver.rootfs(&container, lowers, true)?.mount_detached()?;
@@ -76,8 +79,9 @@ fn attempt(driver: &dyn Driver, place: &Path) -> std::result::Result<(), Box<dyn
 
 fn clear(driver: &dyn Driver, place: &Path) {
     driver.forget(&place.join("layer"));
-    for home in ["layer", "container"] {
-        driver.destroy(&place.join(home));
+    for home in ["container", "layer"] {
+        // What cannot go now goes before the next attempt.
+        drop(driver.destroy(&place.join(home)));
     }
     // What stays is cleared before the next attempt.
     drop(std::fs::remove_dir_all(place));

@@ -53,7 +53,7 @@ fn mount(image: &Path) -> std::result::Result<OwnedFd, rustix::io::Errno> {
 }
 
 impl Driver for ErofsDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "erofs"
     }
 

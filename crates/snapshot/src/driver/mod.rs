@@ -7,6 +7,8 @@
 //! | `btrfs` | a subvolume with everything up to this layer | a snapshot of the topmost layer's |
 //! | `native` | a directory with everything up to this layer | a copy of the topmost layer's, sharing blocks where the file system can |
 //!
+//! Drivers of other crates keep files where no directory of the store is: in another process's hands or on block devices.
+//!
 //! Layers of the first kind are unpacked independently of each other; those of the others one after the other, each on a copy of the one below.
 
 mod btrfs;
@@ -24,7 +26,7 @@ use berth_rootfs::OverlayRootfs;
 
 use crate::{Result, Trash, Usage};
 pub use btrfs::BtrfsDriver;
-pub use detect::{DRIVERS, choose};
+pub use detect::{DRIVERS, choose, try_out};
 pub use erofs::ErofsDriver;
 pub(crate) use erofs::{IMAGE_FILE, PUT_AWAY};
 pub use native::NativeDriver;
@@ -32,7 +34,7 @@ pub use overlay::OverlayDriver;
 
 /// One way to keep files. `home` is a directory of the store's that the driver fills; the store makes, renames and deletes it.
 pub trait Driver: fmt::Debug + Send + Sync {
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Whether a layer holds only its own changes. Else it holds the whole tree, and is made on a copy of the one below.
     fn is_layered(&self) -> bool;
@@ -45,6 +47,12 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Where a layer's files are in its home.
     fn files(&self, home: &Path) -> PathBuf {
         home.join("fs")
+    }
+
+    /// What stands for a layer among the lowers given to [`Self::make_writable`] and [`Self::rootfs`]: as [`Self::files`] where those are at
+    /// hand anyway, else a name below the home. Asking for it costs nothing.
+    fn lower(&self, home: &Path) -> PathBuf {
+        self.files(home)
     }
 
     /// Makes the directory a layer is unpacked into, and returns it. `below` is the layer it is on, for drivers that are not layered.
@@ -107,8 +115,12 @@ pub trait Driver: fmt::Debug + Send + Sync {
         }
     }
 
-    /// Called on what is about to be deleted file by file: here a driver can do better.
-    fn destroy(&self, home: &Path) {
+    /// Called on what is about to be deleted file by file: here a driver can do better, or lets go what it keeps elsewhere.
+    ///
+    /// # Errors
+    /// When that cannot be yet (others are based on it): the home stays in the trash, and this is called again later.
+    fn destroy(&self, home: &Path) -> Result<()> {
         let _ = home;
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ const BASE_FILE: &str = "base";
 pub struct NativeDriver;
 
 impl Driver for NativeDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "native"
     }
 

@@ -17,7 +17,7 @@ pub struct OverlayDriver;
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 impl Driver for OverlayDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "overlay"
     }
 

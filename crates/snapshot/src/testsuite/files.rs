@@ -31,7 +31,7 @@ pub(super) fn every_kind(store: &SnapshotStore) -> Check {
     let layer = store.layer_dir(&chain(20));
     let expected = works("look at the layer", look(&layer))?;
     expect("all kinds are there", expected.len() >= 12, true)?;
-    let lowers = vec![layer.clone()];
+    let lowers = vec![store.lower(&chain(20))];
     let rootfs = works("prepare", store.prepare("kinds", lowers.clone(), false))?;
     let mount = works("mount", rootfs.mount_detached())?;
     let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
@@ -167,7 +167,7 @@ pub(super) fn renamed_directories(store: &SnapshotStore) -> Check {
         fs::create_dir_all(root.join("old/deep"))?;
         fs::write(root.join("old/deep/file"), "x")
     })?;
-    let lowers = vec![store.layer_dir(&chain(21))];
+    let lowers = vec![store.lower(&chain(21))];
     let rootfs = works("prepare", store.prepare("rename", lowers.clone(), false))?;
     let mount = works("mount", rootfs.mount_detached())?;
     let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));

@@ -63,7 +63,7 @@ fn make_layer(
     below: Option<u8>,
     fill: impl Fn(&Path) -> std::io::Result<()>,
 ) -> Check {
-    let below = below.map(|below| store.layer_dir(&chain(below)));
+    let below = below.map(|below| store.lower(&chain(below)));
     let pending = works("begin layer", store.begin_layer_on(&chain(number), below.as_deref()))?;
     works("fill layer", fill(pending.dir()))?;
     works("commit layer", pending.commit(u64::from(number)))
@@ -104,7 +104,7 @@ fn same_layer_twice(store: &SnapshotStore) -> Check {
 }
 
 fn writable_pairs(store: &SnapshotStore) -> Check {
-    let lowers = vec![store.layer_dir(&chain(1))];
+    let lowers = vec![store.lower(&chain(1))];
     for (id, is_throw_away) in [("kept", false), ("thrown-away", true)] {
         let rootfs = works("prepare", store.prepare(id, lowers.clone(), is_throw_away))?;
         let upper = rootfs.upper.clone().unwrap_or_default();
@@ -136,7 +136,7 @@ fn merged_files(store: &SnapshotStore) -> Check {
     make_layer(store, 4, Some(3), |dir| {
         fs::write(dir.join("four"), "4").and_then(|()| fs::write(dir.join("both"), "upper"))
     })?;
-    let lowers: Vec<PathBuf> = [4, 3, 1].map(|number| store.layer_dir(&chain(number))).to_vec();
+    let lowers: Vec<PathBuf> = [4, 3, 1].map(|number| store.lower(&chain(number))).to_vec();
     let rootfs = works("prepare", store.prepare("merged", lowers, true))?;
     let mount = works("mount", rootfs.mount_detached())?;
     let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
@@ -162,7 +162,7 @@ fn merged_files(store: &SnapshotStore) -> Check {
 
 fn deletions(store: &SnapshotStore) -> Check {
     make_layer(store, 5, None, |dir| fs::create_dir(dir.join("d")).and_then(|()| fs::write(dir.join("d/x"), "x")))?;
-    let rootfs = works("prepare", store.prepare("deletes", vec![store.layer_dir(&chain(5))], false))?;
+    let rootfs = works("prepare", store.prepare("deletes", vec![store.lower(&chain(5))], false))?;
     let mount = works("mount", rootfs.mount_detached())?;
     let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
     works("remove", fs::remove_dir_all(root.join("d")))?;

@@ -1,0 +1,278 @@
+//! The engine's layers and writable layers in an external snapshotter's hands.
+//!
+//! ```text
+//! <home>/snapshot.json    {"key", "parent", "is_committed"}: written before the snapshot is made, gone after it is
+//! ```
+//!
+//! A layer's files are seen through a detached mount that this process holds: of the active snapshot while it is unpacked, of a view later.
+//! Containers' root file systems are mounted by the shim from what the snapshotter says, and do not need us.
+//!
+//! Crashes: whatever a home names is removed when the home is, so the snapshotter keeps nothing that nobody knows. A layer can only go after
+//! those based on it, so its home may wait in the trash.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use berth_rootfs::OverlayRootfs;
+use berth_snapshot::{Driver, Mount, SnapshotError, Snapshotter as _, Trash};
+use berth_types::{Classify, ErrorClass, Labels};
+
+use crate::{ProxySnapshotter, Result, mounts};
+
+const RECORD_FILE: &str = "snapshot.json";
+const UUID: &str = "/proc/sys/kernel/random/uuid";
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Record {
+    /// Of the active snapshot; the committed one and the view on it are named after it.
+    key: String,
+    /// Name of the committed snapshot it is based on.
+    parent: Option<String>,
+    is_committed: bool,
+}
+
+impl Record {
+    fn name(&self) -> String {
+        format!("{}-layer", self.key)
+    }
+
+    fn view(&self) -> String {
+        format!("{}-view", self.key)
+    }
+}
+
+/// A mount held open.
+#[derive(Debug)]
+struct Held {
+    mount: OwnedFd,
+    home: PathBuf,
+}
+
+impl Held {
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}/.", std::process::id(), self.mount.as_raw_fd()))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ProxyDriver {
+    snapshots: ProxySnapshotter,
+    /// By the key or view that is mounted.
+    held: Mutex<HashMap<String, Held>>,
+}
+
+impl ProxyDriver {
+    pub(crate) fn new(snapshots: ProxySnapshotter) -> Self {
+        Self { snapshots, held: Mutex::default() }
+    }
+
+    fn load(home: &Path) -> Result<Record> {
+        let path = home.join(RECORD_FILE);
+        let bytes = fs::read(&path).map_err(|source| SnapshotError::io("read", &path, source))?;
+        serde_json::from_slice(&bytes).map_err(|source| SnapshotError::Record { path, source })
+    }
+
+    fn store(home: &Path, record: &Record) -> Result<()> {
+        let path = home.join(RECORD_FILE);
+        let draft = home.join("snapshot.new");
+        let json = serde_json::to_vec(record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
+        let written = fs::write(&draft, json).and_then(|()| fs::rename(&draft, &path));
+        written.map_err(|source| SnapshotError::io("write", &path, source))
+    }
+
+    /// An active snapshot of the home's own.
+    fn prepare(&self, home: &Path, parent: Option<String>) -> Result<(Record, Vec<Mount>)> {
+        let id = fs::read_to_string(UUID).map_err(|source| SnapshotError::io("read", Path::new(UUID), source))?;
+        let record = Record { key: format!("berth-{}", id.trim()), parent, is_committed: false };
+        Self::store(home, &record)?;
+        let mounts = self.snapshots.prepare(&record.key, record.parent.as_deref(), &Labels::new())?;
+        if let Some(OverlayRootfs { upper: Some(upper), lowers, .. }) = mounts::plan(&mounts)
+            && let Some(top) = lowers.first()
+        {
+            like(&upper, top)?;
+        }
+        Ok((record, mounts))
+    }
+
+    fn hold(&self, key: &str, home: &Path, mounts: &[Mount]) -> Result<PathBuf> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = held.get(key) {
+            return Ok(there.path());
+        }
+        let new = Held { mount: mounts::mount(mounts)?, home: home.to_owned() };
+        let path = new.path();
+        held.insert(key.to_owned(), new);
+        Ok(path)
+    }
+
+    fn held(&self, key: &str) -> Option<PathBuf> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Held::path)
+    }
+
+    fn let_go(&self, key: &str) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Freezes a home's snapshot, unless it is.
+    fn commit(&self, home: &Path) -> Result<Record> {
+        let mut record = Self::load(home)?;
+        if record.is_committed {
+            return Ok(record);
+        }
+        self.let_go(&record.key);
+        match self.snapshots.commit(&record.name(), &record.key, &Labels::new()) {
+            // Killed before it was noted.
+            Err(error) if error.class() == ErrorClass::NotFound && self.snapshots.stat(&record.name()).is_ok() => {}
+            other => other?,
+        }
+        record.is_committed = true;
+        Self::store(home, &record)?;
+        Ok(record)
+    }
+
+    /// The committed snapshot that stands below: a lower's name, or the directory of a layer that was unpacked just now.
+    fn parent(&self, below: Option<&Path>) -> Result<Option<String>> {
+        let Some(below) = below else { return Ok(None) };
+        let just_now = {
+            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.values().find(|held| held.path() == below).map(|held| held.home.clone())
+        };
+        let home = just_now.or_else(|| below.parent().map(Path::to_owned)).unwrap_or_default();
+        Ok(Some(self.commit(&home)?.name()))
+    }
+
+    /// The files of a home, mounted for as long as it is there.
+    fn mounted(&self, home: &Path) -> Result<PathBuf> {
+        let record = Self::load(home)?;
+        if !record.is_committed {
+            let held = self.held(&record.key);
+            return held.map_or_else(|| self.hold(&record.key, home, &self.snapshots.mounts(&record.key)?), Ok);
+        }
+        if let Some(path) = self.held(&record.view()) {
+            return Ok(path);
+        }
+        let mounts = match self.snapshots.view(&record.view(), Some(&record.name()), &Labels::new()) {
+            // An earlier process looked.
+            Err(error) if error.class() == ErrorClass::AlreadyExists => self.snapshots.mounts(&record.view())?,
+            other => other?,
+        };
+        self.hold(&record.view(), home, &mounts)
+    }
+
+    fn remove(&self, key: &str) -> Result<()> {
+        match self.snapshots.remove(key) {
+            Err(error) if error.class() == ErrorClass::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// The merged root has the mode of the upper directory; containerd makes that 0755 whatever the layer below has.
+fn like(upper: &Path, top: &Path) -> Result<()> {
+    let mode = fs::metadata(top).map_err(|source| SnapshotError::io("stat layer", top, source))?.permissions();
+    fs::set_permissions(upper, mode).map_err(|source| SnapshotError::io("change the mode of", upper, source))
+}
+
+impl Driver for ProxyDriver {
+    fn name(&self) -> &str {
+        self.snapshots.name()
+    }
+
+    /// A layer is unpacked into a mount in which everything below it is seen.
+    fn is_layered(&self) -> bool {
+        false
+    }
+
+    fn files(&self, home: &Path) -> PathBuf {
+        // What cannot be mounted has no files; whoever looks for them is told that they are not there.
+        self.mounted(home).unwrap_or_else(|_| home.join("fs"))
+    }
+
+    fn lower(&self, home: &Path) -> PathBuf {
+        home.join("fs")
+    }
+
+    fn make_layer(&self, home: &Path, below: Option<&Path>) -> Result<PathBuf> {
+        let (record, mounts) = self.prepare(home, self.parent(below)?)?;
+        let path = self.hold(&record.key, home, &mounts)?;
+        if below.is_none() {
+            let mode = rustix::fs::Mode::from_raw_mode(0o755);
+            rustix::fs::chmodat(rustix::fs::CWD, &path, mode, rustix::fs::AtFlags::empty())
+                .map_err(|errno| SnapshotError::io("change the mode of", &path, errno.into()))?;
+        }
+        Ok(path)
+    }
+
+    fn finish_layer(&self, home: &Path) -> Result<()> {
+        self.commit(home).map(drop)
+    }
+
+    fn freeze(&self, home: &Path, _trash: &Trash) -> Result<()> {
+        self.commit(home).map(drop)
+    }
+
+    fn make_writable(&self, home: &Path, lowers: &[PathBuf]) -> Result<()> {
+        self.prepare(home, self.parent(lowers.first().map(PathBuf::as_path))?).map(drop)
+    }
+
+    fn visible(&self, lowers: Vec<PathBuf>) -> Vec<PathBuf> {
+        lowers.first().and_then(|lower| lower.parent()).map(|home| self.files(home)).into_iter().collect()
+    }
+
+    fn rootfs(&self, home: &Path, _lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
+        let record = Self::load(home)?;
+        let mounts = self.snapshots.mounts(&record.key)?;
+        let whole = |files| OverlayRootfs {
+            upper: Some(files),
+            work: Some(home.join("work")),
+            ..OverlayRootfs::default()
+        };
+        match mounts::plan(&mounts) {
+            Some(plan) if !plan.lowers.is_empty() => Ok(OverlayRootfs { is_volatile: is_throw_away, ..plan }),
+            Some(OverlayRootfs { upper: Some(upper), .. }) => Ok(whole(upper)),
+            _ => Ok(whole(self.hold(&record.key, home, &mounts)?)),
+        }
+    }
+
+    fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
+        if !rootfs.lowers.is_empty() {
+            return None;
+        }
+        let record = Self::load(rootfs.work.as_ref()?.parent()?).ok()?;
+        let parent = record.parent?;
+        let view = format!("{}-base", record.key);
+        if let Some(path) = self.held(&view) {
+            return Some(path);
+        }
+        let mounts = match self.snapshots.view(&view, Some(&parent), &Labels::new()) {
+            Err(error) if error.class() == ErrorClass::AlreadyExists => self.snapshots.mounts(&view),
+            other => other,
+        };
+        self.hold(&view, Path::new(""), &mounts.ok()?).ok()
+    }
+
+    fn forget(&self, home: &Path) {
+        if let Ok(record) = Self::load(home) {
+            self.let_go(&record.key);
+            self.let_go(&record.view());
+        }
+    }
+
+    fn destroy(&self, home: &Path) -> Result<()> {
+        let record = match Self::load(home) {
+            Ok(record) => record,
+            // Never was one, or the file never reached the disk: nothing is known of it.
+            Err(_) => return Ok(()),
+        };
+        let base = format!("{}-base", record.key);
+        for key in [&record.view(), &base, &record.key] {
+            self.let_go(key);
+            self.remove(key)?;
+        }
+        self.remove(&record.name())
+    }
+}
