@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use berth_snapshot_proxy::ProxySettings;
+
 /// The Berth engine: Docker's API on a unix socket, containers that outlive it.
 #[derive(Debug, clap::Parser)]
 #[command(name = "berthd", version, about, after_help = EXAMPLES)]
@@ -50,9 +52,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = "berth")]
     pub(crate) nft_table: String,
 
-    /// How layers are kept: overlay, erofs, btrfs or native [default: the first of them that works]
+    /// How layers are kept: overlay, erofs, btrfs, native, or an external snapshotter [default: the first of them that works]
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshotter: Option<String>,
+
+    /// External snapshotter: NAME=unix:///SOCKET[,snapshotter=REMOTE][,namespace=NAMESPACE] (repeatable)
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = proxy_snapshotter)]
+    pub(crate) proxy_snapshotter: Vec<ProxySettings>,
 
     /// The shim's binary [default: containerd-shim-berth-v1 beside berthd]
     #[arg(long, value_name = "FILE")]
@@ -171,3 +177,7 @@ Examples:
   berthd                                           the machine's engine
   berthd --root /tmp/b/root --state /tmp/b/state --bridge b0 --subnet 10.99.0.0/24 --nft-table b --cgroup-parent /b --private
                                                    a private instance; use it with berth -H unix:///tmp/b/state/docker.sock";
+
+fn proxy_snapshotter(text: &str) -> Result<ProxySettings, String> {
+    ProxySettings::parse(text).map_err(|error| error.to_string())
+}

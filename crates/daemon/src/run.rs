@@ -141,6 +141,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
         bridge_subnet6: subnet6(options),
         nft_table: options.nft_table.clone(),
         snapshotter: options.snapshotter.clone(),
+        proxy_snapshotters: options.proxy_snapshotter.clone(),
         defaults: container_defaults(options)?,
         fault_points: options.fault_points.clone(),
     })

@@ -47,6 +47,8 @@ pub struct EngineOptions {
     pub nft_table: String,
     /// Name of the snapshotter; nothing: the best that works.
     pub snapshotter: Option<String>,
+    /// External snapshotters that can be named.
+    pub proxy_snapshotters: Vec<berth_snapshot_proxy::ProxySettings>,
     /// What containers get that do not say otherwise.
     pub defaults: ContainerDefaults,
     /// Control file of the fault points (tests of crashes); `None`: there are none.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use berth_core::events::EventLimits;
 use berth_core::fleet::FleetOptions;
 use berth_core::{Bundle, EventLog, Fleet, Objects, Phase, SealedBinary, TaskManager};
-use berth_image::ImageStore;
+use berth_image::{ImageStore, StorageOptions};
 use berth_metadata::{Durability, Metadata, Table, Write};
 use berth_network::{Endpoint, NamespacePool, Network, NetworkConfig};
 use berth_shim_client::ExitStatus;
@@ -283,7 +283,9 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         tracing::error!("{warning}");
     }
     let objects = Arc::new(Objects::new(Arc::clone(&metadata)));
-    let images = Arc::new(ImageStore::open_with(&paths.data, Arc::clone(&metadata), options.snapshotter.as_deref())?);
+    let storage =
+        StorageOptions { snapshotter: options.snapshotter.clone(), proxies: options.proxy_snapshotters.clone() };
+    let images = Arc::new(ImageStore::open_with(&paths.data, Arc::clone(&metadata), storage)?);
     let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);
     let volumes = VolumeStore::open(paths.volumes(), paths.trash())?;
     let network = open_network(&options, &paths, &mut records);

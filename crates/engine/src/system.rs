@@ -41,6 +41,17 @@ impl Engine {
             features: features(facts),
             ..InfoView::default()
         };
+        for proxy in self.inner.images.proxies() {
+            let address = proxy.settings().address.display();
+            let state = match proxy.probe() {
+                Ok(()) => format!("{address}, answers"),
+                Err(error) => {
+                    info.warnings.push(berth_types::report(&error));
+                    format!("{address}, does not answer")
+                }
+            };
+            info.storage_status.push((format!("External snapshotter {}", proxy.name()), state));
+        }
         for container in self.inner.registry.all() {
             info.containers += 1;
             match container.status() {

@@ -130,7 +130,7 @@ impl ImageStore {
         for (at, layer) in image.layers.iter().enumerate() {
             let (created_by, created) = lines.get(at).cloned().unwrap_or_default();
             let place = Place { layer: Some(at + 1), diff_id: Some(layer.diff_id), created_by, created };
-            story.look(&layer.directory, &components, place, is_layered)?;
+            story.look(&self.snapshots.layer_dir(&layer.chain_id), &components, place, is_layered)?;
         }
         if let Some(upper) = container.and_then(|rootfs| rootfs.upper.as_deref()) {
             let place = Place { layer: None, diff_id: None, created_by: "the container".to_owned(), created: None };

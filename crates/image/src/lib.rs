@@ -55,7 +55,7 @@ pub use pull::{
     platform_of_config,
 };
 pub use push::{Outgoing, OutgoingBlob};
-pub use store::{Collected, ImageStore};
+pub use store::{Collected, ImageStore, StorageOptions};
 
 type Result<T> = std::result::Result<T, ImageError>;
 
@@ -84,6 +84,7 @@ pub struct Layer {
     pub diff_id: Digest,
     pub chain_id: Digest,
     pub blob: Digest,
+    /// What stands for it among the lower directories of a container; a directory unless the snapshotter keeps it elsewhere.
     pub directory: PathBuf,
     pub size_bytes: u64,
 }

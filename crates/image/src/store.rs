@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_content::ContentStore;
 use berth_metadata::{Durability, Metadata, Table, Write};
-use berth_snapshot::SnapshotStore;
+use berth_snapshot::{Driver, SnapshotStore};
+use berth_snapshot_proxy::{Proxy, ProxySettings};
 use berth_types::{ChainId, Digest, Reference};
 
 use crate::compression::Expansion;
@@ -39,6 +40,19 @@ pub struct ImageStore {
     pins: Mutex<HashMap<Digest, usize>>,
     /// Active snapshots (tenant/key) into which the diff service unpacked exactly the layers of this chain.
     applied: Mutex<HashMap<String, ChainId>>,
+    /// External snapshotters, for clients of the containerd API that name them.
+    proxies: Vec<Proxy>,
+    /// Held while snapshots of external snapshotters and what refers to them change together; before `changing`.
+    pub(crate) proxied: Mutex<()>,
+}
+
+/// How files are kept.
+#[derive(Debug, Clone, Default)]
+pub struct StorageOptions {
+    /// Name of the snapshotter; nothing: the best that works.
+    pub snapshotter: Option<String>,
+    /// External ones that can be named.
+    pub proxies: Vec<ProxySettings>,
 }
 
 /// What removal freed.
@@ -53,17 +67,19 @@ impl ImageStore {
     /// # Errors
     /// When the directories cannot be made, or a record is damaged.
     pub fn open(data_root: &Path, metadata: Arc<Metadata>) -> Result<Self> {
-        Self::open_with(data_root, metadata, Some("overlay"))
+        let options = StorageOptions { snapshotter: Some("overlay".to_owned()), ..StorageOptions::default() };
+        Self::open_with(data_root, metadata, options)
     }
 
     /// The same with a snapshotter by name, or the best that works here. Each has a directory of its own; what another one unpacked is unpacked
     /// again from the blobs when it is needed.
     ///
     /// # Errors
-    /// As [`Self::open`], and as [`berth_snapshot::choose`].
-    pub fn open_with(data_root: &Path, metadata: Arc<Metadata>, snapshotter: Option<&str>) -> Result<Self> {
+    /// As [`Self::open`], and as [`berth_snapshot::choose`]; `Unavailable` when an external snapshotter is to be used and does not answer.
+    pub fn open_with(data_root: &Path, metadata: Arc<Metadata>, options: StorageOptions) -> Result<Self> {
         let place = data_root.join("snapshots");
-        let driver = berth_snapshot::choose(&place, snapshotter)?;
+        let proxies = options.proxies.into_iter().map(Proxy::new).collect::<std::result::Result<Vec<Proxy>, _>>()?;
+        let driver = driver(&place, options.snapshotter.as_deref(), &proxies)?;
         let root = place.join(driver.name());
         let snapshots = Arc::new(SnapshotStore::open_with(&root, driver)?);
         snapshots.sweep()?;
@@ -76,14 +92,21 @@ impl ImageStore {
             changing: Mutex::new(()),
             pins: Mutex::new(HashMap::new()),
             applied: Mutex::new(HashMap::new()),
+            proxies,
+            proxied: Mutex::new(()),
         };
         store.collect_unreferenced(&store.lock())?;
         Ok(store)
     }
 
     /// Name of the snapshotter in use.
-    pub fn snapshotter(&self) -> &'static str {
+    pub fn snapshotter(&self) -> &str {
         self.snapshots.driver().name()
+    }
+
+    /// External snapshotters, reachable or not.
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
     }
 
     /// Other limits for content that grows when it is unpacked.
@@ -234,7 +257,7 @@ impl ImageStore {
             diff_id: layer.diff_id,
             chain_id: *chain_id,
             blob: layer.blob,
-            directory: self.snapshots.layer_dir(chain_id),
+            directory: self.snapshots.lower(chain_id),
             size_bytes: layer.size_bytes,
         });
         Ok(Image {
@@ -314,6 +337,17 @@ impl ImageStore {
             homes: self.snapshots.homes()?.into_iter().filter(|home| !tenants.homes.contains(home)).collect(),
         })
     }
+}
+
+/// The driver of that name, tried out: an external snapshotter, or one of our own.
+fn driver(place: &Path, asked: Option<&str>, proxies: &[Proxy]) -> Result<Box<dyn Driver>> {
+    let Some(proxy) = proxies.iter().find(|proxy| Some(proxy.name()) == asked) else {
+        return Ok(berth_snapshot::choose(place, asked)?);
+    };
+    proxy.probe()?;
+    let driver = Box::new(proxy.driver());
+    berth_snapshot::try_out(place, driver.as_ref())?;
+    Ok(driver)
 }
 
 /// What belongs to nobody.

@@ -10,24 +10,32 @@ use std::sync::Arc;
 
 use berth_image::tar_stream::{Entry, EntryKind, TarWriter};
 use berth_image::tenant::LayerFormat;
-use berth_image::{ChangeKind, CommitOptions, ImageStore, ImageUse};
+use berth_image::{ChangeKind, CommitOptions, ImageStore, ImageUse, StorageOptions};
 use berth_metadata::Metadata;
 use berth_snapshot::Snapshotter as _;
+use berth_snapshot_proxy::ProxySettings;
+use berth_testkit::Containerd;
 use berth_types::Labels;
 
 /// Works everywhere a test runs as root; btrfs is tested on its own file system in crate `snapshot`.
-const DRIVERS: [&str; 3] = ["overlay", "erofs", "native"];
+/// `far` is a containerd's overlayfs, over the proxy.
+const DRIVERS: [&str; 4] = ["overlay", "erofs", "native", "far"];
 
 struct Scratch {
-    _dir: tempfile::TempDir,
     store: ImageStore,
+    _server: Option<Containerd>,
+    _dir: tempfile::TempDir,
 }
 
 fn scratch(driver: &str) -> Scratch {
     let dir = tempfile::tempdir().unwrap();
     let metadata = Arc::new(Metadata::open(&dir.path().join("metadata.redb")).unwrap());
-    let store = ImageStore::open_with(dir.path(), metadata, Some(driver)).unwrap();
-    Scratch { _dir: dir, store }
+    let server = (driver == "far").then(|| Containerd::start(&dir.path().join("ctd")));
+    let far = |server: &Containerd| format!("far=unix://{},snapshotter=overlayfs", server.socket().display());
+    let proxies = server.iter().map(|server| ProxySettings::parse(&far(server)).unwrap()).collect();
+    let options = StorageOptions { snapshotter: Some(driver.to_owned()), proxies };
+    let store = ImageStore::open_with(dir.path(), metadata, options).unwrap();
+    Scratch { _dir: dir, store, _server: server }
 }
 
 fn entry(kind: EntryKind, path: &str, data: &[u8]) -> (Entry, Vec<u8>) {

@@ -52,12 +52,7 @@ impl Connection {
     }
 
     /// One call, from any thread; `operation` and `key` are for the message.
-    pub(crate) fn call<T, F>(
-        &self,
-        operation: &'static str,
-        key: &str,
-        call: impl FnOnce(Client) -> F,
-    ) -> Result<T>
+    pub(crate) fn call<T, F>(&self, operation: &'static str, key: &str, call: impl FnOnce(Client) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = std::result::Result<T, Status>> + Send + 'static,

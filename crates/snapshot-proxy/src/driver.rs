@@ -226,11 +226,8 @@ impl Driver for ProxyDriver {
     fn rootfs(&self, home: &Path, _lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
         let record = Self::load(home)?;
         let mounts = self.snapshots.mounts(&record.key)?;
-        let whole = |files| OverlayRootfs {
-            upper: Some(files),
-            work: Some(home.join("work")),
-            ..OverlayRootfs::default()
-        };
+        let whole =
+            |files| OverlayRootfs { upper: Some(files), work: Some(home.join("work")), ..OverlayRootfs::default() };
         match mounts::plan(&mounts) {
             Some(plan) if !plan.lowers.is_empty() => Ok(OverlayRootfs { is_volatile: is_throw_away, ..plan }),
             Some(OverlayRootfs { upper: Some(upper), .. }) => Ok(whole(upper)),

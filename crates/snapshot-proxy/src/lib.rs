@@ -17,6 +17,7 @@ use std::sync::Arc;
 use berth_snapshot::SnapshotError;
 use connection::Connection;
 pub use driver::ProxyDriver;
+pub use mounts::mount;
 pub use settings::ProxySettings;
 pub use snapshotter::ProxySnapshotter;
 

@@ -25,8 +25,11 @@ pub(crate) fn plan(mounts: &[Mount]) -> Option<OverlayRootfs> {
     rootfs_of_mounts(mounts).ok().filter(|_| is_known)
 }
 
-/// A detached mount of whatever it is.
-pub(crate) fn mount(mounts: &[Mount]) -> Result<OwnedFd> {
+/// A detached mount of what a snapshotter says.
+///
+/// # Errors
+/// `InvalidArgument` for a chain of mounts; what the kernel says.
+pub fn mount(mounts: &[Mount]) -> Result<OwnedFd> {
     if let Some(plan) = plan(mounts) {
         let failed = |source: berth_rootfs::OverlayError| refused(mounts, &berth_types::report(&source));
         return plan.mount_detached().map_err(failed);

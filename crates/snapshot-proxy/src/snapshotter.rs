@@ -120,7 +120,8 @@ impl Snapshotter for ProxySnapshotter {
 
     fn usage(&self, key: &str) -> Result<Usage> {
         let request = self.connection.request(UsageRequest { snapshotter: self.remote(), key: self.full(key) });
-        let usage = self.connection.call("measure", key, |mut client| async move { client.usage(request).await.map(body) })?;
+        let usage =
+            self.connection.call("measure", key, |mut client| async move { client.usage(request).await.map(body) })?;
         Ok(Usage {
             size_bytes: u64::try_from(usage.size).unwrap_or(0),
             inodes: u64::try_from(usage.inodes).unwrap_or(0),
@@ -129,7 +130,8 @@ impl Snapshotter for ProxySnapshotter {
 
     fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
         let request = self.connection.request(MountsRequest { snapshotter: self.remote(), key: self.full(key) });
-        let found = self.connection.call("mount", key, |mut client| async move { client.mounts(request).await.map(body) })?;
+        let found =
+            self.connection.call("mount", key, |mut client| async move { client.mounts(request).await.map(body) })?;
         Ok(mounts(found.mounts))
     }
 
@@ -141,7 +143,9 @@ impl Snapshotter for ProxySnapshotter {
             labels: kept(labels),
         };
         let request = self.connection.request(message);
-        let made = self.connection.call("prepare", key, |mut client| async move { client.prepare(request).await.map(body) })?;
+        let made = self
+            .connection
+            .call("prepare", key, |mut client| async move { client.prepare(request).await.map(body) })?;
         Ok(mounts(made.mounts))
     }
 
@@ -153,7 +157,8 @@ impl Snapshotter for ProxySnapshotter {
             labels: kept(labels),
         };
         let request = self.connection.request(message);
-        let made = self.connection.call("view", key, |mut client| async move { client.view(request).await.map(body) })?;
+        let made =
+            self.connection.call("view", key, |mut client| async move { client.view(request).await.map(body) })?;
         Ok(mounts(made.mounts))
     }
 
@@ -170,7 +175,8 @@ impl Snapshotter for ProxySnapshotter {
     }
 
     fn remove(&self, key: &str) -> Result<()> {
-        let request = self.connection.request(RemoveSnapshotRequest { snapshotter: self.remote(), key: self.full(key) });
+        let request =
+            self.connection.request(RemoveSnapshotRequest { snapshotter: self.remote(), key: self.full(key) });
         self.connection.call("remove", key, |mut client| async move { client.remove(request).await.map(drop) })
     }
 

@@ -17,7 +17,8 @@ fn whole_contract(root: &Path, server: &Containerd, remote: &str) {
     let proxy = proxy(server, remote);
     proxy.probe().unwrap();
     let fail = |violation| panic!("{remote}: {violation}");
-    testsuite::snapshotter::run(&proxy.snapshots("tenant/"), testsuite::snapshotter::Sizes::Blocks).unwrap_or_else(fail);
+    testsuite::snapshotter::run(&proxy.snapshots("tenant/"), testsuite::snapshotter::Sizes::Blocks)
+        .unwrap_or_else(fail);
     let driver = || -> Box<dyn Driver> { Box::new(proxy.driver()) };
     let store = SnapshotStore::open_with(&root.join("store"), driver()).unwrap();
     // Its native copies let default ACLs change the files below, and forget the times of directories: a fault of its own.

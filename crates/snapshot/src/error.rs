@@ -102,7 +102,11 @@ impl Classify for SnapshotError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownDriver { .. } => Some(format!("choose one of {}", crate::DRIVERS.join(", "))),
+            Self::UnknownDriver { name } => Some(format!(
+                "choose one of {}; anything else ({}) needs an external snapshotter: proxy-snapshotter = [\"NAME=unix:///SOCKET\"]",
+                crate::DRIVERS.join(", "),
+                if name.is_empty() { "aufs" } else { name.as_str() }
+            )),
             Self::Unusable { driver, .. } => {
                 let others: Vec<&str> = crate::DRIVERS.into_iter().filter(|name| *name != driver.as_str()).collect();
                 Some(format!("leave --snapshotter out to take the best that works, or try {}", others.join(" or ")))

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{peers, wait_until};
 
@@ -9,8 +10,11 @@ use crate::{peers, wait_until};
 #[derive(Debug)]
 pub struct Containerd {
     directory: PathBuf,
+    is_scratch: bool,
     child: Child,
 }
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
 
 impl Containerd {
     /// With its snapshotters `overlayfs` and `native`, keeping everything in a directory.
@@ -46,7 +50,16 @@ impl Containerd {
             }
             std::os::unix::net::UnixStream::connect(&socket).ok()
         });
-        Self { directory: directory.to_owned(), child }
+        Self { directory: directory.to_owned(), is_scratch: false, child }
+    }
+
+    /// In a directory of its own below the test root, gone with it.
+    pub fn scratch() -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = crate::instance::test_root().join(format!("ctd-{}-{number}", std::process::id()));
+        let mut server = Self::start(&directory);
+        server.is_scratch = true;
+        server
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -70,6 +83,9 @@ impl Drop for Containerd {
         let below = mounts.lines().filter_map(|line| line.split_whitespace().nth(1));
         for path in below.filter(|path| Path::new(path).starts_with(&self.directory)) {
             rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).ok();
+        }
+        if self.is_scratch {
+            std::fs::remove_dir_all(&self.directory).ok();
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct Instance {
 }
 
 /// Where all instances live: `BERTH_TEST_ROOT`, else a directory of this process below the system's temporary one.
-fn test_root() -> PathBuf {
+pub(crate) fn test_root() -> PathBuf {
     std::env::var_os("BERTH_TEST_ROOT").map_or_else(|| std::env::temp_dir().join("berth-test"), PathBuf::from)
 }
 
@@ -206,6 +206,13 @@ impl Instance {
 
     pub fn ctr(&self, words: &[&str]) -> Output {
         run(self.ctr_command(words), b"")
+    }
+
+    /// Debian's `ctr` against any server.
+    pub fn ctr_of(&self, socket: &Path, words: &[&str]) -> Output {
+        let mut command = Command::new(peers::peer("usr/bin/ctr"));
+        command.arg("--address").arg(socket).args(words);
+        run(command, b"")
     }
 
     pub fn berth(&self, words: &[&str]) -> Output {

@@ -181,7 +181,9 @@ fn is_empty(dir: &Path) -> bool {
 
 /// What the image has at the target, with owners and attributes, becomes the volume's first content.
 fn fill(image: &OverlayRootfs, target: &Path, data: &Path) -> Result<()> {
-    let layers = OverlayRootfs { lowers: image.lowers.clone(), ..OverlayRootfs::default() };
+    // Where the writable layer is a whole tree it is still the image's.
+    let lowers = if image.lowers.is_empty() { image.upper.iter().cloned().collect() } else { image.lowers.clone() };
+    let layers = OverlayRootfs { lowers, ..OverlayRootfs::default() };
     let root = RootDir::new(layers.mount_detached()?);
     if root.kind(target)? != Some(FileType::Directory) {
         return Ok(()); // Nothing there, or a file that the mount will hide.

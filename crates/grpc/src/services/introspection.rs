@@ -90,6 +90,8 @@ impl Face {
             Plugin { r#type: "io.containerd.runtime.v2".to_owned(), ..with_platform(plugin("runtime", "task")) },
             Plugin { r#type: "io.containerd.ttrpc.v1".to_owned(), id: "events".to_owned(), ..Default::default() },
         ];
+        let external = self.engine.image_store().proxies().iter().map(|proxy| proxy.name());
+        plugins.extend(external.map(|name| with_platform(plugin("snapshotter", name))));
         if let Some(snapshotter) = plugins.get_mut(1) {
             snapshotter.exports.insert("root".to_owned(), data.join("snapshots/overlay").display().to_string());
         }

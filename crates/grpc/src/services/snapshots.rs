@@ -1,4 +1,4 @@
-//! `Snapshots`: the overlay snapshotter, under containerd's name for it.
+//! `Snapshots`: the engine's own snapshotter, whatever it is, under containerd's name `overlayfs`; and external ones under theirs.
 
 use berth_containerd_api::containerd::events as wire_events;
 use berth_containerd_api::containerd::services::snapshots::v1::snapshots_server::Snapshots;
@@ -9,7 +9,7 @@ use berth_containerd_api::containerd::services::snapshots::v1::{
     UsageRequest, UsageResponse, ViewSnapshotRequest, ViewSnapshotResponse,
 };
 use berth_core::filter::{Fields, map_field, text_field};
-use berth_snapshot::{Info, Kind, Snapshotter as _};
+use berth_snapshot::{Info, Kind};
 use tonic::{Request, Response, Status};
 
 use super::{Answer, Answers, filters, paths};
@@ -17,8 +17,6 @@ use crate::Face;
 use crate::convert::{instant, mount, signed};
 use crate::tenant;
 
-/// The one there is.
-pub(crate) const SNAPSHOTTER: &str = "overlayfs";
 const LIST_PIECE: usize = 100;
 
 struct InfoFields<'a>(&'a Info);
@@ -59,15 +57,6 @@ fn info(info: Info) -> WireInfo {
     }
 }
 
-/// # Errors
-/// `InvalidArgument` for any other.
-fn check_snapshotter(name: &str) -> Result<(), Status> {
-    if name == SNAPSHOTTER {
-        return Ok(());
-    }
-    Err(Status::invalid_argument(format!("snapshotter not loaded: {name}: there is {SNAPSHOTTER}")))
-}
-
 fn parent(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -77,16 +66,20 @@ impl Snapshots for Face {
     async fn prepare(&self, request: Request<PrepareSnapshotRequest>) -> Answer<PrepareSnapshotResponse> {
         let (tenant, lease) = (tenant::of(&request)?, tenant::lease_of(&request));
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
         let event = wire_events::SnapshotPrepare {
             key: request.key.clone(),
             parent: request.parent.clone(),
-            snapshotter: SNAPSHOTTER.to_owned(),
+            snapshotter: request.snapshotter.clone(),
         };
         let mounts = self
             .store(&tenant, move |store| {
                 let parent = parent(request.parent);
-                store.snapshots().prepare(&request.key, parent.as_deref(), &request.labels, lease.as_deref())
+                store.snapshots_of(&request.snapshotter)?.prepare(
+                    &request.key,
+                    parent.as_deref(),
+                    &request.labels,
+                    lease.as_deref(),
+                )
             })
             .await?;
         self.publish(&tenant, "/snapshot/prepare", &event, None);
@@ -96,16 +89,20 @@ impl Snapshots for Face {
     async fn view(&self, request: Request<ViewSnapshotRequest>) -> Answer<ViewSnapshotResponse> {
         let (tenant, lease) = (tenant::of(&request)?, tenant::lease_of(&request));
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
         let event = wire_events::SnapshotPrepare {
             key: request.key.clone(),
             parent: request.parent.clone(),
-            snapshotter: SNAPSHOTTER.to_owned(),
+            snapshotter: request.snapshotter.clone(),
         };
         let mounts = self
             .store(&tenant, move |store| {
                 let parent = parent(request.parent);
-                store.snapshots().view(&request.key, parent.as_deref(), &request.labels, lease.as_deref())
+                store.snapshots_of(&request.snapshotter)?.view(
+                    &request.key,
+                    parent.as_deref(),
+                    &request.labels,
+                    lease.as_deref(),
+                )
             })
             .await?;
         self.publish(&tenant, "/snapshot/prepare", &event, None);
@@ -115,22 +112,26 @@ impl Snapshots for Face {
     async fn mounts(&self, request: Request<MountsRequest>) -> Answer<MountsResponse> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
-        let mounts = self.store(&tenant, move |store| Ok(store.snapshots().local().mounts(&request.key)?)).await?;
+        let mounts =
+            self.store(&tenant, move |store| store.snapshots_of(&request.snapshotter)?.mounts(&request.key)).await?;
         Ok(Response::new(MountsResponse { mounts: mounts.into_iter().map(mount).collect() }))
     }
 
     async fn commit(&self, request: Request<CommitSnapshotRequest>) -> Answer<()> {
         let (tenant, lease) = (tenant::of(&request)?, tenant::lease_of(&request));
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
         let event = wire_events::SnapshotCommit {
             key: request.key.clone(),
             name: request.name.clone(),
-            snapshotter: SNAPSHOTTER.to_owned(),
+            snapshotter: request.snapshotter.clone(),
         };
         self.store(&tenant, move |store| {
-            store.snapshots().commit(&request.name, &request.key, &request.labels, lease.as_deref())
+            store.snapshots_of(&request.snapshotter)?.commit(
+                &request.name,
+                &request.key,
+                &request.labels,
+                lease.as_deref(),
+            )
         })
         .await?;
         self.publish(&tenant, "/snapshot/commit", &event, None);
@@ -140,9 +141,8 @@ impl Snapshots for Face {
     async fn remove(&self, request: Request<RemoveSnapshotRequest>) -> Answer<()> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
-        let event = wire_events::SnapshotRemove { key: request.key.clone(), snapshotter: SNAPSHOTTER.to_owned() };
-        self.store(&tenant, move |store| store.snapshots().remove(&request.key)).await?;
+        let event = wire_events::SnapshotRemove { key: request.key.clone(), snapshotter: request.snapshotter.clone() };
+        self.store(&tenant, move |store| store.snapshots_of(&request.snapshotter)?.remove(&request.key)).await?;
         self.publish(&tenant, "/snapshot/remove", &event, None);
         Ok(Response::new(()))
     }
@@ -150,19 +150,20 @@ impl Snapshots for Face {
     async fn stat(&self, request: Request<StatSnapshotRequest>) -> Answer<StatSnapshotResponse> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
-        let found = self.store(&tenant, move |store| store.snapshots().stat(&request.key)).await?;
+        let found =
+            self.store(&tenant, move |store| store.snapshots_of(&request.snapshotter)?.stat(&request.key)).await?;
         Ok(Response::new(StatSnapshotResponse { info: Some(info(found)) }))
     }
 
     async fn update(&self, request: Request<UpdateSnapshotRequest>) -> Answer<UpdateSnapshotResponse> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
         let new = request.info.unwrap_or_default();
         let paths = paths(request.update_mask);
         let changed = self
-            .store(&tenant, move |store| Ok(store.snapshots().local().update(&new.name, &new.labels, &paths)?))
+            .store(&tenant, move |store| {
+                store.snapshots_of(&request.snapshotter)?.update(&new.name, &new.labels, &paths)
+            })
             .await?;
         Ok(Response::new(UpdateSnapshotResponse { info: Some(info(changed)) }))
     }
@@ -172,9 +173,8 @@ impl Snapshots for Face {
     async fn list(&self, request: Request<ListSnapshotsRequest>) -> Answer<Self::ListStream> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
         let filters = filters(&request.filters)?;
-        let found = self.store(&tenant, |store| Ok(store.snapshots().local().walk()?)).await?;
+        let found = self.store(&tenant, move |store| store.snapshots_of(&request.snapshotter)?.walk()).await?;
         let found: Vec<WireInfo> =
             found.into_iter().filter(|found| filters.matches(&InfoFields(found))).map(info).collect();
         let pieces: Vec<Result<ListSnapshotsResponse, Status>> =
@@ -185,15 +185,15 @@ impl Snapshots for Face {
     async fn usage(&self, request: Request<UsageRequest>) -> Answer<UsageResponse> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        check_snapshotter(&request.snapshotter)?;
-        let usage = self.store(&tenant, move |store| store.snapshots().usage(&request.key)).await?;
+        let usage =
+            self.store(&tenant, move |store| store.snapshots_of(&request.snapshotter)?.usage(&request.key)).await?;
         Ok(Response::new(UsageResponse { size: signed(usage.size_bytes), inodes: signed(usage.inodes) }))
     }
 
     async fn cleanup(&self, request: Request<CleanupRequest>) -> Answer<()> {
         let tenant = tenant::of(&request)?;
-        check_snapshotter(&request.into_inner().snapshotter)?;
-        self.store(&tenant, |store| Ok(store.snapshots().local().cleanup()?)).await?;
+        let snapshotter = request.into_inner().snapshotter;
+        self.store(&tenant, move |store| store.snapshots_of(&snapshotter)?.cleanup()).await?;
         Ok(Response::new(()))
     }
 }

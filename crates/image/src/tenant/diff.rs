@@ -30,8 +30,12 @@ impl Tenant<'_> {
     /// # Errors
     /// `NotFound` for the blob; `InvalidArgument` for mounts that are not those of an active snapshot here, and for a bad layer.
     pub fn apply_layer(&self, blob: &Digest, mounts: &[Mount]) -> Result<AppliedLayer> {
-        let directory = writable_directory(mounts)?;
-        let (key, parent) = self.active_at(&directory)?;
+        let found = writable_directory(mounts).and_then(|directory| Ok((self.active_at(&directory)?, directory)));
+        let ((key, parent), directory) = match found {
+            Ok(found) => found,
+            Err(_) if self.is_active_elsewhere(mounts)? => return self.apply_elsewhere(blob, mounts),
+            Err(error) => return Err(error),
+        };
         // Of whole trees we cannot tell.
         let was_empty = self.store.snapshots.driver().is_layered()
             && std::fs::read_dir(&directory).map(|mut entries| entries.next().is_none()).unwrap_or(false);
@@ -43,7 +47,14 @@ impl Tenant<'_> {
             hasher: sha2::Sha256::new(),
             size_bytes: 0,
         };
-        let into = RootDir::open_host(&directory)?;
+        let is_merged_elsewhere =
+            !self.store.snapshots.driver().is_layered() && !rootfs_of_mounts(mounts)?.lowers.is_empty();
+        // An external snapshotter's overlay is seen as a whole tree by us, too.
+        let into = if is_merged_elsewhere {
+            RootDir::new(berth_snapshot_proxy::mount(mounts)?)
+        } else {
+            RootDir::open_host(&directory)?
+        };
         if self.store.snapshots.driver().is_layered() {
             layer_apply::apply(&mut hashed, &into)?;
         } else {
@@ -57,6 +68,23 @@ impl Tenant<'_> {
         };
         self.store.note_applied(self.name, &key, chain_id.filter(|_| was_empty));
         Ok(AppliedLayer { diff_id, size_bytes: hashed.size_bytes })
+    }
+
+    /// Into what an external snapshotter mounts: as into a whole tree, whatever it is made of.
+    fn apply_elsewhere(&self, blob: &Digest, mounts: &[Mount]) -> Result<AppliedLayer> {
+        let mount = berth_snapshot_proxy::mount(mounts)?;
+        let into = RootDir::new(mount);
+        let source = self.open_blob(blob)?;
+        let (compression, source) = compression::detect(source, "the layer")?;
+        let failed = |source| ImageError::Io { operation: "read", object: format!("layer {blob}"), source };
+        let mut hashed = Hashed {
+            inner: compression::decoder(compression, source, self.store.expansion).map_err(failed)?,
+            hasher: sha2::Sha256::new(),
+            size_bytes: 0,
+        };
+        layer_apply::apply_merged(&mut hashed, &into)?;
+        std::io::copy(&mut hashed, &mut std::io::sink()).map_err(failed)?;
+        Ok(AppliedLayer { diff_id: Digest::from_bytes(hashed.hasher.finalize().into()), size_bytes: hashed.size_bytes })
     }
 
     /// The active snapshot whose files are in a directory, and the layer its parent is: `None` without a parent, `Some(None)` when the parent is

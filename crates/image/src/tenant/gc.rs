@@ -30,6 +30,8 @@ pub(crate) struct Needed {
     pub(crate) blobs: HashSet<Digest>,
     pub(crate) layers: HashSet<ChainId>,
     pub(crate) homes: BTreeSet<u64>,
+    /// Of external snapshotters: the snapshotter and the full key. What is below them is needed too.
+    pub(crate) foreign: HashSet<(String, String)>,
 }
 
 /// An object of a tenant that can be live.
@@ -37,6 +39,8 @@ pub(crate) struct Needed {
 enum Node {
     Blob(Digest),
     Snapshot(String),
+    /// Of an external snapshotter.
+    Foreign(String, String),
     Name(String),
 }
 
@@ -45,6 +49,8 @@ enum Node {
 struct Object {
     #[serde(default)]
     snapshot_key: Option<String>,
+    #[serde(default)]
+    snapshotter: Option<String>,
     #[serde(default)]
     labels: Labels,
 }
@@ -105,6 +111,10 @@ impl<'s> Sweep<'s> {
                 _ => writes.push(self.tenant.delete(Table::Blobs, digest)),
             }
         }
+        needed.foreign.extend(self.live.iter().filter_map(|node| match node {
+            Node::Foreign(snapshotter, key) => Some((snapshotter.clone(), self.tenant.key(key))),
+            _ => None,
+        }));
         for (key, record) in &self.snapshots {
             if !self.live.contains(&Node::Snapshot(key.clone())) {
                 writes.push(self.tenant.delete(Table::Snapshots, key));
@@ -131,7 +141,7 @@ impl<'s> Sweep<'s> {
                     "content" => resource.id.parse().ok().map(Node::Blob),
                     "images" => Some(Node::Name(resource.id.clone())),
                     "ingests" => None,
-                    _ => Some(Node::Snapshot(resource.id.clone())),
+                    kind => Some(self.snapshot(kind.strip_prefix("snapshots/").unwrap_or(""), &resource.id)),
                 };
                 let Some(node) = node else { continue };
                 if lease.labels.contains_key(FLAT) {
@@ -141,7 +151,7 @@ impl<'s> Sweep<'s> {
                     roots.push(node);
                 }
             }
-            add_references(&lease.labels, &mut roots);
+            self.add_references(&lease.labels, &mut roots);
         }
         let is_root = |labels: &Labels| labels.contains_key(ROOT);
         for (digest, record) in self.blobs.iter().filter(|(_, record)| is_root(&record.labels)) {
@@ -154,8 +164,9 @@ impl<'s> Sweep<'s> {
         for (key, bytes) in self.tenant.store.metadata.list_below(Table::Objects, &prefix)? {
             // Not every object refers to something.
             let object: Object = parse(&key, &bytes).unwrap_or_default();
-            roots.extend(object.snapshot_key.filter(|key| !key.is_empty()).map(Node::Snapshot));
-            add_references(&object.labels, &mut roots);
+            let key = object.snapshot_key.filter(|key| !key.is_empty());
+            roots.extend(key.map(|key| self.snapshot(object.snapshotter.as_deref().unwrap_or(""), &key)));
+            self.add_references(&object.labels, &mut roots);
         }
         // A flat lease must not hide what other roots lead to: their nodes are walked although they are live already.
         let flat = std::mem::take(&mut self.live);
@@ -170,14 +181,16 @@ impl<'s> Sweep<'s> {
             Node::Name(name) => {
                 if let Some((_, record)) = self.names.iter().find(|(known, _)| known == name) {
                     found.push(Node::Blob(record.target.digest));
-                    add_references(&record.labels, &mut found);
+                    self.add_references(&record.labels, &mut found);
                 }
             }
+            // What is below them is their snapshotter's to tell.
+            Node::Foreign(..) => {}
             Node::Blob(digest) => {
                 let text = digest.to_string();
                 if let Ok(at) = self.blobs.binary_search_by(|(known, _)| known.cmp(&text)) {
                     let labels = &self.blobs[at].1.labels;
-                    add_references(labels, &mut found);
+                    self.add_references(labels, &mut found);
                     if !labels.keys().any(|key| key.starts_with(REF_CONTENT)) {
                         found.extend(self.children(digest)?);
                     }
@@ -187,7 +200,7 @@ impl<'s> Sweep<'s> {
                 if let Ok(at) = self.snapshots.binary_search_by(|(known, _)| known.cmp(key)) {
                     let record = &self.snapshots[at].1;
                     found.extend(record.parent.clone().map(Node::Snapshot));
-                    add_references(record.labels(), &mut found);
+                    self.add_references(record.labels(), &mut found);
                 }
             }
         }
@@ -227,18 +240,26 @@ impl<'s> Sweep<'s> {
         }
         Ok(())
     }
-}
 
-/// What labels lead to (containerd `docs/garbage-collection.md`).
-fn add_references(labels: &Labels, found: &mut Vec<Node>) {
-    let is_kind = |rest: &str| rest.is_empty() || rest.starts_with(['.', '/']);
-    for (key, value) in labels {
-        if key.strip_prefix(REF_CONTENT).is_some_and(is_kind) {
-            found.extend(value.parse().ok().map(Node::Blob));
-        } else if key.starts_with(REF_SNAPSHOT) {
-            found.push(Node::Snapshot(value.clone()));
-        } else if key.strip_prefix(REF_IMAGE).is_some_and(is_kind) {
-            found.push(Node::Name(value.clone()));
+    /// A snapshot by the name of its snapshotter.
+    fn snapshot(&self, snapshotter: &str, key: &str) -> Node {
+        if self.tenant.store.proxies().iter().any(|proxy| proxy.name() == snapshotter) {
+            return Node::Foreign(snapshotter.to_owned(), key.to_owned());
+        }
+        Node::Snapshot(key.to_owned())
+    }
+
+    /// What labels lead to (containerd `docs/garbage-collection.md`).
+    fn add_references(&self, labels: &Labels, found: &mut Vec<Node>) {
+        let is_kind = |rest: &str| rest.is_empty() || rest.starts_with(['.', '/']);
+        for (key, value) in labels {
+            if key.strip_prefix(REF_CONTENT).is_some_and(is_kind) {
+                found.extend(value.parse().ok().map(Node::Blob));
+            } else if let Some(snapshotter) = key.strip_prefix(REF_SNAPSHOT) {
+                found.push(self.snapshot(snapshotter.split('/').next().unwrap_or(""), value));
+            } else if key.strip_prefix(REF_IMAGE).is_some_and(is_kind) {
+                found.push(Node::Name(value.clone()));
+            }
         }
     }
 }

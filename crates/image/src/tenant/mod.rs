@@ -23,6 +23,7 @@ pub(crate) mod gc;
 mod lease;
 mod name;
 mod namespace;
+mod proxied;
 mod snapshot;
 
 use berth_metadata::{Table, Write};
@@ -34,7 +35,8 @@ pub use diff::{AppliedLayer, CreatedLayer, LayerFormat};
 pub use lease::{Lease, Resource};
 pub use name::{NamedImage, Target};
 pub use namespace::Namespace;
-pub use snapshot::TenantSnapshotter;
+pub use proxied::TenantSnapshots;
+pub use snapshot::{OWN_SNAPSHOTTER, TenantSnapshotter};
 
 use crate::store::ImageStore;
 use crate::{ImageError, Result};
@@ -101,6 +103,14 @@ impl<'s> Tenant<'s> {
 
     fn delete(&self, table: Table, rest: &str) -> Write {
         Write::Delete { table, key: self.key(rest) }
+    }
+
+    /// A tenant that keeps something exists: what is kept for tenants nobody knows is swept.
+    fn ensure_known(&self) -> Result<()> {
+        if self.store.metadata.get(Table::Namespaces, self.name)?.is_none() {
+            self.write(Vec::new())?;
+        }
+        Ok(())
     }
 
     /// Writes durably; a tenant that writes exists.

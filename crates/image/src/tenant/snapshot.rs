@@ -13,8 +13,10 @@ use super::Tenant;
 use super::lease::Resource;
 use crate::Result;
 
+/// What clients of the containerd API call the store's own snapshots, whatever keeps them.
+pub const OWN_SNAPSHOTTER: &str = "overlayfs";
 /// Set by clients that unpack: the chain id the snapshot will have when it is committed.
-const WILL_BE: &str = "containerd.io/snapshot.ref";
+pub(super) const WILL_BE: &str = "containerd.io/snapshot.ref";
 
 /// Records of snapshots in the metadata.
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl TenantSnapshotter<'_> {
             }
             return Err(SnapshotError::Exists { key: name.clone() }.into());
         }
+        self.tenant.ensure_known()?;
         let mounts = self.local.prepare(key, parent, labels)?;
         self.lease_or_undo(lease, key)?;
         Ok(mounts)
@@ -106,6 +109,7 @@ impl TenantSnapshotter<'_> {
             drop(self.stat(parent));
         }
         let _changing = self.tenant.store.lock();
+        self.tenant.ensure_known()?;
         let mounts = self.local.view(key, parent, labels)?;
         self.lease_or_undo(lease, key)?;
         Ok(mounts)
@@ -145,7 +149,7 @@ impl TenantSnapshotter<'_> {
 
     fn lease(&self, lease: Option<&str>, key: &str) -> Result<()> {
         let Some(lease) = lease else { return Ok(()) };
-        let resource = Resource { kind: "snapshots/overlayfs".to_owned(), id: key.to_owned() };
+        let resource = Resource { kind: format!("snapshots/{OWN_SNAPSHOTTER}"), id: key.to_owned() };
         self.tenant.write(vec![self.tenant.with_resource(lease, resource)?])
     }
 

@@ -46,7 +46,8 @@ fn by_name(name: &str) -> Option<Box<dyn Driver>> {
 /// `FailedPrecondition` with the reason when it does not work here.
 pub fn try_out(root: &Path, driver: &dyn Driver) -> Result<()> {
     let place = root.join(format!(".try-{}", driver.name()));
-    let unusable = |why: String| SnapshotError::Unusable { driver: driver.name().to_owned(), root: root.to_owned(), why };
+    let unusable =
+        |why: String| SnapshotError::Unusable { driver: driver.name().to_owned(), root: root.to_owned(), why };
     std::fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
