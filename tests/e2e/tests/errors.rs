@@ -46,6 +46,26 @@ fn refusals_of_run() {
         (&["-v", "rel/ative:/x"], &["rel/ative"]),
         (&["-v", "/tmp:relative"], &["relative"]),
         (&["--env-file", "/no/such"], &["/no/such"]),
+        (&["--env-file", "/etc"], &["/etc", "directory"]),
+        (&["--stop-timeout", "soon"], &["soon"]),
+        (&["--shm-size", "12parsecs"], &["12parsecs"]),
+        (&["--device-read-bps", "/no/such:1mb"], &["/no/such"]),
+        (&["--cpu-rt-runtime", "900000"], &["rt_runtime"]),
+        (&["-e", "=x"], &["=x"]),
+        (&["-u", "1:2:3"], &["1:2:3"]),
+        (&["-w", "relative"], &["relative"]),
+        (&["--volumes-from", "no-such"], &["no-such"]),
+        (&["-p", "127.0.0.1:80-90:80-85"], &["80"]),
+        (&["--add-host", "nonsense"], &["nonsense"]),
+        (&["--dns", "nonsense"], &["nonsense"]),
+        (&["--tmpfs", "relative"], &["relative"]),
+        (&["--pull", "sometimes"], &["sometimes"]),
+        (&["--ipc", "container:no-such"], &["no-such"]),
+        (&["--cidfile", "/no/such/file"], &["/no/such/file"]),
+        (&["--label-file", "/no/such"], &["/no/such"]),
+        (&["--blkio-weight", "5"], &["weight"]),
+        (&["--cpu-period", "10"], &["period"]),
+        (&["--pids-limit", "many"], &["many"]),
         (&["--stop-signal", "NONSENSE"], &["NONSENSE"]),
         (&["--security-opt", "nonsense=1"], &["nonsense"]),
         (&["--security-opt", "seccomp=/no/such"], &["/no/such"]),
@@ -68,6 +88,27 @@ fn refusals_of_run() {
         }
         assert_eq!(inventory(&berth), before, "{options:?} left something");
     }
+}
+
+/// References that name nothing that can exist.
+#[test]
+fn refusals_of_references() {
+    let berth = Instance::with_busybox();
+    for reference in ["UPPER", "a//b", "a:b:c", "-x", "x@sha256:12", "x:", "/x", "http://a/b", ""] {
+        for words in [
+            &["run", "--rm", "--", reference, "true"][..],
+            &["tag", "--", "busybox", reference],
+            &["rmi", "--", reference],
+        ] {
+            let refused = berth.berth(words);
+            assert_ne!(refused.code, 0, "{words:?}: {refused:?}");
+            assert!(
+                refused.stderr.starts_with("error: ") && refused.stderr.contains(reference.trim_start_matches('/')),
+                "{words:?}: {refused:?}"
+            );
+        }
+    }
+    assert_eq!(berth.berth(&["images", "-q"]).ok().lines().count(), 1);
 }
 
 /// A restart policy nobody knows; alone, for with --rm the two exclude each other first.

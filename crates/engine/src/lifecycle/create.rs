@@ -4,7 +4,7 @@ use std::path::Path;
 
 use berth_image::Image;
 use berth_rootfs::OverlayRootfs;
-use berth_types::{ContainerId, ErrorClass, Timestamp};
+use berth_types::{ContainerId, ErrorClass, Reference, Timestamp};
 
 use crate::api::CreateOutcome;
 use crate::config::{ContainerConfig, HostConfig};
@@ -56,7 +56,7 @@ impl Engine {
         let id: ContainerId = names::new_id().parse()?;
         let reservation = self.reserve_name(name, &id)?;
         self.inner.faults.check("name.reserve")?;
-        let image = self.image_named(&config.image)?;
+        let image = self.image_to_run(&config.image)?;
         let config = merge(config, &image.config)?;
         let host = self.with_volumes_from(host)?;
         let host = self.inner.options.defaults.apply(host);
@@ -172,6 +172,17 @@ impl Engine {
             self.unbind_created(id, volumes);
         }
         self.empty_trash();
+    }
+
+    /// A missing image can be fetched, so that a name that can be none is told apart.
+    fn image_to_run(&self, name: &str) -> Result<Image> {
+        let looked_up = self.image_named(name);
+        match (&looked_up, name.parse::<Reference>()) {
+            (Err(error), Err(invalid)) if error.class == ErrorClass::NotFound => {
+                Err(EngineError::invalid(invalid.to_string()))
+            }
+            _ => looked_up,
+        }
     }
 
     fn reserve_name(&self, name: Option<&str>, id: &ContainerId) -> Result<NameReservation<'_>> {

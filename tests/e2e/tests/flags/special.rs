@@ -20,8 +20,23 @@ pub(crate) fn detaches(berth: &Instance, client: Client<'_>) {
 
 /// Typed at a terminal, the keys end the client and not the container.
 pub(crate) fn detach_keys(berth: &Instance, client: Client<'_>) {
-    let words = ["run", "-i", "-t", "--name", "typed", "--detach-keys", "ctrl-e,x", "busybox", "cat"];
-    let inner = client(berth, &words);
+    types_and_leaves(
+        berth,
+        client,
+        &["run", "-i", "-t", "--name", "typed", "--detach-keys", "ctrl-e,x", "busybox", "cat"],
+    );
+    assert_eq!(berth.inspect("typed", "{{.State.Status}}"), "running");
+    berth.berth(&["rm", "-f", "typed"]).ok();
+}
+
+/// The same for a process in a container that runs.
+pub(crate) fn exec_detach_keys(berth: &Instance, client: Client<'_>) {
+    types_and_leaves(berth, client, &["exec", "-i", "-t", "--detach-keys", "ctrl-e,x", "changed", "cat"]);
+    assert!(berth.berth(&["top", "changed"]).ok().lines().any(|line| line.ends_with("cat")));
+}
+
+fn types_and_leaves(berth: &Instance, client: Client<'_>, words: &[&str]) {
+    let inner = client(berth, words);
     let line: Vec<String> = std::iter::once(inner.get_program())
         .chain(inner.get_args())
         .map(|word| format!("'{}'", word.to_str().unwrap()))
@@ -42,8 +57,6 @@ pub(crate) fn detach_keys(berth: &Instance, client: Client<'_>) {
     keys.write_all(b"\x05x").unwrap();
     screen.read_to_end(&mut seen).unwrap();
     child.wait().unwrap();
-    assert_eq!(berth.inspect("typed", "{{.State.Status}}"), "running");
-    berth.berth(&["rm", "-f", "typed"]).ok();
 }
 
 /// SIGTERM for the client reaches the process; without the proxy it does not, and the client's end (the stock one ends only by force) is
@@ -94,4 +107,11 @@ pub(crate) fn quiet(berth: &Instance, client: Client<'_>) {
     let said = |words: &[&str]| instance::run(client(berth, words), b"").stderr.contains("Unable to find image");
     assert!(said(&["run", "--rm", "127.0.0.1:9/none", "true"]));
     assert!(!said(&["run", "--rm", "-q", "127.0.0.1:9/none", "true"]));
+}
+
+/// Its output goes nowhere, its effect is there.
+pub(crate) fn exec_detaches(berth: &Instance, client: Client<'_>) {
+    assert_eq!(id_of(berth, &["exec", "-d", "changed", "sh", "-c", "echo said; touch /made"], client), "");
+    wait_until("the file", || (berth.berth(&["exec", "changed", "ls", "/made"]).code == 0).then_some(()));
+    berth.berth(&["exec", "changed", "rm", "/made"]).ok();
 }
