@@ -17,6 +17,9 @@ pub enum PlanError {
     NoController { limit: &'static str, controller: Controller, way_out: String },
     #[error("{limit} cannot be enforced on {version}: there is no file for it")]
     NotOnVersion { limit: &'static str, version: &'static str, way_out: String },
+    /// In runc's words.
+    #[error("invalid configuration: cannot use unified on cgroup v1")]
+    UnifiedOnV1 { way_out: String },
     #[error("{limit}: {value} is not allowed, {reason}")]
     BadValue { limit: &'static str, value: String, reason: String },
 }
@@ -24,14 +27,18 @@ pub enum PlanError {
 impl Classify for PlanError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NoController { .. } | Self::NotOnVersion { .. } => ErrorClass::FailedPrecondition,
+            Self::NoController { .. } | Self::NotOnVersion { .. } | Self::UnifiedOnV1 { .. } => {
+                ErrorClass::FailedPrecondition
+            }
             Self::BadValue { .. } => ErrorClass::InvalidArgument,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoController { way_out, .. } | Self::NotOnVersion { way_out, .. } => Some(way_out.clone()),
+            Self::NoController { way_out, .. } | Self::NotOnVersion { way_out, .. } | Self::UnifiedOnV1 { way_out } => {
+                Some(way_out.clone())
+            }
             Self::BadValue { .. } => None,
         }
     }

@@ -4,7 +4,7 @@
 //! by other names than the specification's. The common document is read in one pass; only one that was refused is looked at again.
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::runtime::{Process, Spec};
 
@@ -51,6 +51,13 @@ fn parse<T: DeserializeOwned>(
 }
 
 fn mend_process(process: &mut Value, warnings: &mut Vec<String>) {
+    // Go leaves numbers that are not there at zero, so other runtimes take such documents.
+    if let Some(process) = process.as_object_mut() {
+        let user = process.entry("user").or_insert_with(|| json!({}));
+        for id in ["uid", "gid"] {
+            user.as_object_mut().map(|user| user.entry(id).or_insert_with(|| json!(0)));
+        }
+    }
     if let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) {
         for set in sets.values_mut() {
             drop_unknown(set, warnings);
@@ -110,6 +117,14 @@ mod tests {
             let process = parsed.document.process().clone().unwrap();
             assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 1, "{flag}");
             assert!(parsed.warnings.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_user_that_is_not_named_is_root() {
+        for user in ["", r#", "user": {}"#, r#", "user": {"uid": 0}"#] {
+            let parsed = process(format!(r#"{{"cwd": "/"{user}}}"#).as_bytes()).unwrap();
+            assert_eq!((parsed.document.user().uid(), parsed.document.user().gid()), (0, 0));
         }
     }
 

@@ -64,6 +64,15 @@ impl CommandError {
         }
     }
 
+    /// The kernel's refusal to execute the program, alone.
+    pub(crate) fn exec_failure(&self) -> Option<String> {
+        match self {
+            Self::Runtime(RuntimeError::Step { step, detail, .. }) if step == "execute" => Some(detail.clone()),
+            Self::Exec(error) => error.exec_failure(),
+            _ => None,
+        }
+    }
+
     /// As runc: 255 tells a failed exec from a program that failed.
     pub(crate) fn exit_code(&self) -> u8 {
         if matches!(self, Self::Exec(_)) { 255 } else { 1 }

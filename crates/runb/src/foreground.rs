@@ -6,7 +6,7 @@ use berth_runtime::Process;
 use berth_sys::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 use crate::error::CommandError;
 
@@ -122,7 +122,7 @@ impl<'a> Terminal<'a> {
     }
 }
 
-/// Puts the terminal back as it was. In raw mode the keys that mean signals are bytes for the container's own terminal.
+/// Puts the terminal back as it was. It still ends lines with a carriage return, for the container's terminal does not. In raw mode the keys that mean signals are bytes for the container's own terminal.
 struct RawMode(Option<Termios>);
 
 impl RawMode {
@@ -131,6 +131,7 @@ impl RawMode {
         if let Some(before) = &before {
             let mut raw = before.clone();
             raw.make_raw();
+            raw.output_modes.insert(OutputModes::OPOST);
             let _not_ours = tcsetattr(std::io::stdin(), OptionalActions::Now, &raw);
         }
         Self(before)

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use berth_types::{Timestamp, report};
+use berth_types::{Span, Timestamp, report};
 
 use crate::arguments::LogFormat;
 use crate::error::CommandError;
@@ -35,15 +35,32 @@ impl Log {
 
     /// To the log and to stderr: a caller may read only one of them.
     pub(crate) fn error(&self, error: &CommandError) {
-        let text = report(error);
+        // A program that cannot be executed is its user's business, and is told without our name, as runc tells it.
+        let failure = error.exec_failure();
+        let named = failure.is_none();
+        let text = failure.unwrap_or_else(|| report(error));
         if self.file.is_some() || self.format == LogFormat::Json {
             self.line("error", &text);
         }
         if self.file.is_some() || self.format == LogFormat::Text {
-            stderr(&format!("runb: {text}"));
+            if named {
+                stderr(&format!("runb: {text}"))
+            } else {
+                stderr(&text)
+            }
             if let Some(hint) = error.hint() {
                 stderr(&format!("hint: {hint}"));
             }
+        }
+    }
+
+    /// The steps that were done, with the words by which runc's debug log knows them.
+    pub(crate) fn steps(&self, spans: &[Span]) {
+        for span in spans {
+            self.debug(|| {
+                let (name, object, time) = (&span.name, &span.object, span.duration_ns / 1000);
+                format!("{name} {object}: {time} us{}", words_of_runc(span))
+            });
         }
     }
 
@@ -75,6 +92,20 @@ impl Log {
             None => stderr(&line),
         }
     }
+}
+
+fn words_of_runc(span: &Span) -> String {
+    let words = match span.name.as_str() {
+        "clone-init" => "nsexec container setup, child process in init()".to_owned(),
+        "pin-caller" => {
+            let cpus = span.object.split(|c: char| !c.is_ascii_digit()).filter_map(|text| text.parse::<u32>().ok());
+            let mask = cpus.fold(0_u64, |mask, cpu| mask | 1_u64.checked_shl(cpu).unwrap_or(0));
+            format!("nsexec: affinity: {mask:#x}")
+        }
+        "execute" => "init: closing the pipe to signal completion, setns_init: about to exec".to_owned(),
+        _ => return String::new(),
+    };
+    format!(" (runc: {words})")
 }
 
 pub(crate) fn stderr(text: &str) {

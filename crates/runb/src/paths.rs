@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use berth_oci::document::Parsed;
-use berth_oci::runtime::{Process, Spec};
+use berth_oci::runtime::Spec;
 use berth_runtime::{Container, Saved, StateDir};
 use berth_types::ContainerId;
 
@@ -22,12 +22,6 @@ pub(crate) fn spec(bundle: &Path) -> Result<Parsed<Spec>, CommandError> {
     let path = bundle.join("config.json");
     let json = |source| CommandError::Json { path: path.display().to_string(), source };
     berth_oci::document::spec(text(&path)?.as_bytes()).map_err(json)
-}
-
-/// The process of an exec.
-pub(crate) fn process(path: &Path) -> Result<Parsed<Process>, CommandError> {
-    let json = |source| CommandError::Json { path: path.display().to_string(), source };
-    berth_oci::document::process(text(path)?.as_bytes()).map_err(json)
 }
 
 pub(crate) fn document<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CommandError> {
@@ -55,7 +49,7 @@ pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Erro
 
 /// A container of this root with what was written down of it.
 pub(crate) fn saved(root: &Path, id: &str) -> Result<Saved, CommandError> {
-    let id: ContainerId = id.parse()?;
+    let id = ContainerId::of_runtime(id)?;
     Ok(Container::load(&StateDir::open(root, &id)?)?)
 }
 

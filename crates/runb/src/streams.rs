@@ -33,13 +33,14 @@ pub(crate) fn inherited() -> Result<Stdio, CommandError> {
     })
 }
 
-/// A terminal of the size asked for, else as large as ours, where we have one.
-pub(crate) fn terminal(asked: Option<&ConsoleSize>) -> Stdio {
+/// A terminal of the size asked for, else as large as ours, where we have one. In the foreground our own terminal, or whoever reads
+/// our output, ends its lines as it likes, as with runc; who gets the master by a socket gets it as the kernel made it.
+pub(crate) fn terminal(asked: Option<&ConsoleSize>, is_foreground: bool) -> Stdio {
     let number = |value: u64| u16::try_from(value).unwrap_or(0);
     let asked = asked.map(|size| (number(size.height()), number(size.width())));
     let own = || rustix::termios::tcgetwinsize(std::io::stdin()).ok().map(|size| (size.ws_row, size.ws_col));
     let (rows, columns) = asked.or_else(own).unwrap_or((0, 0));
-    Stdio::Terminal { rows, columns }
+    Stdio::Terminal { rows, columns, keeps_newlines: is_foreground }
 }
 
 /// How many descriptors from 3 on are passed: those of socket activation, then those asked for. They must be open before anything

@@ -254,7 +254,7 @@ impl Container {
     }
 
     fn id(&self) -> Result<ContainerId, RuntimeError> {
-        self.state.id.parse().map_err(|_| RuntimeError::Container {
+        ContainerId::of_runtime(&self.state.id).map_err(|_| RuntimeError::Container {
             id: self.state.id.clone(),
             problem: "has no valid id",
             class: ErrorClass::InvalidArgument,

@@ -259,12 +259,19 @@ impl Creation<'_> {
     /// A group with processes in it is somebody else's: it would be limited, frozen and killed with the container.
     fn create_cgroup(&mut self, path: &str) -> Result<(), RuntimeError> {
         let cgroup = |source| RuntimeError::Cgroup { what: "create", source: Box::new(source) };
-        if let Ok(existing) = Cgroup::open(&self.layout, path)
-            && !existing.pids().map_err(cgroup)?.is_empty()
-        {
-            let problem = "cannot be created: its cgroup has processes already";
-            let (id, class) = (self.state.id.clone(), ErrorClass::FailedPrecondition);
-            return Err(RuntimeError::Container { id, problem, class });
+        if let Ok(existing) = Cgroup::open(&self.layout, path) {
+            // In runc's words. In a frozen group init would stop for good.
+            let problem = if !existing.pids().map_err(cgroup)?.is_empty() {
+                Some("cannot be created: container's cgroup is not empty")
+            } else if existing.frozen().unwrap_or(false) {
+                Some("cannot be created: container's cgroup unexpectedly frozen")
+            } else {
+                None
+            };
+            if let Some(problem) = problem {
+                let (id, class) = (self.state.id.clone(), ErrorClass::FailedPrecondition);
+                return Err(RuntimeError::Container { id, problem, class });
+            }
         }
         self.cgroup = Some(match &self.options.tuning.cgroup_driver {
             CgroupDriver::Cgroupfs => match Cgroup::create(&self.layout, path) {
@@ -372,7 +379,10 @@ impl Creation<'_> {
         let (ours, theirs) = Channel::pair().map_err(kernel)?;
         let pid_ns = self.namespaces.iter().position(|(kind, _)| *kind == Namespace::Pid);
         let pid_ns = pid_ns.map(|index| self.namespaces.swap_remove(index).1);
-        let stdio = std::mem::replace(&mut self.options.stdio, crate::Stdio::Terminal { rows: 0, columns: 0 });
+        let stdio = std::mem::replace(
+            &mut self.options.stdio,
+            crate::Stdio::Terminal { rows: 0, columns: 0, keeps_newlines: false },
+        );
         let has_user_ns = self.plan.namespaces.is_private(Namespace::User);
         let lent = if has_user_ns { Lent::enter(&mut self.namespaces).map_err(kernel)? } else { Lent::default() };
         // Only who has a right to the network namespace may mount a view of it: the caller, while it stands there.

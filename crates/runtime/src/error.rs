@@ -37,8 +37,9 @@ pub enum RuntimeError {
     Mount(#[from] MountError),
     #[error("cannot prepare the seccomp filter")]
     Seccomp(#[from] SeccompError),
-    #[error("{stage} hook {path} failed: {problem}")]
-    Hook { stage: &'static str, path: String, problem: String },
+    /// `index` counts the hooks of a stage from 0; in runc's words.
+    #[error("error running {stage} hook #{index}: {path}: {problem}")]
+    Hook { stage: &'static str, index: usize, path: String, problem: String },
     /// criu said no; `said` is its own last word on it.
     #[error("cannot {what}: {said} (log: {log})")]
     Criu { what: &'static str, said: String, log: String },

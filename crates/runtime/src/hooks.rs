@@ -70,9 +70,10 @@ impl HookStage {
 /// Runs all hooks of a stage in order; the first failure ends it.
 pub(crate) fn run(stage: HookStage, hooks: Option<&Hooks>, state: &[u8]) -> Result<(), RuntimeError> {
     let Some(hooks) = hooks else { return Ok(()) };
-    for hook in stage.of(hooks) {
+    for (index, hook) in stage.of(hooks).iter().enumerate() {
         run_one(hook, state).map_err(|problem| RuntimeError::Hook {
             stage: stage.text(),
+            index,
             path: hook.path().display().to_string(),
             problem,
         })?;

@@ -231,6 +231,10 @@ impl InitContext<'_> {
             Action::AwaitNetDevices => self.await_answer(&Message::AwaitsDevices),
             Action::AwaitClocks => self.await_answer(&Message::AwaitsClocks),
             Action::SetAffinity(cpus) => Ok(enter::set_affinity(cpus)?),
+            Action::ResetAffinity => {
+                enter::reset_affinity();
+                Ok(())
+            }
             Action::EnterCgroup => self.enter_cgroup(),
             Action::JoinNamespace(kind) => self.join_namespace(*kind),
             Action::UnshareCgroup => unshare(UnshareFlags::NEWCGROUP),

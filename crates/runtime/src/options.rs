@@ -29,6 +29,8 @@ pub enum Stdio {
     Terminal {
         rows: u16,
         columns: u16,
+        /// A newline stays one (`ONLCR` off): its reader writes to a terminal that adds the carriage return.
+        keeps_newlines: bool,
     },
 }
 

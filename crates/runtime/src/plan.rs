@@ -35,6 +35,9 @@ pub(crate) const EXECUTE: &str = "execute";
 /// Name of the step that looks whether there is one.
 pub(crate) const FIND_PROGRAM: &str = "find-program";
 
+/// Why a process does not keep the CPUs of who starts it.
+pub(crate) const RESET_REASON: &str = "the caller's own CPUs are not the container's";
+
 /// Name of the steps that run hooks in the container's namespaces.
 pub(crate) const INSIDE_HOOKS: &str = "run-container-hooks";
 
@@ -83,6 +86,8 @@ pub(crate) enum Action {
     AwaitClocks,
     AwaitNetDevices,
     SetAffinity(Vec<usize>),
+    /// To all CPUs that the cgroup has, whatever the caller was pinned to.
+    ResetAffinity,
     JoinNamespace(Namespace),
     EnterCgroup,
     UnshareCgroup,
@@ -173,6 +178,7 @@ impl Action {
             Self::AwaitClocks => "await-clocks",
             Self::AwaitNetDevices => "await-net-devices",
             Self::SetAffinity(_) => "set-affinity",
+            Self::ResetAffinity => "reset-affinity",
             Self::JoinNamespace(_) => "join-namespace",
             Self::EnterCgroup => "enter-cgroup",
             Self::UnshareCgroup => "unshare-cgroup-namespace",
@@ -340,6 +346,8 @@ pub(crate) fn plan_exec(input: &ExecInput<'_>) -> Result<Plan, RuntimeError> {
     if let Some(cpus) = &affinity.last {
         let object = format!("{cpus:?}");
         list.push(Stage::Init, Action::SetAffinity(cpus.clone()), object, "process.execCPUAffinity.final");
+    } else if affinity.initial.is_none() {
+        list.push(Stage::Init, Action::ResetAffinity, "", RESET_REASON);
     }
     let object = input.namespaces.joined_by_exec_text();
     list.push(Stage::Init, Action::JoinNamespace(Namespace::Mount), object, "exec joins what start made");

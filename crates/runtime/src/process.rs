@@ -1,6 +1,6 @@
 //! A process of the spec, checked and made ready: everything between namespaces and exec.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -96,7 +96,7 @@ impl ProcessPlan {
         }
         Ok(Self {
             arguments,
-            environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
+            environment: environment(process.env().as_deref().unwrap_or_default())?,
             cwd: process.cwd().clone(),
             user: UserPlan::new(process.user(), annotations)?,
             umask: process.user().umask(),
@@ -131,6 +131,28 @@ fn strings(field: &'static str, texts: &[String]) -> Result<Vec<CString>, Runtim
             .map_err(|_| RuntimeError::Spec { field, problem: "holds a NUL character".to_owned() })
     };
     texts.iter().map(convert).collect()
+}
+
+/// Of entries with the same name the last one counts; an empty HOME is none (init then takes it from the container's passwd).
+fn environment(texts: &[String]) -> Result<Vec<CString>, RuntimeError> {
+    let field = "process.env";
+    let mut names = HashSet::new();
+    let mut kept = Vec::with_capacity(texts.len());
+    for text in texts.iter().rev() {
+        let problem = match text.split_once('=') {
+            None => format!("{text:?} is not NAME=VALUE"),
+            Some(("", _)) => format!("{text:?} has no name"),
+            Some((name, value)) => {
+                if names.insert(name) && (name, value) != ("HOME", "") {
+                    kept.push(text.clone());
+                }
+                continue;
+            }
+        };
+        return Err(RuntimeError::Spec { field, problem });
+    }
+    kept.reverse();
+    strings(field, &kept)
 }
 
 fn labels(process: &Process) -> Result<Vec<Label>, RuntimeError> {

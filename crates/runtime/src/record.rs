@@ -22,6 +22,7 @@ use crate::state::{StateDir, file_error};
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     pub(crate) version: u32,
+    #[serde(deserialize_with = "id_of_runtime")]
     pub(crate) id: ContainerId,
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
@@ -45,10 +46,17 @@ pub(crate) struct Record {
     pub(crate) rdt: Option<RdtGroup>,
 }
 
+/// An id is what runtimes take, which is more than what engines give.
+fn id_of_runtime<'de, D: serde::Deserializer<'de>>(document: D) -> Result<ContainerId, D::Error> {
+    let text = <String as serde::Deserialize>::deserialize(document)?;
+    ContainerId::of_runtime(&text).map_err(serde::de::Error::custom)
+}
+
 /// What version 1 held.
 #[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FirstRecord {
+    #[serde(deserialize_with = "id_of_runtime")]
     id: ContainerId,
     bundle: PathBuf,
     pid: u32,

@@ -114,8 +114,8 @@ impl StateDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(file_error("read", root, source)),
         };
-        let mut ids: Vec<ContainerId> =
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok()).collect();
+        let id = |name: &str| ContainerId::of_runtime(name).ok();
+        let mut ids: Vec<ContainerId> = entries.filter_map(|entry| id(entry.ok()?.file_name().to_str()?)).collect();
         ids.sort_unstable();
         Ok(ids)
     }

@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum IdError {
     #[error("{kind} id {text:?} is not valid: 1 to 128 characters of [a-zA-Z0-9_.-], the first alphanumeric")]
     Invalid { kind: &'static str, text: String },
+    #[error("invalid container ID format: {text:?} is not 1 to 128 characters of [a-zA-Z0-9_+.-] without a dot first")]
+    InvalidForRuntime { text: String },
 }
 
 impl crate::Classify for IdError {
@@ -89,6 +91,21 @@ id_type!(
     ExecId, "exec"
 );
 
+impl ContainerId {
+    /// As OCI runtimes take ids from their callers: what runc takes (`[a-zA-Z0-9_+.-]`, any of them first), but for a leading dot,
+    /// which is a runtime's own file beside its containers.
+    ///
+    /// # Errors
+    /// For what would be no safe file name.
+    pub fn of_runtime(text: &str) -> Result<Self, IdError> {
+        let is_legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'.' | b'-');
+        if !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.bytes().all(is_legal) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(IdError::InvalidForRuntime { text: text.chars().take(140).collect() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +115,10 @@ mod tests {
         assert!("a1-b_c.d".parse::<ContainerId>().is_ok());
         for bad in ["", ".", "..", "-a", "a/b", "a b", "a\n", &"x".repeat(129)] {
             assert!(bad.parse::<ContainerId>().is_err(), "{bad:?}");
+            assert!(bad == "-a" || ContainerId::of_runtime(bad).is_err(), "{bad:?}");
+        }
+        for good in ["_a", "a+b", "-a", "+", "a1-b_c.d"] {
+            assert_eq!(ContainerId::of_runtime(good).unwrap().as_str(), good);
         }
     }
 }

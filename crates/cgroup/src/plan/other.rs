@@ -12,11 +12,12 @@ pub(super) fn pids(draft: &mut Draft<'_>, limit: Option<i64>) -> Result<(), Plan
     let Some(limit) = limit else {
         return Ok(());
     };
-    if limit <= 0 && !draft.layout.has(Controller::Pids) {
+    if limit < 0 && !draft.layout.has(Controller::Pids) {
         return Ok(());
     }
     draft.interface("pids.limit", Controller::Pids)?;
-    let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
+    // 0 is written as 1, as runc does: systemd refuses 0, and the first process is not forked but attached.
+    let value = if limit < 0 { "max".to_owned() } else { limit.max(1).to_string() };
     draft.text("pids.limit", Controller::Pids, "pids.max", value, "the kernel was built without CONFIG_CGROUP_PIDS");
     Ok(())
 }
@@ -115,12 +116,12 @@ pub(super) fn unified(draft: &mut Draft<'_>, files: &BTreeMap<String, String>) -
         }
         if draft.layout.unified.is_none() {
             let way_out = "use the limits by name instead of v2 files, or boot with cgroup v2".to_owned();
-            return Err(PlanError::NotOnVersion { limit: LIMIT, version: "cgroup v1", way_out });
+            return Err(PlanError::UnifiedOnV1 { way_out });
         }
         if draft.interface(LIMIT, controller)? == Interface::V1 {
             let way_out =
                 format!("{file}: this host has the {controller} controller on cgroup v1; use the limit by name");
-            return Err(PlanError::NotOnVersion { limit: LIMIT, version: "cgroup v1", way_out });
+            return Err(PlanError::UnifiedOnV1 { way_out });
         }
         draft.text(LIMIT, controller, file.clone(), value, "this kernel has no such cgroup v2 file");
     }

@@ -6,7 +6,7 @@ use super::flag::{Flag, Kind};
 use super::table::{COMMANDS, CommandRow, GLOBAL};
 
 pub(crate) fn overview() -> String {
-    let mut text = "NAME:\n   runb - runs containers as the OCI runtime specification says\n\nUSAGE:\n   \
+    let mut text = "NAME:\n   runb - Open Container Initiative runtime, as runc - Open Container Initiative runtime\n\nUSAGE:\n   \
                     runb [global options] command [command options] [arguments...]\n\nCOMMANDS:\n"
         .to_owned();
     for command in COMMANDS {

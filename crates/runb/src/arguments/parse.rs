@@ -35,7 +35,8 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, S
         let found = words.first().and_then(|name| row(name));
         return Ok(Parsed::Print(found.map_or_else(help::overview, help::page)));
     }
-    let row = row(name).ok_or_else(|| format!("no such command: {name}; runb --help lists them"))?;
+    let unknown = || format!("no such command: {name} (No help topic for '{name}'); runb --help lists them");
+    let row = row(name).ok_or_else(unknown)?;
     let in_command = |problem: String| format!("{name}: {problem}; see runb {name} --help");
     let given = Given::parse(words.iter().cloned(), row.flags).map_err(in_command)?;
     if given.wants_help {

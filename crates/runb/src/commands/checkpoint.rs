@@ -48,7 +48,7 @@ pub(crate) fn restore(root: &Path, arguments: &RestoreArguments, global: &Global
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(paths::file("open images", &options.images)(missing));
     }
-    let id: ContainerId = arguments.create.id.parse()?;
+    let id = ContainerId::of_runtime(&arguments.create.id)?;
     let bundle = paths::bundle(arguments.create.bundle.as_deref())?;
     let spec = paths::spec(&bundle)?.document;
     refuse_terminal(&spec)?;

@@ -6,7 +6,7 @@ use berth_oci::runtime::Spec;
 use berth_runtime::{
     CgroupDriver, Container, CreateOptions, NotifySocket, Rights, Rootfs, StateDir, Stdio, SystemdInstance, Tuning,
 };
-use berth_types::{ContainerId, Timestamp};
+use berth_types::{ContainerId, Span, Timestamp};
 
 use crate::arguments::{CreateArguments, Global, RunArguments};
 use crate::error::CommandError;
@@ -40,7 +40,7 @@ fn make(
     log: &Log,
 ) -> Result<Container, CommandError> {
     let preserve_fds = streams::preserved(arguments.preserve_fds, listen_fds())?;
-    let id: ContainerId = arguments.id.parse()?;
+    let id = ContainerId::of_runtime(&arguments.id)?;
     let bundle = paths::bundle(arguments.bundle.as_deref())?;
     let berth_oci::document::Parsed { document: mut spec, warnings } = paths::spec(&bundle)?;
     seal::enter_only_sealed(seal::maps_of(&spec).as_deref())?;
@@ -50,13 +50,16 @@ fn make(
     let terminal = process.and_then(berth_oci::runtime::Process::terminal).unwrap_or(false);
     streams::check_terminal(terminal, detach, arguments.console_socket.is_some())?;
     let stdio = match process.filter(|_| terminal) {
-        Some(process) => streams::terminal(process.console_size().as_ref()),
+        Some(process) => streams::terminal(process.console_size().as_ref(), !detach),
         None => streams::inherited()?,
     };
     let receivers = Receivers::connect(arguments.console_socket.as_deref(), arguments.pidfd_socket.as_deref())?;
     let directory = StateDir::create(root, &id)?;
     let making = Making { arguments, bundle, spec, stdio, preserve_fds, receivers, global, root };
-    match making.make_in(&directory) {
+    let mut spans = Vec::new();
+    let made = making.make_in(&directory, &mut spans);
+    log.steps(&spans);
+    match made {
         Ok(container) => {
             container.warnings.iter().for_each(|warning| log.warn(warning));
             Ok(container)
@@ -70,7 +73,7 @@ fn make(
 }
 
 impl Making<'_> {
-    fn make_in(mut self, directory: &StateDir) -> Result<Container, CommandError> {
+    fn make_in(mut self, directory: &StateDir, spans: &mut Vec<Span>) -> Result<Container, CommandError> {
         notify::prepare(directory, &mut self.spec)?;
         let tuning = Tuning {
             keep_keyring: self.arguments.no_new_keyring,
@@ -93,7 +96,7 @@ impl Making<'_> {
             seccomp_program: None,
             tuning,
         };
-        let mut container = Container::create(&self.spec, options, &mut Vec::new())?;
+        let mut container = Container::create(&self.spec, options, spans)?;
         let finished = container
             .save(directory, &rootfs, Timestamp::now())
             .map_err(CommandError::from)
@@ -154,7 +157,10 @@ fn pass_listen_fds(spec: &mut Spec) {
 pub(crate) fn run(root: &Path, arguments: &RunArguments, global: &Global, log: &Log) -> Result<u8, CommandError> {
     let signals = if arguments.detach { None } else { Some(Signals::hold()?) };
     let mut container = make(root, &arguments.create, arguments.detach, global, log)?;
-    let socket = match begin(root, &mut container) {
+    let mut spans = Vec::new();
+    let begun = begin(root, &mut container, &mut spans);
+    log.steps(&spans);
+    let socket = match begun {
         Ok(socket) => socket,
         Err(error) => {
             let _also_failed = container.delete();
@@ -175,9 +181,9 @@ pub(crate) fn run(root: &Path, arguments: &RunArguments, global: &Global, log: &
 }
 
 /// Starts it, with its notify socket open where it has one.
-fn begin(root: &Path, container: &mut Container) -> Result<Option<NotifySocket>, CommandError> {
-    let id: ContainerId = container.state().id.parse()?;
+fn begin(root: &Path, container: &mut Container, spans: &mut Vec<Span>) -> Result<Option<NotifySocket>, CommandError> {
+    let id = ContainerId::of_runtime(&container.state().id)?;
     let socket = notify::listen(&StateDir::open(root, &id)?)?;
-    container.start(&mut Vec::new())?;
+    container.start(spans)?;
     Ok(socket)
 }

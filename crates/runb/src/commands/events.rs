@@ -34,7 +34,7 @@ pub(crate) fn events(root: &Path, id: &str, once: bool, interval: Duration) -> R
             memory.drain();
         }
         if memory.kills_since(&container, if is_memory && !ended { COUNT_WAIT } else { Duration::ZERO }) {
-            print(&json!({"type": "oom", "id": id}).to_string());
+            print(&format!(r#"{{"type":"oom","id":"{id}"}}"#));
         }
         if ended {
             return Ok(());
@@ -104,7 +104,8 @@ fn wait(container: &Container, memory: &Memory, until: Duration) -> Result<Woken
 }
 
 fn print_stats(container: &Container, id: &str) -> Result<(), CommandError> {
-    print(&json!({"type": "stats", "id": id, "data": document(&container.stats()?)}).to_string());
+    // In runc's order: scripts look at the beginning of a line. An id needs no escapes.
+    print(&format!(r#"{{"type":"stats","id":"{id}","data":{}}}"#, document(&container.stats()?)));
     Ok(())
 }
 

@@ -30,7 +30,11 @@ pub(crate) fn exec(root: &Path, arguments: &ExecArguments, log: &Log) -> Result<
     let terminal = process.terminal().unwrap_or(false);
     streams::check_terminal(terminal, arguments.detach, arguments.console_socket.is_some())?;
     let receivers = Receivers::connect(arguments.console_socket.as_deref(), arguments.pidfd_socket.as_deref())?;
-    let stdio = if terminal { streams::terminal(process.console_size().as_ref()) } else { streams::inherited()? };
+    let stdio = if terminal {
+        streams::terminal(process.console_size().as_ref(), !arguments.detach)
+    } else {
+        streams::inherited()?
+    };
     let tuning = ExecTuning {
         preserve_fds,
         even_paused: arguments.ignore_paused,
@@ -38,7 +42,10 @@ pub(crate) fn exec(root: &Path, arguments: &ExecArguments, log: &Log) -> Result<
         ..ExecTuning::default()
     };
     let signals = if arguments.detach { None } else { Some(Signals::hold()?) };
-    let (mut added, warnings) = container.exec_reporting(&process, stdio, &tuning, &mut Vec::new())?;
+    let mut spans = Vec::new();
+    let joined = container.exec_reporting(&process, stdio, &tuning, &mut spans);
+    log.steps(&spans);
+    let (mut added, warnings) = joined?;
     warnings.iter().for_each(|warning| log.warn(warning));
     let told = receivers.serve(&mut added).and_then(|()| paths::write_pid(arguments.pid_file.as_deref(), added.pid));
     if let Err(error) = told {
@@ -75,7 +82,12 @@ fn sub_cgroups(given: &[String]) -> Result<Vec<(String, String)>, String> {
 
 fn process(arguments: &ExecArguments, bundle: &Path, log: &Log) -> Result<ProcessSpec, CommandError> {
     if let Some(path) = &arguments.process {
-        let parsed = paths::process(path)?;
+        let mut document: Value = paths::document(path)?;
+        // The container may be older than its bundle, which then has nothing to add.
+        let container = paths::document::<Value>(&bundle.join("config.json")).unwrap_or_default();
+        inherit(&mut document, &container["process"]);
+        let json = |source| CommandError::Json { path: path.display().to_string(), source };
+        let parsed = berth_oci::document::process(document.to_string().as_bytes()).map_err(json)?;
         parsed.warnings.iter().for_each(|warning| log.warn(warning));
         return Ok(parsed.document);
     }
@@ -86,6 +98,17 @@ fn process(arguments: &ExecArguments, bundle: &Path, log: &Log) -> Result<Proces
     let mut process = config["process"].take();
     change(&mut process, arguments).map_err(CommandError::Usage)?;
     serde_json::from_value(process).map_err(|source| CommandError::Json { path: "the process".to_owned(), source })
+}
+
+/// What a process document does not mention is the container's own, as in runc: what it may do, never more than that.
+fn inherit(process: &mut Value, of_container: &Value) {
+    let Some(process) = process.as_object_mut() else { return };
+    for key in ["capabilities", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "rlimits"] {
+        let is_missing = process.get(key).is_none_or(Value::is_null);
+        if let Some(own) = of_container.get(key).filter(|own| is_missing && !own.is_null()) {
+            process.insert(key.to_owned(), own.clone());
+        }
+    }
 }
 
 fn change(process: &mut Value, arguments: &ExecArguments) -> Result<(), String> {
@@ -172,6 +195,18 @@ mod tests {
         for text in ["", "-1", "root", "1:", "1:web", "4294967296", "2147483648", "1:2:3", "0x1"] {
             assert!(changed(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_process_document_inherits_what_it_leaves_out() {
+        let container = json!({"capabilities": {"bounding": ["CAP_KILL"]}, "noNewPrivileges": true, "args": ["sh"]});
+        let mut process = json!({"args": ["true"], "capabilities": null, "rlimits": []});
+        inherit(&mut process, &container);
+        let expected = json!({"args": ["true"], "capabilities": {"bounding": ["CAP_KILL"]}, "noNewPrivileges": true, "rlimits": []});
+        assert_eq!(process, expected);
+        let mut given = json!({"capabilities": {}, "noNewPrivileges": false});
+        inherit(&mut given, &container);
+        assert_eq!(given, json!({"capabilities": {}, "noNewPrivileges": false}));
     }
 
     #[test]

@@ -20,34 +20,35 @@ pub(crate) fn start(root: &Path, id: &str, log: &Log) -> Result<(), CommandError
         Status::Stopped => return Err(refused("cannot start a container that has stopped")),
         _ => {}
     }
-    let socket = notify::listen(&StateDir::open(root, &id.parse()?)?)?;
-    let result = container.start(&mut Vec::new());
+    let socket = notify::listen(&StateDir::open(root, &ContainerId::of_runtime(id)?)?)?;
+    let mut spans = Vec::new();
+    let result = container.start(&mut spans);
+    log.steps(&spans);
     container.warnings.iter().for_each(|warning| log.warn(warning));
     result?;
     notify::forward(socket.as_ref(), &container)
 }
 
 pub(crate) fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<(), CommandError> {
-    let signal: Signal = signal.parse()?;
+    // kill(2): 0 sends nothing and only looks.
+    let signal: Option<Signal> = if signal == "0" { None } else { Some(signal.parse()?) };
     let container = paths::container(root, id)?;
-    if container.status() == Status::Stopped && !all {
-        return Err(refused("container not running"));
-    }
-    if all {
-        return Ok(container.kill_all(signal)?);
-    }
-    // Without a PID namespace of its own, its other processes would outlive init.
-    if signal == Signal::KILL && !container.has_own_pids() {
-        return Ok(container.kill_all(signal)?);
-    }
-    match container.kill(signal) {
-        Err(RuntimeError::State { .. }) => Err(refused("container not running")),
-        other => Ok(other?),
+    let is_stopped = container.status() == Status::Stopped;
+    // Without a PID namespace of its own, its other processes outlive init.
+    let outlives = !container.has_own_pids() && !container.pids()?.is_empty();
+    match signal {
+        _ if is_stopped && !all && !(outlives && signal == Some(Signal::KILL)) => Err(refused("container not running")),
+        None => Ok(()),
+        Some(signal) if all || (signal == Signal::KILL && outlives) => Ok(container.kill_all(signal)?),
+        Some(signal) => match container.kill(signal) {
+            Err(RuntimeError::State { .. }) => Err(refused("container not running")),
+            other => Ok(other?),
+        },
     }
 }
 
 pub(crate) fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<(), CommandError> {
-    let parsed: ContainerId = id.parse()?;
+    let parsed = ContainerId::of_runtime(id)?;
     let directory = match StateDir::open(root, &parsed) {
         Ok(directory) => directory,
         Err(error) if force && error.class() == ErrorClass::NotFound => return Ok(()),

@@ -10,7 +10,7 @@ use berth_rootfs::mounts::{TargetKind, attach, clone_tree_fd, mount_target};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, OutputModes, Winsize};
 use rustix::thread::{CpuSet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 use super::{Failure, InitContext, unshare};
@@ -67,7 +67,7 @@ impl InitContext<'_> {
 
     /// A pty of the container's own devpts; the slave comes from the master, never from a path (CVE-2025-52565).
     pub(super) fn open_console(&mut self) -> Result<(), Failure> {
-        let Stdio::Terminal { rows, columns } = self.stdio else {
+        let Stdio::Terminal { rows, columns, keeps_newlines } = self.stdio else {
             return Err(Failure::new("a terminal is wanted but the streams are files", Errno::INVAL));
         };
         let is_exec = self.scratch.devpts.is_none();
@@ -84,6 +84,11 @@ impl InitContext<'_> {
                 &master,
                 Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 },
             )?;
+        }
+        if keeps_newlines {
+            let mut modes = rustix::termios::tcgetattr(&slave)?;
+            modes.output_modes.remove(OutputModes::ONLCR);
+            rustix::termios::tcsetattr(&slave, OptionalActions::Now, &modes)?;
         }
         if !is_exec {
             let target = mount_target(self.root()?, Path::new("/dev/console"), TargetKind::File)?;
@@ -153,6 +158,13 @@ pub(super) fn set_affinity(cpus: &[usize]) -> Result<(), Errno> {
         set.set(*cpu);
     }
     rustix::thread::sched_setaffinity(None, &set)
+}
+
+/// The kernel keeps of all CPUs those of the cgroup. Where it is not allowed, the caller's have to do, as in runc.
+pub(super) fn reset_affinity() {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    let _as_the_caller = rustix::thread::sched_setaffinity(None, &all);
 }
 
 /// A kernel without keys has no keyring to leave.

@@ -114,7 +114,12 @@ impl InitContext<'_> {
             inheritable: wanted.inheritable & host,
             ambient: wanted.ambient & wanted.permitted & wanted.inheritable & host,
         };
-        if given != wanted {
+        for number in numbers(wanted.ambient & !given.ambient) {
+            // In runc's words.
+            let why = "it is not both permitted and inheritable, or the host lacks it";
+            self.warn(&format!("can't raise ambient capability {}: {why}", capability_name(number)));
+        }
+        if (CapabilityPlan { ambient: wanted.ambient, ..given }) != wanted {
             self.warn("some capabilities were not given: the host lacks them, or their sets contradict each other");
         }
         let set = CapabilitySet::from_bits_retain;
@@ -222,21 +227,31 @@ impl InitContext<'_> {
                 }
             }
         }
-        Err(Failure::new(exec_text(&program.to_string_lossy(), answer), answer))
+        let program = program.to_string_lossy();
+        let text = if program.contains('/') {
+            format!("exec {program}: {}", exec_reason(&program, answer))
+        } else {
+            exec_text(&program, answer)
+        };
+        Err(Failure::new(text, answer))
     }
 }
 
 /// In the words that callers of runtimes know.
 fn exec_text(program: &str, errno: Errno) -> String {
-    let why = match errno {
+    format!("exec: {program:?}: {}", exec_reason(program, errno))
+}
+
+fn exec_reason(program: &str, errno: Errno) -> String {
+    let text = match errno {
         Errno::NOENT if program.contains('/') => "no such file or directory",
         Errno::NOENT => "executable file not found in $PATH",
         Errno::ACCESS => "permission denied",
         Errno::NOEXEC => "exec format error",
         Errno::ISDIR => "is a directory",
-        other => return format!("exec: {program:?}: cannot be executed: {other}"),
+        other => return format!("cannot be executed: {other}"),
     };
-    format!("exec: {program:?}: {why}")
+    text.to_owned()
 }
 
 fn candidates(program: &[u8], environment: &[CString]) -> Vec<CString> {
@@ -285,6 +300,11 @@ fn drop_bounding(keep: u64) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn capability_name(number: u8) -> String {
+    let name = berth_types::capability::NAMES.get(usize::from(number));
+    name.map_or_else(|| number.to_string(), |name| format!("CAP_{name}"))
 }
 
 fn numbers(bits: u64) -> impl Iterator<Item = u8> {

@@ -6,7 +6,7 @@ use berth_oci::runtime::{LinuxPersonalityDomain, Spec};
 use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
-use super::{Action, Plan, PlanInput, Stage, Step, StepList, checks, devices, release_steps};
+use super::{Action, Plan, PlanInput, RESET_REASON, Stage, Step, StepList, checks, devices, release_steps};
 use crate::cgroup_driver::CgroupDriver;
 use crate::cgroups::{ignored, resources};
 use crate::error::RuntimeError;
@@ -262,6 +262,7 @@ impl Planning<'_> {
             self.push(stage, Action::AwaitMappings, "", "root inside needs a mapping first");
         }
         self.push(stage, Action::EnterCgroup, "", "by init itself: from outside it would cost a grace period");
+        self.push(stage, Action::ResetAffinity, "", RESET_REASON);
         for (kind, path) in self.namespaces.joined.clone() {
             if kind != Namespace::Pid {
                 let object = format!("{} {}", kind.text(), path.display());

@@ -79,7 +79,7 @@ pub(super) fn terminal() {
     let mut value = process_value(&["sh", "-c", "tty; stty size"]);
     value["terminal"] = json!(true);
     let process = serde_json::from_value(value).unwrap();
-    let stdio = Stdio::Terminal { rows: 11, columns: 22 };
+    let stdio = Stdio::Terminal { rows: 11, columns: 22, keeps_newlines: false };
     let mut added = running.container.exec(&process, stdio, &mut Vec::new()).unwrap();
     assert_eq!(wait(&added), 0);
     let master = added.console.take().unwrap();

@@ -240,7 +240,7 @@ pub(super) fn cve_2025_52565_console_is_no_link() {
     });
     symlink(canary.path(), bundle.rootfs().join("dev/console")).unwrap();
     symlink(canary.path(), bundle.rootfs().join("dev/ptmx")).unwrap();
-    let stdio = berth_runtime::Stdio::Terminal { rows: 0, columns: 0 };
+    let stdio = berth_runtime::Stdio::Terminal { rows: 0, columns: 0, keeps_newlines: false };
     match bundle.create_with(stdio, &mut Vec::new()) {
         Ok(container) => container.delete().unwrap(),
         Err(error) => assert_eq!(error.class(), ErrorClass::Internal, "{}", report(&error)),

@@ -140,7 +140,7 @@ pub(super) fn terminal_is_a_pty() {
     let mut bundle = Bundle::new()
         .set("/process/terminal", json!(true))
         .sh("tty; stat -c %t:%T /dev/console; stty size; read x; echo got $x");
-    let stdio = Stdio::Terminal { rows: 40, columns: 120 };
+    let stdio = Stdio::Terminal { rows: 40, columns: 120, keeps_newlines: false };
     let mut container = bundle.create_with(stdio, &mut Vec::new()).unwrap();
     container.start(&mut Vec::new()).unwrap();
     let mut master = fs::File::from(container.init.console.take().unwrap());

@@ -150,7 +150,7 @@ impl ProcessIo {
     pub(crate) fn streams(&self, spec_size: Option<(u16, u16)>) -> Result<(Stdio, Streams), IoError> {
         if self.request.terminal {
             let (rows, columns) = self.lock().size.or(spec_size).unwrap_or_default();
-            return Ok((Stdio::Terminal { rows, columns }, Streams::default()));
+            return Ok((Stdio::Terminal { rows, columns, keeps_newlines: false }, Streams::default()));
         }
         let failed = |errno: rustix::io::Errno| IoError::Setup { what: "pipes", source: errno.into() };
         let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed);

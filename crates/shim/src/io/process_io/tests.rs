@@ -154,7 +154,7 @@ fn s133_terminal_is_byte_exact() {
         let io = ProcessIo::open(request, &open).unwrap();
         io.resize(33, 99).unwrap();
         let (stdio, ours) = io.streams(Some((1, 1))).unwrap();
-        assert!(matches!(stdio, Stdio::Terminal { rows: 33, columns: 99 }));
+        assert!(matches!(stdio, Stdio::Terminal { rows: 33, columns: 99, .. }));
         let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
         let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
