@@ -21,9 +21,11 @@ pub struct Parsed<T> {
 /// What serde says of a document that is not of the form.
 pub fn spec(json: &[u8]) -> Result<Parsed<Spec>, serde_json::Error> {
     parse(json, |value, warnings| {
+        check_memory_policy(value.pointer("/linux/memoryPolicy"))?;
         if let Some(process) = value.get_mut("process") {
             mend_process(process, warnings);
         }
+        Ok(())
     })
 }
 
@@ -32,12 +34,15 @@ pub fn spec(json: &[u8]) -> Result<Parsed<Spec>, serde_json::Error> {
 /// # Errors
 /// As [`spec`].
 pub fn process(json: &[u8]) -> Result<Parsed<Process>, serde_json::Error> {
-    parse(json, mend_process)
+    parse(json, |value, warnings| {
+        mend_process(value, warnings);
+        Ok(())
+    })
 }
 
 fn parse<T: DeserializeOwned>(
     json: &[u8],
-    mend: impl FnOnce(&mut Value, &mut Vec<String>),
+    mend: impl FnOnce(&mut Value, &mut Vec<String>) -> Result<(), serde_json::Error>,
 ) -> Result<Parsed<T>, serde_json::Error> {
     let first = match serde_json::from_slice(json) {
         Ok(document) => return Ok(Parsed { document, warnings: Vec::new() }),
@@ -45,9 +50,26 @@ fn parse<T: DeserializeOwned>(
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Err(first) };
     let mut warnings = Vec::new();
-    mend(&mut value, &mut warnings);
+    mend(&mut value, &mut warnings)?;
     // The first error names a line; of a document that cannot be mended it says more.
     serde_json::from_value(value).map(|document| Parsed { document, warnings }).map_err(|_| first)
+}
+
+/// Said by name, as runc says it, instead of by the form of the document.
+fn check_memory_policy(policy: Option<&Value>) -> Result<(), serde_json::Error> {
+    let Some(policy) = policy else { return Ok(()) };
+    let wrong = |text: String| Err(serde::de::Error::custom(text));
+    let mode = policy.get("mode").unwrap_or(&Value::Null);
+    if serde_json::from_value::<crate::runtime::MemoryPolicyModeType>(mode.clone()).is_err() {
+        return wrong(format!("invalid memory policy mode {mode}"));
+    }
+    let flags = policy.get("flags").and_then(Value::as_array).into_iter().flatten();
+    for flag in flags {
+        if serde_json::from_value::<crate::runtime::MemoryPolicyFlagType>(flag.clone()).is_err() {
+            return wrong(format!("invalid memory policy flag {flag}"));
+        }
+    }
+    Ok(())
 }
 
 fn mend_process(process: &mut Value, warnings: &mut Vec<String>) {

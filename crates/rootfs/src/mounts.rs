@@ -24,7 +24,7 @@ pub enum MountError {
     Option { fstype: String, option: String, source: Errno },
     #[error("{} is inside procfs, where only a fixed list of files may be mounted over", .0.display())]
     OverProc(PathBuf),
-    #[error("{} must be an ordinary directory to carry {fstype}", .target.display())]
+    #[error("{fstype} must be mounted on ordinary directory, and {} is none", .target.display())]
     NotOrdinary { fstype: String, target: PathBuf },
     #[error(transparent)]
     Root(#[from] RootError),

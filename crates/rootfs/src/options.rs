@@ -40,6 +40,9 @@ pub struct MountOptions {
     /// `bind` (false) or `rbind` (true).
     pub bind: Option<bool>,
     pub top: AttributeChange,
+    /// The way of keeping access times that is named: `noatime`, `relatime`, `strictatime`, `nodiratime`. The words that only take one
+    /// back (`atime`, `norelatime`) do not count.
+    pub access_time: Option<Attr>,
     /// `rro` and its kin: for the whole tree.
     pub tree: AttributeChange,
     /// In order; the flag says recursive.
@@ -120,6 +123,15 @@ impl MountOptions {
             _ => {}
         }
         if attribute(&mut self.top, option) {
+            let before = self.access_time.unwrap_or(Attr::empty());
+            let directories = before & Attr::MOUNT_ATTR_NODIRATIME;
+            self.access_time = match option {
+                "noatime" => Some(directories | Attr::MOUNT_ATTR_NOATIME),
+                "relatime" => Some(directories | Attr::MOUNT_ATTR_RELATIME),
+                "strictatime" => Some(directories | Attr::MOUNT_ATTR_STRICTATIME),
+                "nodiratime" => Some(before | Attr::MOUNT_ATTR_NODIRATIME),
+                _ => self.access_time,
+            };
             return;
         }
         if SUPERBLOCK.contains(&option) {
@@ -180,6 +192,16 @@ mod tests {
         assert_eq!(options.propagation, [(Propagation::PRIVATE, true)]);
         assert_eq!(options.value("size"), Some("64m"));
         assert_eq!(options.data[1], ("newinstance".to_owned(), None));
+    }
+
+    #[test]
+    fn ways_of_keeping_access_times() {
+        let named = |words: &[&str]| MountOptions::parse(words).access_time;
+        assert_eq!(named(&["ro", "atime", "norelatime", "diratime"]), None);
+        assert_eq!(named(&["relatime"]), Some(Attr::MOUNT_ATTR_RELATIME));
+        assert_eq!(named(&["nodiratime", "norelatime"]), Some(Attr::MOUNT_ATTR_NODIRATIME));
+        let both = Attr::MOUNT_ATTR_NODIRATIME | Attr::MOUNT_ATTR_STRICTATIME;
+        assert_eq!(named(&["nodiratime", "strictatime"]), Some(both));
     }
 
     #[test]

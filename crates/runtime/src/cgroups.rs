@@ -140,7 +140,10 @@ fn device_rule(rule: &oci::LinuxDeviceCgroup) -> Result<cg::DeviceRule, RuntimeE
     };
     // The specification's wildcard is a missing number or -1.
     let part = |value: Option<i64>| value.filter(|value| *value >= 0).map(number).transpose();
-    let access: cg::Access = rule.access().as_deref().unwrap_or("rwm").parse()?;
+    let letters = rule.access().as_deref().unwrap_or("rwm");
+    // An `a` is how cgroup v1 writes "all"; forbidding more than was meant is the safe way to read it.
+    let letters = if !rule.allow() && letters.contains('a') { "rwm" } else { letters };
+    let access: cg::Access = letters.parse()?;
     Ok(cg::DeviceRule { allow: rule.allow(), kind, major: part(rule.major())?, minor: part(rule.minor())?, access })
 }
 

@@ -16,7 +16,7 @@ use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
 use crate::namespaces::{Namespace, Namespaces};
 use crate::plan::Step;
-use crate::process::Affinity;
+use crate::process::Inherited;
 use crate::rdt::RdtGroup;
 use crate::record::{RECORD_VERSION, Record};
 use crate::seccomp::Filter;
@@ -68,8 +68,7 @@ pub struct Container {
     pub(crate) cgroup: Cgroup,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) state_dir: Option<StateDir>,
-    /// The container's `process.execCPUAffinity`, for processes that name none.
-    pub(crate) affinity: Affinity,
+    pub(crate) inherited: Inherited,
     pub(crate) rdt: Option<RdtGroup>,
 }
 
@@ -242,7 +241,7 @@ impl Container {
             namespaces: self.namespaces.clone(),
             hooks: self.hooks.clone(),
             annotations: self.state.annotations.clone(),
-            affinity: self.affinity.clone(),
+            inherited: self.inherited.clone(),
             rdt: self.rdt.clone(),
         };
         if let Some(filter) = &self.filter {
@@ -298,7 +297,7 @@ impl Container {
             cgroup,
             waiting,
             state_dir: Some(directory.clone()),
-            affinity: record.affinity,
+            inherited: record.inherited,
             rdt: record.rdt,
         };
         Ok(Saved { container, rootfs: record.rootfs, created: record.created, owner: record.owner })

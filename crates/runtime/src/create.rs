@@ -534,7 +534,7 @@ impl Creation<'_> {
             cgroup,
             waiting: Some(Waiting { channel: Some(channel), steps: self.plan.steps, times: Some(self.times) }),
             state_dir: None,
-            affinity: self.plan.process.affinity,
+            inherited: self.plan.inherited,
             rdt: self.rdt,
         })
     }

@@ -23,7 +23,7 @@ use crate::create::KILL_TIMEOUT;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
 use crate::namespaces::{Namespace, Namespaces};
-use crate::process::{Affinity, ProcessPlan, capability_names};
+use crate::process::{Inherited, ProcessPlan, capability_names};
 use crate::seccomp::Filter;
 use crate::sources::SourceError;
 use crate::state::{ContainerState, OCI_VERSION, Status};
@@ -168,11 +168,11 @@ impl Container {
             .and_then(|settings| group.apply(&settings).map_err(cgroup_error("limit")))
             .and_then(|()| restoring.run());
         let made = restored.and_then(|init| {
-            let (filter, affinity) = restoring.filter_and_affinity()?;
-            Ok((init, filter, affinity))
+            let (filter, inherited) = restoring.filter_and_inherited()?;
+            Ok((init, filter, inherited))
         });
         match made {
-            Ok((init, filter, affinity)) => Ok(Self {
+            Ok((init, filter, inherited)) => Ok(Self {
                 state: state_of(spec, id, bundle, Status::Running, init.pid),
                 init,
                 warnings: Vec::new(),
@@ -182,7 +182,7 @@ impl Container {
                 cgroup: group,
                 waiting: None,
                 state_dir: None,
-                affinity,
+                inherited,
                 rdt: None,
             }),
             Err(error) => {
@@ -251,14 +251,15 @@ impl Restoring<'_> {
     }
 
     /// What processes that join later get, as after a create.
-    fn filter_and_affinity(&self) -> Result<(Option<Filter>, Affinity), RuntimeError> {
+    fn filter_and_inherited(&self) -> Result<(Option<Filter>, Inherited), RuntimeError> {
         let annotations = self.spec.annotations().clone().unwrap_or_default();
         let process = self.spec.process().as_ref();
         let process = process.map(|process| ProcessPlan::new(process, &annotations)).transpose()?;
         let names = capability_names(process.as_ref().and_then(|process| process.capabilities.as_ref()));
         let linux = self.spec.linux().as_ref();
         let filter = Filter::new(None, linux.and_then(|linux| linux.seccomp().as_ref()), &names, None)?;
-        Ok((filter, process.map(|process| process.affinity).unwrap_or_default()))
+        let affinity = process.map(|process| process.affinity).unwrap_or_default();
+        Ok((filter, Inherited::of_linux(linux, affinity)?))
     }
 
     fn at_stage(&self, stage: &str, pid: u32) -> Result<(), RuntimeError> {

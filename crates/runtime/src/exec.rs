@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use berth_cgroup::Cgroup;
+use berth_cgroup::{Cgroup, CgroupError};
 use berth_oci::runtime::Process as ProcessSpec;
 use berth_sys::clone::CloneArgs;
 use berth_types::Span;
@@ -82,7 +82,7 @@ impl Container {
             namespaces: &self.namespaces,
             has_seccomp: filter.is_some(),
             annotations: &self.state.annotations,
-            affinity: &self.affinity,
+            inherited: &self.inherited,
         })?;
         let kernel = |source| RuntimeError::Kernel { what: "make a page for the times of the process", source };
         let times = Times::new(plan.steps.len()).map_err(kernel)?;
@@ -184,7 +184,17 @@ impl Joining<'_> {
         let cgroup = |source| RuntimeError::Cgroup { what: "enter", source: Box::new(source) };
         let (container, subs) = (self.container, &self.tuning.sub_cgroups);
         let paths = subs.iter().map(|(controller, path)| (controller.as_str(), path.as_str()));
-        let below = if subs.is_empty() { None } else { Some(container.cgroup.below(paths).map_err(cgroup)?) };
+        let sub_group = |source: CgroupError| {
+            // In runc's words.
+            let what = match &source {
+                CgroupError::BadPath { reason, .. } if reason.contains("controller") => "enter: unknown controller for",
+                CgroupError::BadPath { .. } => "enter: bad sub cgroup path for",
+                CgroupError::NotFound { .. } => "enter: adding pid failed (no such file or directory) to",
+                _ => "enter",
+            };
+            RuntimeError::Cgroup { what, source: Box::new(source) }
+        };
+        let below = if subs.is_empty() { None } else { Some(container.cgroup.below(paths).map_err(sub_group)?) };
         let group = below.as_ref().unwrap_or(&container.cgroup);
         let (ours, theirs) = Channel::pair().map_err(kernel)?;
         let init = container.init.pidfd.try_clone().map_err(|error| kernel(errno_of(&error)))?;

@@ -8,7 +8,7 @@ use berth_oci::runtime::{LinuxMemoryPolicy, MemoryPolicyFlagType as Flag, Memory
 use crate::error::RuntimeError;
 use crate::number_list;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct MemoryPolicy {
     /// With its flags.
     pub(crate) mode: u32,
@@ -38,9 +38,12 @@ impl MemoryPolicy {
         };
         let list = asked.nodes().as_deref().map(str::trim).unwrap_or_default();
         let numbers = if list.is_empty() { Some(Vec::new()) } else { number_list::parse(list) };
-        let numbers = numbers.ok_or_else(|| wrong(format!("{list:?} is not a list of nodes such as 0-3,7")))?;
+        let numbers = numbers
+            .ok_or_else(|| wrong(format!("invalid memory policy node list {list:?}, write one such as 0-3,7")))?;
         match wanted {
-            Nodes::None if !numbers.is_empty() => return Err(wrong(format!("{name} takes no nodes"))),
+            Nodes::None if !numbers.is_empty() => {
+                return Err(wrong(format!("{name}: mode requires 0 nodes but got {}", numbers.len())));
+            }
             Nodes::Some if numbers.is_empty() => return Err(wrong(format!("{name} needs nodes"))),
             _ => {}
         }

@@ -25,7 +25,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{Namespace, Namespaces};
 use crate::net_devices::NetDevice;
 use crate::options::{Rootfs, Tuning};
-use crate::process::ProcessPlan;
+use crate::process::{Inherited, ProcessPlan};
 use crate::rdt::RdtPlan;
 
 pub(crate) use mounts::{MountPlan, Source as MountSource};
@@ -229,6 +229,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) namespaces: Namespaces,
     pub(crate) process: ProcessPlan,
+    /// For processes that are added later.
+    pub(crate) inherited: Inherited,
     /// Mounts whose source is cloned by the caller, in slot order.
     pub(crate) sources: Vec<MountPlan>,
     pub(crate) id_maps: crate::id_map::IdMaps,
@@ -286,9 +288,8 @@ pub(crate) fn plan_create(input: &PlanInput<'_>) -> Result<Plan, RuntimeError> {
 }
 
 /// The steps that turn a cloned child into a process of the container: the end of create's list, and of exec's.
-pub(crate) fn release_steps(list: &mut StepList, process: &ProcessPlan, has_seccomp: bool) {
+pub(crate) fn release_steps(list: &mut StepList, process: &ProcessPlan, has_seccomp: bool, has_hooks: bool) {
     let program = process.program_text();
-    // After the hooks: the deadline scheduler forbids to fork.
     if process.scheduler.is_some() {
         list.push(Stage::Release, Action::SetScheduler, "", "process.scheduler");
     }
@@ -302,15 +303,21 @@ pub(crate) fn release_steps(list: &mut StepList, process: &ProcessPlan, has_secc
         list.push(Stage::Release, Action::ApplyLabel(label.clone()), label.text(), label.field());
     }
     list.push(Stage::Release, Action::EnterCwd, process.cwd.display().to_string(), "process.cwd");
-    // Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter, so it is loaded while we still have that.
+    list.push(Stage::Release, Action::CloseDescriptors, "", "no descriptor of the host may reach the program");
+    // Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter, so it is loaded while we still have that. What follows are
+    // calls that every kernel has: a filter may say of the newer ones that there are none.
     if has_seccomp && !process.no_new_privileges {
         list.push(Stage::Release, Action::LoadSeccomp, "", "linux.seccomp");
     }
     list.push(Stage::Release, Action::SetUser, process.user.to_string(), "process.user");
     list.push(Stage::Release, Action::SetCapabilities, "", "process.capabilities");
-    list.push(Stage::Release, Action::CloseDescriptors, "", "no descriptor of the host may reach the program");
     if has_seccomp && process.no_new_privileges {
         list.push(Stage::Release, Action::LoadSeccomp, "", "linux.seccomp");
+    }
+    // What is executed is a file of the container's: it may do what the container's program may, and nothing more.
+    if has_hooks {
+        let hook = HookStage::StartContainer;
+        list.push(Stage::Release, Action::InsideHooks(hook), hook.text(), "hooks");
     }
     list.push(Stage::Release, Action::Execute, program, "process.args");
 }
@@ -322,14 +329,13 @@ pub(crate) struct ExecInput<'a> {
     pub(crate) namespaces: &'a Namespaces,
     pub(crate) has_seccomp: bool,
     pub(crate) annotations: &'a std::collections::HashMap<String, String>,
-    /// The container's own `process.execCPUAffinity`, for a process that names none.
-    pub(crate) affinity: &'a crate::process::Affinity,
+    pub(crate) inherited: &'a Inherited,
 }
 
 /// The steps of a process that joins a running container.
 pub(crate) fn plan_exec(input: &ExecInput<'_>) -> Result<Plan, RuntimeError> {
     let process = ProcessPlan::new(input.process, input.annotations)?;
-    let affinity = if process.affinity.is_empty() { input.affinity } else { &process.affinity };
+    let affinity = if process.affinity.is_empty() { &input.inherited.affinity } else { &process.affinity };
     let mut list = StepList::default();
     for label in &process.labels {
         list.push(Stage::Prepare, Action::CheckLabel(label.clone()), label.text(), label.field());
@@ -355,13 +361,15 @@ pub(crate) fn plan_exec(input: &ExecInput<'_>) -> Result<Plan, RuntimeError> {
     if process.terminal {
         list.push(Stage::Init, Action::OpenConsole, "/dev/pts", "process.terminal");
     }
+    input.inherited.steps(&mut list);
     process.personal_steps(&mut list);
     list.push(Stage::Init, Action::ResolveUser, process.user.to_string(), "process.user");
-    release_steps(&mut list, &process, input.has_seccomp);
+    release_steps(&mut list, &process, input.has_seccomp, false);
     Ok(Plan {
         steps: list.0,
         namespaces: input.namespaces.clone(),
         process,
+        inherited: input.inherited.clone(),
         sources: Vec::new(),
         id_maps: crate::id_map::IdMaps::default(),
         warnings: Vec::new(),

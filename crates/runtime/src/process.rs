@@ -5,13 +5,15 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use berth_oci::runtime::{
-    Capabilities, IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler,
+    Capabilities, IOPriorityClass, Linux, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler,
 };
 use berth_sys::process::SchedulerAttributes;
 use rustix::process::Resource;
 
 use crate::error::RuntimeError;
 use crate::labels::Label;
+use crate::memory_policy::MemoryPolicy;
 use crate::number_list;
 use crate::plan::{Action, Stage, StepList};
 use crate::user::UserPlan;
@@ -40,6 +42,55 @@ pub(crate) struct CapabilityPlan {
 pub(crate) struct Affinity {
     pub(crate) initial: Option<Vec<usize>>,
     pub(crate) last: Option<Vec<usize>>,
+}
+
+/// What a process that is added later has from the container, unless its own document says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Inherited {
+    /// `process.execCPUAffinity`
+    #[serde(default, skip_serializing_if = "Affinity::is_empty")]
+    pub(crate) affinity: Affinity,
+    /// As personality(2) takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+}
+
+impl Inherited {
+    /// # Errors
+    /// `InvalidArgument` for what is not valid.
+    pub(crate) fn of_linux(linux: Option<&Linux>, affinity: Affinity) -> Result<Self, RuntimeError> {
+        let personality = linux.and_then(|linux| linux.personality().as_ref()).map(personality).transpose()?;
+        let policy = linux.and_then(|linux| linux.memory_policy().as_ref());
+        Ok(Self { affinity, personality, memory_policy: policy.map(MemoryPolicy::new).transpose()? })
+    }
+
+    /// The steps of the kernel's settings that exec keeps.
+    pub(crate) fn steps(&self, list: &mut StepList) {
+        if let Some(persona) = self.personality {
+            let name = if persona == PER_LINUX32 { "LINUX32" } else { "LINUX" };
+            list.push(Stage::Init, Action::SetPersonality(persona), name, "linux.personality");
+        }
+        if let Some(policy) = &self.memory_policy {
+            let text = policy.text.clone();
+            list.push(Stage::Init, Action::SetMemoryPolicy(policy.clone()), text.trim(), "linux.memoryPolicy");
+        }
+    }
+}
+
+const PER_LINUX32: u32 = 8;
+
+fn personality(asked: &LinuxPersonality) -> Result<u32, RuntimeError> {
+    if asked.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        let problem = "has flags, and none are defined".to_owned();
+        return Err(RuntimeError::Spec { field: "linux.personality", problem });
+    }
+    Ok(match asked.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => PER_LINUX32,
+    })
 }
 
 impl Affinity {

@@ -12,7 +12,7 @@ use berth_types::{ContainerId, Timestamp};
 
 use crate::error::RuntimeError;
 use crate::namespaces::Namespaces;
-use crate::process::{Affinity, ProcessPlan, capability_names};
+use crate::process::{Inherited, ProcessPlan, capability_names};
 use crate::rdt::RdtGroup;
 use crate::seccomp::Filter;
 use crate::state::{StateDir, file_error};
@@ -38,9 +38,8 @@ pub(crate) struct Record {
     pub(crate) hooks: Option<Hooks>,
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub(crate) annotations: HashMap<String, String>,
-    /// `process.execCPUAffinity`
-    #[serde(default, skip_serializing_if = "Affinity::is_empty")]
-    pub(crate) affinity: Affinity,
+    #[serde(flatten)]
+    pub(crate) inherited: Inherited,
     /// The resctrl group, to be removed with the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rdt: Option<RdtGroup>,
@@ -114,7 +113,10 @@ impl Record {
             namespaces: Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?,
             hooks: spec.hooks().clone(),
             annotations,
-            affinity: process.map(|process| process.affinity).unwrap_or_default(),
+            inherited: Inherited {
+                affinity: process.map(|process| process.affinity).unwrap_or_default(),
+                ..Inherited::default()
+            },
             rdt: None,
         };
         directory.save(&record)?;

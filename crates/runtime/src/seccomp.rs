@@ -217,7 +217,10 @@ impl Agent {
         pid: u32,
         state: &ContainerState,
     ) -> Result<(), RuntimeError> {
-        let failed = |source| RuntimeError::Kernel { what: "hand the seccomp listener to its agent", source };
+        let failed = |source| RuntimeError::Kernel {
+            what: "hand over the seccomp listener: failed to connect with seccomp agent",
+            source,
+        };
         let mut state = state.clone();
         state.pid = pid;
         let document = serde_json::json!({

@@ -43,7 +43,7 @@ pub(crate) fn clone_bind(plan: &MountPlan, user_ns: Option<&OwnedFd>) -> Result<
         let change = MountAttr { id_map: Some(user_ns.as_fd()), ..MountAttr::default() };
         mount_setattr(mount.as_fd(), options.id_map.unwrap_or(false), &change).map_err(failed)?;
     }
-    set_attributes(mount.as_fd(), options).map_err(failed)?;
+    set_attributes(mount.as_fd(), &plan.options_of_bind()).map_err(failed)?;
     Ok(Some(mount))
 }
 

@@ -1,5 +1,5 @@
 //! Flags as runc's command line has them: `-f VALUE`, `-f=VALUE`, `--flag VALUE`, `--flag=VALUE`, long names with one dash, too; the
-//! first word that is no flag ends them. Text in, plain data out.
+//! first word that is no flag ends them, except where flags may follow words. Text in, plain data out.
 
 /// What follows a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +53,25 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// Sorts words by a table.
+    /// Sorts words by a table; the first word that is no flag ends the flags, unless `interspersed`.
     ///
     /// # Errors
     /// What is wrong, for the user.
-    pub(crate) fn parse(words: impl IntoIterator<Item = String>, table: &[Flag]) -> Result<Self, String> {
+    pub(crate) fn parse(
+        words: impl IntoIterator<Item = String>,
+        table: &[Flag],
+        interspersed: bool,
+    ) -> Result<Self, String> {
         let mut given = Self::default();
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let Some(name) = flag_name(&word) else {
                 // `--` ends the flags and is no word itself.
-                given.words.extend((word != "--").then_some(word));
+                let is_end = word == "--";
+                given.words.extend((!is_end).then_some(word));
+                if interspersed && !is_end {
+                    continue;
+                }
                 given.words.extend(words);
                 return Ok(given);
             };
@@ -130,7 +138,15 @@ mod tests {
     const TABLE: &[Flag] = &[switch("all", "").or('a'), value("bundle", "").or('b'), list("env", "").or('e')];
 
     fn given(text: &str) -> Result<Given, String> {
-        Given::parse(text.split(' ').map(str::to_owned), TABLE)
+        Given::parse(text.split(' ').map(str::to_owned), TABLE, false)
+    }
+
+    #[test]
+    fn flags_may_follow_words_where_a_command_takes_them() {
+        let given = |text: &str| Given::parse(text.split(' ').map(str::to_owned), TABLE, true).unwrap();
+        let after = given("id --bundle x -a other -- -b");
+        assert_eq!((after.last("bundle"), after.is_on("all")), (Some("x"), true));
+        assert_eq!(after.words, ["id", "other", "-b"]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) enum Parsed {
 /// # Errors
 /// For the user, with where it was written.
 pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, String> {
-    let global = Given::parse(words, GLOBAL)?;
+    let global = Given::parse(words, GLOBAL, false)?;
     if global.is_on("version") {
         return Ok(Parsed::Print(version()));
     }
@@ -38,7 +38,9 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, S
     let unknown = || format!("no such command: {name} (No help topic for '{name}'); runb --help lists them");
     let row = row(name).ok_or_else(unknown)?;
     let in_command = |problem: String| format!("{name}: {problem}; see runb {name} --help");
-    let given = Given::parse(words.iter().cloned(), row.flags).map_err(in_command)?;
+    // What follows the id is the program's, or ps(1)'s.
+    let interspersed = !matches!(row.name, "exec" | "ps");
+    let given = Given::parse(words.iter().cloned(), row.flags, interspersed).map_err(in_command)?;
     if given.wants_help {
         return Ok(Parsed::Print(help::page(row)));
     }

@@ -34,7 +34,7 @@ const NULL_NAME: &str = "mask";
 pub(super) fn of_spec(spec: &Spec, bundle: &Path) -> Result<Vec<External>, RuntimeError> {
     let mut found = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let plan = MountPlan::new(mount, bundle, index)?;
+        let plan = MountPlan::new(mount, bundle, index, false)?;
         if let MountSource::Bind { path, .. } = plan.source {
             found.push(External { name: format!("mount-{index}"), source: path, destination: plan.destination });
         }
@@ -112,7 +112,7 @@ pub(super) fn sources(externals: &[External]) -> Vec<(String, String)> {
 pub(super) fn make_places(root: &RootDir, spec: &Spec, bundle: &Path) -> Result<(), RuntimeError> {
     let mut covered: Vec<PathBuf> = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let plan = MountPlan::new(mount, bundle, index)?;
+        let plan = MountPlan::new(mount, bundle, index, false)?;
         // Below another mount criu restores what there was.
         if !covered.iter().any(|above| plan.destination.starts_with(above)) {
             let is_file = matches!(&plan.source, MountSource::Bind { path, .. } if !path.is_dir());

@@ -31,7 +31,14 @@ impl InitContext<'_> {
 
     pub(super) fn set_scheduler(&self) -> Result<(), Failure> {
         match &self.plan.process.scheduler {
-            Some(scheduler) => Ok(berth_sys::process::set_scheduler(scheduler)?),
+            Some(scheduler) => berth_sys::process::set_scheduler(scheduler).map_err(|errno| match errno {
+                // sched_setattr(2): the deadline scheduler wants all CPUs.
+                Errno::PERM => {
+                    let why = "process scheduler can't be used together with AllowedCPUs, nor without CAP_SYS_NICE";
+                    Failure::new(why, errno)
+                }
+                errno => errno.into(),
+            }),
             None => Ok(()),
         }
     }
@@ -228,7 +235,9 @@ impl InitContext<'_> {
             }
         }
         let program = program.to_string_lossy();
-        let text = if program.contains('/') {
+        // A file that is there and cannot be found wants an interpreter that is not; in runc's words for it.
+        let is_there = || rustix::fs::access(program.as_ref(), rustix::fs::Access::EXISTS).is_ok();
+        let text = if answer == Errno::NOENT && program.contains('/') && is_there() {
             format!("exec {program}: {}", exec_reason(&program, answer))
         } else {
             exec_text(&program, answer)

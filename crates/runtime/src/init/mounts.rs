@@ -66,13 +66,14 @@ impl InitContext<'_> {
 
     fn mount_filesystem(&mut self, plan: &MountPlan, fstype: &str, source: Option<&Path>) -> Result<(), Failure> {
         let root = self.root()?;
+        let is_made = fstype == "tmpfs" && root.resolve(&plan.destination).is_err();
         let is_kernel_view = fstype == "proc" || fstype == "sysfs";
         let target = if is_kernel_view {
             ordinary_directory(root, &plan.destination, fstype)?
         } else {
             mount_target(root, &plan.destination, TargetKind::Directory)?
         };
-        let mount = match new_filesystem(fstype, source, &filesystem_options(plan, fstype, target.as_fd())?) {
+        let mount = match new_filesystem(fstype, source, &filesystem_options(plan, fstype, target.as_fd(), is_made)?) {
             Ok(mount) => mount,
             // A user namespace without its own network namespace may not mount sysfs; the caller's
             // mount of it is used, else the host's is bound, as it is.
@@ -125,6 +126,8 @@ impl InitContext<'_> {
         let host_root = self.scratch.host_root.take().ok_or_else(|| Failure::from(Errno::INVAL))?;
         rustix::process::fchdir(self.root()?.as_fd())?;
         if !pivot {
+            hide_kernel_views(&host_root)?;
+            rustix::process::fchdir(self.root()?.as_fd())?;
             return Ok(rustix::process::chroot(".")?);
         }
         // The old root lands on top of the new one (pivot_root(2), "pivot_root(".", ".")") and is taken off again.
@@ -152,13 +155,38 @@ impl InitContext<'_> {
     }
 }
 
-/// A tmpfs takes over the mode of the directory it hides, unless told otherwise.
-fn filesystem_options(plan: &MountPlan, fstype: &str, target: BorrowedFd<'_>) -> Result<MountOptions, Failure> {
+/// The host's procfs and sysfs stay in this namespace below a root that was not pivoted: while one is fully visible, a user namespace
+/// inside may mount another without the container's masks (mount_too_revealing() of fs/namespace.c).
+fn hide_kernel_views(host_root: &OwnedFd) -> Result<(), Failure> {
+    let unmount = |path: &str| {
+        rustix::process::fchdir(host_root)?;
+        rustix::mount::unmount(path, UnmountFlags::DETACH)
+    };
+    for path in ["proc", "sys"] {
+        loop {
+            match unmount(path) {
+                Ok(()) => {}
+                // Not a mount (any more), or not there.
+                Err(Errno::INVAL | Errno::NOENT) => break,
+                Err(errno) => return Err(Failure::new(format!("cannot hide the host's /{path}"), errno)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A tmpfs takes over the mode of the directory it hides, unless told otherwise; over one that was made for it, it has its own.
+fn filesystem_options(
+    plan: &MountPlan,
+    fstype: &str,
+    target: BorrowedFd<'_>,
+    is_made: bool,
+) -> Result<MountOptions, Failure> {
     let mut options = plan.options.clone();
     if fstype != "tmpfs" {
         return Ok(options);
     }
-    if options.value("mode").is_none() {
+    if options.value("mode").is_none() && !is_made {
         let stat = rustix::fs::statat(target, "", AtFlags::EMPTY_PATH)?;
         options.data.push(("mode".to_owned(), Some(format!("{:o}", stat.st_mode & 0o7777))));
     }

@@ -4,9 +4,18 @@ use std::path::PathBuf;
 
 use berth_oci::runtime::{LinuxIdMapping, Mount};
 use berth_rootfs::options::MountOptions;
+use rustix::mount::MountAttrFlags;
 
 use crate::error::RuntimeError;
 use crate::id_map::IdMaps;
+
+const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+const ACCESS_TIME: MountAttrFlags = MountAttrFlags::MOUNT_ATTR__ATIME.union(MountAttrFlags::MOUNT_ATTR_NODIRATIME);
+/// What a user namespace may not take off a mount it was given (mount_namespaces(7), "Restrictions").
+const LOCKED: MountAttrFlags = READ_ONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// Kind of a mount's content.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,11 +37,18 @@ pub(crate) struct MountPlan {
     pub(crate) options: MountOptions,
     /// Ownership mapping of an id-mapped bind; `None` with `options.id_map` means the container's own.
     pub(crate) id_maps: Option<IdMaps>,
+    /// Attributes of its source that a bind loses when it names any.
+    pub(crate) exact: MountAttrFlags,
 }
 
 impl MountPlan {
     /// Reads one entry of `mounts`. `slot` is used when its source must be cloned.
-    pub(crate) fn new(mount: &Mount, bundle: &std::path::Path, slot: usize) -> Result<Self, RuntimeError> {
+    pub(crate) fn new(
+        mount: &Mount,
+        bundle: &std::path::Path,
+        slot: usize,
+        has_user_ns: bool,
+    ) -> Result<Self, RuntimeError> {
         let field = "mounts";
         let destination = mount.destination().clone();
         if destination.as_os_str().is_empty() || destination.as_os_str().as_encoded_bytes().contains(&0) {
@@ -75,11 +91,45 @@ impl MountPlan {
             let problem = format!("only a bind mount can be id-mapped ({})", destination.display());
             return Err(RuntimeError::Spec { field, problem });
         }
-        Ok(Self { destination, source, options, id_maps })
+        let locked = if has_user_ns { MountAttrFlags::empty() } else { LOCKED };
+        let exact = locked | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
+        Ok(Self { destination, source, options, id_maps, exact })
     }
 
     pub(crate) fn is_id_mapped(&self) -> bool {
         self.id_maps.is_some() || self.options.id_map.is_some()
+    }
+
+    /// A bind that names any attribute has exactly those that it names, as with runc and mount(8); one that names none keeps its
+    /// source's. How access times are kept changes only when another way is named.
+    pub(crate) fn options_of_bind(&self) -> MountOptions {
+        let mut options = self.options.clone();
+        let top = &mut options.top;
+        if !top.is_empty() {
+            top.clear |= self.exact & !top.set;
+        }
+        top.set.remove(ACCESS_TIME);
+        top.clear.remove(ACCESS_TIME);
+        if let Some(way) = options.access_time {
+            top.set |= way;
+            top.clear |= ACCESS_TIME & !(way & MountAttrFlags::MOUNT_ATTR_NODIRATIME);
+        }
+        options
+    }
+
+    /// A tmpfs for /dev that shall be read-only.
+    pub(crate) fn is_read_only_dev(&self) -> bool {
+        let is_tmpfs = matches!(&self.source, Source::Filesystem { fstype, .. } if fstype == "tmpfs");
+        let destination = berth_rootfs::mounts::lexical(&self.destination);
+        is_tmpfs && destination == std::path::Path::new("/dev") && self.options.top.set.contains(READ_ONLY)
+    }
+
+    /// Leaves the mount writable; what comes back makes it read-only.
+    pub(crate) fn take_read_only(&mut self) -> Self {
+        self.options.top.set.remove(READ_ONLY);
+        let mut options = MountOptions { remount: true, ..MountOptions::default() };
+        options.top.set = READ_ONLY;
+        Self { source: Source::Remount, options, ..self.clone() }
     }
 
     /// SELinux: the file system's files get this label (runtime-spec config-linux, "Mount Label"). Not those of the kernel's own views.

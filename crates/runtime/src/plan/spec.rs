@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_oci::runtime::{LinuxPersonalityDomain, Spec};
+use berth_oci::runtime::Spec;
 use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
@@ -12,11 +12,10 @@ use crate::cgroups::{ignored, resources};
 use crate::error::RuntimeError;
 use crate::hooks::HookStage;
 use crate::id_map::IdMaps;
-use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{Namespace, Namespaces};
 use crate::net_devices::NetDevice;
 use crate::options::{Rights, Rootfs};
-use crate::process::ProcessPlan;
+use crate::process::{Inherited, ProcessPlan};
 use crate::rdt::RdtPlan;
 use crate::seccomp;
 
@@ -29,6 +28,9 @@ struct Planning<'a> {
     id_maps: IdMaps,
     mounts: Vec<MountPlan>,
     has_seccomp: bool,
+    inherited: Inherited,
+    /// The remount that makes /dev read-only.
+    read_only_dev: Option<MountPlan>,
     list: StepList,
     warnings: Vec<String>,
 }
@@ -52,7 +54,19 @@ pub(super) fn plan_create(input: &PlanInput<'_>) -> Result<Plan, RuntimeError> {
     let mut warnings = Vec::new();
     let mounts = plan_mounts(spec, input.bundle, &namespaces, &mut warnings)?;
     let list = StepList::default();
-    let mut planning = Planning { input, linux, namespaces, process, id_maps, mounts, has_seccomp, list, warnings };
+    let mut planning = Planning {
+        input,
+        linux,
+        namespaces,
+        process,
+        id_maps,
+        mounts,
+        has_seccomp,
+        inherited: Inherited::default(),
+        read_only_dev: None,
+        list,
+        warnings,
+    };
     planning.prepare()?;
     planning.attend()?;
     planning.enter();
@@ -95,7 +109,7 @@ fn plan_mounts(
     let mut slots = 0;
     let mut plans = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        let mut plan = MountPlan::new(mount, bundle, slots)?;
+        let mut plan = MountPlan::new(mount, bundle, slots, namespaces.is_private(Namespace::User))?;
         if plan.options.id_map.is_some() && plan.id_maps.is_none() && !namespaces.is_private(Namespace::User) {
             let problem = format!("{} shall be id-mapped, but there is no mapping", plan.destination.display());
             return Err(RuntimeError::Spec { field: "mounts", problem });
@@ -310,7 +324,9 @@ impl Planning<'_> {
             self.sources(stage)?;
         }
         self.push(stage, Action::AttachRootfs, "/", "visible in this mount namespace only");
-        for mount in self.mounts.clone() {
+        for mut mount in self.mounts.clone() {
+            // Its nodes, links and mounts are still to come.
+            self.read_only_dev = mount.is_read_only_dev().then(|| mount.take_read_only()).or(self.read_only_dev.take());
             let text = mount.text();
             self.push(stage, Action::Mount(Box::new(mount)), text, "mounts");
         }
@@ -345,10 +361,14 @@ impl Planning<'_> {
         for (action, object) in steps {
             self.push(Stage::Init, action, object, "linux.sysctl");
         }
-        for path in self.linux.readonly_paths().clone().unwrap_or_default() {
+        if let Some(remount) = self.read_only_dev.take() {
+            let text = remount.text();
+            self.push(Stage::Init, Action::Mount(Box::new(remount)), text, "mounts: what belongs into it is there now");
+        }
+        for path in unique(self.linux.readonly_paths().clone()) {
             self.push(Stage::Init, Action::MakeReadOnly, path, "linux.readonlyPaths");
         }
-        for path in self.linux.masked_paths().clone().unwrap_or_default() {
+        for path in unique(self.linux.masked_paths().clone()) {
             self.push(Stage::Init, Action::Mask, path, "linux.maskedPaths");
         }
         Ok(())
@@ -356,22 +376,9 @@ impl Planning<'_> {
 
     /// What exec keeps: personality, memory policy, I/O priority.
     fn process_settings(&mut self) -> Result<(), RuntimeError> {
-        if let Some(personality) = self.linux.personality() {
-            if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
-                let problem = "has flags, and none are defined".to_owned();
-                return Err(RuntimeError::Spec { field: "linux.personality", problem });
-            }
-            let (persona, name) = match personality.domain() {
-                LinuxPersonalityDomain::PerLinux => (0, "LINUX"),
-                LinuxPersonalityDomain::PerLinux32 => (8, "LINUX32"),
-            };
-            self.push(Stage::Init, Action::SetPersonality(persona), name, "linux.personality");
-        }
-        if let Some(asked) = self.linux.memory_policy() {
-            let policy = MemoryPolicy::new(asked)?;
-            let text = policy.text.clone();
-            self.push(Stage::Init, Action::SetMemoryPolicy(policy), text.trim(), "linux.memoryPolicy");
-        }
+        let inherited = Inherited::of_linux(Some(&self.linux), self.process.affinity.clone())?;
+        inherited.steps(&mut self.list);
+        self.inherited = inherited;
         self.process.personal_steps(&mut self.list);
         Ok(())
     }
@@ -401,20 +408,25 @@ impl Planning<'_> {
     }
 
     fn release(&mut self) {
-        if self.has_hooks(HookStage::StartContainer) {
-            let hook = HookStage::StartContainer;
-            self.push(Stage::Release, Action::InsideHooks(hook), hook.text(), "hooks");
-        }
-        release_steps(&mut self.list, &self.process, self.has_seccomp);
+        let has_hooks = self.has_hooks(HookStage::StartContainer);
+        release_steps(&mut self.list, &self.process, self.has_seccomp, has_hooks);
     }
 
     fn finish(self) -> Plan {
         let mut steps: Vec<Step> = self.list.0;
         steps.sort_by_key(|step| step.stage);
         let sources = self.mounts.into_iter().filter(|mount| matches!(mount.source, Source::Bind { .. })).collect();
-        let Self { namespaces, process, id_maps, warnings, .. } = self;
-        Plan { steps, namespaces, process, sources, id_maps, warnings }
+        let Self { namespaces, process, inherited, id_maps, warnings, .. } = self;
+        Plan { steps, namespaces, process, inherited, sources, id_maps, warnings }
     }
+}
+
+/// In order, each once.
+fn unique(paths: Option<Vec<String>>) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    let mut paths = paths.unwrap_or_default();
+    paths.retain(|path| seen.insert(path.clone()));
+    paths
 }
 
 fn propagation(text: Option<&str>) -> Result<Option<Propagation>, RuntimeError> {

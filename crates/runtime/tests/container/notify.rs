@@ -103,6 +103,6 @@ pub(super) fn without_an_agent_nothing_starts() {
     let mut bundle = Bundle::new().set("/linux/seccomp", filter(&dir.path().join("nobody"), &["mkdir"]));
     let mut container = super::spec::create(&mut bundle).unwrap();
     let error = container.start(&mut Vec::new()).unwrap_err();
-    assert!(report(&error).contains("hand the seccomp listener to its agent"), "{}", report(&error));
+    assert!(report(&error).contains("failed to connect with seccomp agent"), "{}", report(&error));
     container.delete().unwrap();
 }
