@@ -130,6 +130,9 @@ impl MountOptions {
                 "relatime" => Some(directories | Attr::MOUNT_ATTR_RELATIME),
                 "strictatime" => Some(directories | Attr::MOUNT_ATTR_STRICTATIME),
                 "nodiratime" => Some(before | Attr::MOUNT_ATTR_NODIRATIME),
+                "atime" => taken_back(before, Attr::MOUNT_ATTR_NOATIME),
+                "nostrictatime" => taken_back(before, Attr::MOUNT_ATTR_STRICTATIME),
+                "diratime" => taken_back(before, Attr::MOUNT_ATTR_NODIRATIME),
                 _ => self.access_time,
             };
             return;
@@ -159,6 +162,10 @@ impl MountOptions {
     pub fn value(&self, key: &str) -> Option<&str> {
         self.data.iter().rev().find(|(k, _)| k == key).and_then(|(_, value)| value.as_deref())
     }
+}
+
+fn taken_back(before: Attr, flag: Attr) -> Option<Attr> {
+    Some(before & !flag).filter(|left| !left.is_empty())
 }
 
 fn attribute(change: &mut AttributeChange, name: &str) -> bool {

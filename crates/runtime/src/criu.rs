@@ -247,7 +247,7 @@ impl Restoring<'_> {
         let kernel = |source| RuntimeError::Kernel { what: "find the restored init", source };
         let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(kernel(Errno::SRCH))?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(kernel)?;
-        Ok(Process { pid, pidfd, console: None })
+        Ok(Process { pid, pidfd, console: worker.terminal.take() })
     }
 
     /// What processes that join later get, as after a create.

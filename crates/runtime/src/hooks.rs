@@ -69,9 +69,19 @@ impl HookStage {
 
 /// Runs all hooks of a stage in order; the first failure ends it.
 pub(crate) fn run(stage: HookStage, hooks: Option<&Hooks>, state: &[u8]) -> Result<(), RuntimeError> {
+    run_with(stage, hooks, state, &[])
+}
+
+/// The same; a hook that names no environment has this one.
+pub(crate) fn run_with(
+    stage: HookStage,
+    hooks: Option<&Hooks>,
+    state: &[u8],
+    environment: &[String],
+) -> Result<(), RuntimeError> {
     let Some(hooks) = hooks else { return Ok(()) };
     for (index, hook) in stage.of(hooks).iter().enumerate() {
-        run_one(hook, state).map_err(|problem| RuntimeError::Hook {
+        run_one(hook, state, environment).map_err(|problem| RuntimeError::Hook {
             stage: stage.text(),
             index,
             path: hook.path().display().to_string(),
@@ -85,13 +95,13 @@ pub(crate) fn run(stage: HookStage, hooks: Option<&Hooks>, state: &[u8]) -> Resu
 pub(crate) fn run_all(stage: HookStage, hooks: Option<&Hooks>, state: &[u8]) -> Vec<String> {
     let Some(hooks) = hooks else { return Vec::new() };
     let failures = stage.of(hooks).iter().filter_map(|hook| {
-        let problem = run_one(hook, state).err()?;
+        let problem = run_one(hook, state, &[]).err()?;
         Some(format!("{} hook {} failed: {problem}", stage.text(), hook.path().display()))
     });
     failures.collect()
 }
 
-fn run_one(hook: &Hook, state: &[u8]) -> Result<(), String> {
+fn run_one(hook: &Hook, state: &[u8], environment: &[String]) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut stdin = memory_file("hook-state").map_err(text)?;
     stdin.write_all(state).map_err(text)?;
@@ -103,7 +113,7 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<(), String> {
         command.arg0(name);
     }
     command.args(arguments).env_clear();
-    for entry in hook.env().iter().flatten() {
+    for entry in hook.env().as_deref().unwrap_or(environment) {
         if let Some((key, value)) = entry.split_once('=') {
             command.env(key, value);
         }
@@ -144,5 +154,7 @@ fn wait(child: &mut std::process::Child, timeout: Duration, mut stderr: File) ->
         let _partial = (&mut stderr).take(STDERR_MAX).read_to_end(&mut bytes);
         printed = String::from_utf8_lossy(&bytes).trim().to_owned();
     }
-    Err(format!("{status}{}{printed}", if printed.is_empty() { "" } else { ": " }))
+    let is_filtered = std::os::unix::process::ExitStatusExt::signal(&status) == Some(31);
+    let filtered = if is_filtered { " bad system call" } else { "" };
+    Err(format!("{status}{filtered}{}{printed}", if printed.is_empty() { "" } else { ": " }))
 }

@@ -245,7 +245,7 @@ impl InitContext<'_> {
             Action::SetHostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             Action::SetDomainname(name) => Ok(rustix::system::setdomainname(name.as_bytes())?),
             Action::IsolateMounts(propagation) => self.isolate_mounts(*propagation),
-            Action::AttachRootfs => self.attach_rootfs(),
+            Action::AttachRootfs(place) => self.attach_rootfs(place),
             Action::Mount(mount) => self.mount(mount),
             Action::MakeDevice(node) => Ok(berth_rootfs::devices::make_node(self.root()?, node)?),
             Action::BindDevice(node) => Ok(berth_rootfs::devices::bind_node(self.root()?, node)?),
@@ -306,12 +306,20 @@ impl InitContext<'_> {
     }
 
     fn inside_hooks(&self, stage: hooks::HookStage) -> Result<(), Failure> {
+        if stage == hooks::HookStage::CreateContainer {
+            // As with runc: its own paths are the host's, relative ones the container's.
+            rustix::process::fchdir(self.root()?.as_fd())?;
+        }
         let mut state = self.state.clone();
         state.pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
         if stage == hooks::HookStage::StartContainer {
             state.status = crate::state::Status::Created;
         }
-        hooks::run(stage, self.hooks, &state.to_json()).map_err(|error| Failure::new(report(&error), Errno::CANCELED))
+        // runc has always given these hooks the environment of the program.
+        let environment = if stage == hooks::HookStage::StartContainer { self.environment() } else { Vec::new() };
+        let environment: Vec<String> = environment.iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
+        hooks::run_with(stage, self.hooks, &state.to_json(), &environment)
+            .map_err(|error| Failure::new(report(&error), Errno::CANCELED))
     }
 
     fn clone_source(&mut self, slot: usize) -> Result<(), Failure> {

@@ -98,7 +98,8 @@ pub(crate) enum Action {
     SetHostname(String),
     SetDomainname(String),
     IsolateMounts(MountPropagationFlags),
-    AttachRootfs,
+    /// At a path of the host, or on top of everything.
+    AttachRootfs(PathBuf),
     Mount(Box<MountPlan>),
     MakeDevice(DeviceNode),
     BindDevice(DeviceNode),
@@ -189,7 +190,7 @@ impl Action {
             Self::SetHostname(_) => "set-hostname",
             Self::SetDomainname(_) => "set-domainname",
             Self::IsolateMounts(_) => "isolate-mounts",
-            Self::AttachRootfs => "attach-rootfs",
+            Self::AttachRootfs(_) => "attach-rootfs",
             Self::Mount(_) => "mount",
             Self::MakeDevice(_) => "make-device",
             Self::BindDevice(_) => "bind-device",

@@ -52,7 +52,10 @@ pub const FIELDS: &[Field] = &[
     done("process.consoleSize.height", ""),
     done("process.consoleSize.width", ""),
     done("process.cwd", "made where it is missing; never through a link out of the root"),
-    done("process.env", "HOME is added from the container's passwd where it is missing"),
+    done(
+        "process.env",
+        "the last of repeated names counts; HOME is from the container's passwd where it is missing or empty",
+    ),
     done("process.args", "required at create already"),
     done("process.rlimits.type", ""),
     done("process.rlimits.soft", "clamped with a warning where the host may not raise it"),
@@ -97,7 +100,10 @@ pub const FIELDS: &[Field] = &[
     done("hooks.prestart.timeout", "positive; 600 s where it is missing"),
     done("hooks.createRuntime.path", ""),
     done("hooks.createContainer.path", "in the container's namespaces, by a path of the host"),
-    done("hooks.startContainer.path", "in the container's namespaces and root"),
+    done(
+        "hooks.startContainer.path",
+        "in the container, with the program's user, capabilities, filter and environment",
+    ),
     done("hooks.poststart.path", "a failure stops the container"),
     done(
         "hooks.poststop.path",
@@ -149,7 +155,7 @@ pub const FIELDS: &[Field] = &[
     done("linux.resources.cpu.cpus", ""),
     done("linux.resources.cpu.mems", ""),
     done("linux.resources.cpu.idle", ""),
-    done("linux.resources.pids.limit", ""),
+    done("linux.resources.pids.limit", "0 is written as 1"),
     done("linux.resources.blockIO.weight", ""),
     done("linux.resources.blockIO.leafWeight", "v1 with CFQ"),
     done("linux.resources.blockIO.weightDevice.major", ""),

@@ -183,6 +183,16 @@ pub struct SchedulerAttributes {
     pub period_ns: u64,
 }
 
+impl SchedulerAttributes {
+    /// `SCHED_FLAG_RESET_ON_FORK` for the deadline scheduler, under which fork(2) fails without it.
+    pub fn resets_for_children_of_deadline(&mut self) {
+        const SCHED_DEADLINE: u32 = 6;
+        if self.policy == SCHED_DEADLINE {
+            self.flags |= 1;
+        }
+    }
+}
+
 #[repr(C)]
 struct SchedAttr {
     size: u32,

@@ -12,6 +12,10 @@ const SWAP_V2: &str = "the kernel was built without CONFIG_SWAP; leave memory.sw
 
 pub(super) fn plan(draft: &mut Draft<'_>, memory: &Memory) -> Result<(), PlanError> {
     let memory = checked(memory)?;
+    let is_v2 = draft.interface("memory.limit", MEMORY).is_ok_and(|interface| interface == Interface::V2);
+    if let (None | Some(..=0), Some(swap @ 1..), true) = (memory.limit, memory.swap, is_v2) {
+        return Err(bad_value("memory.swap", swap, "it counts memory plus swap, so it needs memory.limit"));
+    }
     let asked = memory.limit.or(memory.swap).or(memory.reservation).is_some() || memory.swappiness.is_some();
     if !asked && !memory.disable_oom_killer {
         return Ok(());
@@ -32,9 +36,6 @@ fn checked(memory: &Memory) -> Result<Memory, PlanError> {
         ..memory.clone()
     };
     match (memory.limit, memory.swap) {
-        (None | Some(..=0), Some(swap @ 1..)) => {
-            Err(bad_value("memory.swap", swap, "it counts memory plus swap, so it needs memory.limit"))
-        }
         (Some(limit @ 1..), Some(swap @ 1..)) if swap < limit => Err(bad_value(
             "memory.swap",
             swap,

@@ -177,11 +177,13 @@ fn memory_that_cannot_be_is_refused_with_the_reason() {
             text,
             "memory.swap: 32 is not allowed, it counts memory plus swap, so it cannot be below memory.limit (64)"
         );
-        let swap_alone = Resources { memory: Memory { swap: Some(1), ..Memory::default() }, ..Resources::default() };
-        assert_eq!(refusal(&layout, &swap_alone).0, InvalidArgument);
         let wild = Memory { swappiness: Some(101), ..Memory::default() };
         assert_eq!(refusal(&layout, &Resources { memory: wild, ..Resources::default() }).0, InvalidArgument);
     }
+    // v1 counts both together and has the limit of an update already; v2 counts swap alone and must be told the other.
+    let swap_alone = Resources { memory: Memory { swap: Some(1), ..Memory::default() }, ..Resources::default() };
+    assert_eq!(lines(&v1(), &swap_alone), ["memory.memsw.limit_in_bytes=1"]);
+    assert_eq!(refusal(&v2(), &swap_alone).0, InvalidArgument);
     let old = Memory { swappiness: Some(0), disable_oom_killer: true, ..Memory::default() };
     let old = Resources { memory: old, ..Resources::default() };
     assert_eq!(lines(&v1(), &old), ["memory.swappiness=0", "memory.oom_control=1"]);

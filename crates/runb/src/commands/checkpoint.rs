@@ -10,7 +10,8 @@ use berth_types::{ContainerId, Timestamp};
 use crate::arguments::{CheckpointArguments, CriuArguments, CriuSwitches, Global, RestoreArguments};
 use crate::error::CommandError;
 use crate::foreground::Signals;
-use crate::paths;
+use crate::socket::Receivers;
+use crate::{paths, streams};
 
 pub(crate) fn checkpoint(root: &Path, arguments: &CheckpointArguments, global: &Global) -> Result<u8, CommandError> {
     if arguments.page_server.is_some() || arguments.status_fd.is_some() {
@@ -18,14 +19,13 @@ pub(crate) fn checkpoint(root: &Path, arguments: &CheckpointArguments, global: &
     }
     let container = paths::container(root, &arguments.id)?;
     let spec = paths::spec(container.bundle())?.document;
-    refuse_terminal(&spec)?;
     let options = options(&arguments.common, global)?;
     let kind = match (arguments.pre_dump, arguments.leave_running) {
         (true, _) => Checkpoint::PreDump,
         (false, true) => Checkpoint::LeaveRunning,
         (false, false) => Checkpoint::Stop,
     };
-    let parent = arguments.parent_path.as_deref().map(|path| path.to_string_lossy().into_owned());
+    let parent = arguments.parent_path.as_deref().map(|path| parent_images(path, &options.images)).transpose()?;
     container.checkpoint(&spec, &options, kind, parent.as_deref())?;
     if kind == Checkpoint::Stop {
         container.delete()?;
@@ -33,12 +33,24 @@ pub(crate) fn checkpoint(root: &Path, arguments: &CheckpointArguments, global: &
     Ok(0)
 }
 
+/// criu looks for it from the directory of the images.
+fn parent_images(path: &Path, images: &Path) -> Result<String, CommandError> {
+    let wrong = |why: &str| CommandError::Usage(format!("invalid --parent-path {}: {why}", path.display()));
+    if path.is_absolute() {
+        return Err(wrong("it counts from --image-path and must be relative"));
+    }
+    if !images.join(path).is_dir() {
+        return Err(wrong("there is no such directory in --image-path"));
+    }
+    Ok(path.to_string_lossy().into_owned())
+}
+
 pub(crate) fn restore(root: &Path, arguments: &RestoreArguments, global: &Global) -> Result<u8, CommandError> {
     if arguments.lsm_profile.is_some() || arguments.lsm_mount_context.is_some() {
         return Err(CommandError::NotYet("another security profile (--lsm-profile, --lsm-mount-context)"));
     }
-    if arguments.create.no_pivot || arguments.create.console_socket.is_some() {
-        return Err(CommandError::NotYet("restoring with --no-pivot or --console-socket"));
+    if arguments.create.no_pivot {
+        return Err(CommandError::NotYet("restoring with --no-pivot"));
     }
     if global.systemd_cgroup {
         return Err(CommandError::NotYet("restoring into a scope of systemd (--systemd-cgroup)"));
@@ -51,12 +63,17 @@ pub(crate) fn restore(root: &Path, arguments: &RestoreArguments, global: &Global
     let id = ContainerId::of_runtime(&arguments.create.id)?;
     let bundle = paths::bundle(arguments.create.bundle.as_deref())?;
     let spec = paths::spec(&bundle)?.document;
-    refuse_terminal(&spec)?;
+    let terminal = spec.process().as_ref().and_then(berth_oci::runtime::Process::terminal).unwrap_or(false);
+    streams::check_terminal(terminal, arguments.detach, arguments.create.console_socket.is_some())?;
+    let receivers = Receivers::connect(arguments.create.console_socket.as_deref(), None)?;
     let signals = if arguments.detach { None } else { Some(Signals::hold()?) };
     let directory = StateDir::create(root, &id)?;
     let restored = Container::restore(&spec, &id, &bundle, &options, directory.path())
         .map_err(CommandError::from)
-        .and_then(|container| keep(container, &directory, &spec, &bundle, arguments.create.pid_file.as_deref()));
+        .and_then(|container| {
+            let pid_file = arguments.create.pid_file.as_deref();
+            keep(container, &directory, &spec, &bundle, &receivers, pid_file)
+        });
     let mut container = match restored {
         Ok(container) => container,
         Err(error) => {
@@ -79,12 +96,14 @@ fn keep(
     directory: &StateDir,
     spec: &Spec,
     bundle: &Path,
+    receivers: &Receivers,
     pid_file: Option<&Path>,
 ) -> Result<Container, CommandError> {
     let rootfs = spec.root().as_ref().map_or_else(PathBuf::new, |root| bundle.join(root.path()));
     let kept = container
         .save(directory, &rootfs, Timestamp::now())
         .map_err(CommandError::from)
+        .and_then(|()| receivers.serve(&mut container.init))
         .and_then(|()| paths::write_pid(pid_file, container.init.pid));
     match kept {
         Ok(()) => Ok(container),
@@ -93,11 +112,6 @@ fn keep(
             Err(error)
         }
     }
-}
-
-fn refuse_terminal(spec: &Spec) -> Result<(), CommandError> {
-    let has_terminal = spec.process().as_ref().and_then(berth_oci::runtime::Process::terminal).unwrap_or(false);
-    if has_terminal { Err(CommandError::NotYet("saving a container with a terminal")) } else { Ok(()) }
 }
 
 fn options(arguments: &CriuArguments, global: &Global) -> Result<CriuOptions, CommandError> {

@@ -1,6 +1,8 @@
 //! The criu process: started with a socket and the descriptors a request speaks of, in a mount namespace of its own for a restore.
 
 use std::ffi::CString;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,7 +15,7 @@ use berth_sys::process::{StringArray, execve, place_fd, reset_signals};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
 use super::rpc::{self, Answer, Message};
@@ -41,6 +43,7 @@ pub(super) struct RootView<'a> {
 pub(super) struct Worker {
     socket: OwnedFd,
     child: Child,
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 impl Worker {
@@ -70,7 +73,7 @@ impl Worker {
             u8::from(ready.is_err() || execve(&path, &words, &environment) != Errno::NOENT)
         })
         .map_err(kernel)?;
-        Ok(Self { socket, child })
+        Ok(Self { socket, child, terminal: None })
     }
 
     /// Sends a request and waits for its answer; `at_stage` is called with each stage criu notifies of, and its error ends the work.
@@ -84,10 +87,7 @@ impl Worker {
         let mut buffer = vec![0; ANSWER_MAX];
         loop {
             wait_readable(self.socket.as_fd(), TIMEOUT).map_err(gone)?;
-            let received = rustix::io::retry_on_intr(|| {
-                rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty())
-            });
-            let length = received.map_err(gone)?.0;
+            let length = self.receive(&mut buffer).map_err(gone)?;
             let packet = buffer.get(..length).filter(|packet| !packet.is_empty()).ok_or(gone(Errno::PIPE))?;
             let answer = Answer::parse(packet).ok_or(gone(Errno::BADMSG))?;
             let Some((stage, pid)) = &answer.notify else { return Ok(answer) };
@@ -97,6 +97,26 @@ impl Worker {
             rpc::send(&self.socket, &go_on).map_err(gone)?;
             outcome?;
         }
+    }
+}
+
+impl Worker {
+    /// One packet. A descriptor comes with the notification `orphan-pts-master`: the master of a restored terminal.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)
+        })?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut fds) = message
+                && let Some(master) = fds.next()
+            {
+                self.terminal = Some(master);
+            }
+        }
+        Ok(received.bytes)
     }
 }
 

@@ -209,16 +209,22 @@ impl InitContext<'_> {
         Err(Failure::new(exec_text(&program.to_string_lossy(), answer), answer))
     }
 
-    /// Returns only with a failure.
-    pub(super) fn execute(&self) -> Result<(), Failure> {
-        let process = &self.plan.process;
-        berth_sys::process::set_umask(process.umask.unwrap_or(0o022));
-        let mut environment = process.environment.clone();
+    /// The program's, with its HOME.
+    pub(super) fn environment(&self) -> Vec<CString> {
+        let mut environment = self.plan.process.environment.clone();
         if let Some(identity) = &self.scratch.identity
             && !environment.iter().any(|entry| entry.as_bytes().starts_with(b"HOME="))
         {
             environment.extend(CString::new(format!("HOME={}", identity.home)));
         }
+        environment
+    }
+
+    /// Returns only with a failure.
+    pub(super) fn execute(&self) -> Result<(), Failure> {
+        let process = &self.plan.process;
+        berth_sys::process::set_umask(process.umask.unwrap_or(0o022));
+        let environment = self.environment();
         let program = process.arguments.first().ok_or_else(|| Failure::from(Errno::INVAL))?;
         let candidates = candidates(program.as_bytes(), &environment);
         let arguments = StringArray::new(process.arguments.clone());

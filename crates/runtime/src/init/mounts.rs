@@ -5,8 +5,8 @@ use std::path::Path;
 
 use berth_rootfs::RootDir;
 use berth_rootfs::mounts::{
-    TargetKind, attach, check_not_over_proc, clone_tree, lexical, mount_target, new_filesystem, ordinary_directory,
-    set_attributes, set_read_only,
+    TargetKind, attach, check_not_over_proc, clone_tree, clone_tree_fd, lexical, mount_target, new_filesystem,
+    ordinary_directory, set_attributes, set_read_only,
 };
 use berth_rootfs::options::MountOptions;
 use berth_sys::mount_attr::{MountAttr, mount_setattr};
@@ -27,28 +27,38 @@ impl InitContext<'_> {
         Ok(())
     }
 
-    /// On top of `/` of this namespace: any place would do, and this one always exists and can be reached.
-    pub(super) fn attach_rootfs(&mut self) -> Result<(), Failure> {
+    /// On top of `/` of this namespace where the place cannot be reached (by root of a user namespace): that one always can.
+    pub(super) fn attach_rootfs(&mut self, place: &Path) -> Result<(), Failure> {
         let rootfs = self.rootfs.take().ok_or_else(|| Failure::new("it was not mounted", Errno::NOENT))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&rootfs, "", rustix::fs::CWD, "/", flags)?;
+        if rustix::mount::move_mount(&rootfs, "", rustix::fs::CWD, place, flags).is_err() {
+            rustix::mount::move_mount(&rootfs, "", rustix::fs::CWD, "/", flags)?;
+        }
         self.scratch.root = Some(RootDir::new(rootfs));
         Ok(())
     }
 
     pub(super) fn mount(&mut self, plan: &MountPlan) -> Result<(), Failure> {
         match &plan.source {
-            MountSource::Bind { slot, .. } => self.mount_bind(plan, *slot),
+            MountSource::Bind { slot, .. } => {
+                let mount = self.sources.get_mut(*slot).and_then(Option::take);
+                let mount = mount.ok_or_else(|| Failure::new("its source was not opened", Errno::NOENT))?;
+                self.mount_bind(plan, &mount)
+            }
+            MountSource::Inside { path, recursive } => {
+                let source = self.root()?.resolve(path)?;
+                let mount = clone_tree_fd(source.as_fd(), *recursive)?;
+                set_attributes(mount.as_fd(), &plan.options_of_bind())?;
+                self.mount_bind(plan, &mount)
+            }
             MountSource::Filesystem { fstype, source } => self.mount_filesystem(plan, fstype, source.as_deref()),
             MountSource::Cgroup => self.mount_cgroup(plan),
             MountSource::Remount => self.remount(plan),
         }
     }
 
-    fn mount_bind(&mut self, plan: &MountPlan, slot: usize) -> Result<(), Failure> {
-        let mount = self.sources.get_mut(slot).and_then(Option::take);
-        let mount = mount.ok_or_else(|| Failure::new("its source was not opened", Errno::NOENT))?;
-        let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH)?;
+    fn mount_bind(&self, plan: &MountPlan, mount: &OwnedFd) -> Result<(), Failure> {
+        let stat = rustix::fs::statat(mount, "", AtFlags::EMPTY_PATH)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => TargetKind::Directory,
             _ => TargetKind::File,

@@ -1,8 +1,9 @@
 //! One mount of the spec, sorted: where it comes from, what is set on it, where it goes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::{LinuxIdMapping, Mount};
+use berth_rootfs::mounts::lexical;
 use berth_rootfs::options::MountOptions;
 use rustix::mount::MountAttrFlags;
 
@@ -22,6 +23,8 @@ const LOCKED: MountAttrFlags = READ_ONLY
 pub(crate) enum Source {
     /// A path of the host, cloned by the caller into this slot.
     Bind { path: PathBuf, recursive: bool, slot: usize },
+    /// A path of the container's own, at which an earlier mount of the list is.
+    Inside { path: PathBuf, recursive: bool },
     /// A new instance of a file system.
     Filesystem { fstype: String, source: Option<PathBuf> },
     /// The container's view of the cgroup hierarchies.
@@ -43,12 +46,7 @@ pub(crate) struct MountPlan {
 
 impl MountPlan {
     /// Reads one entry of `mounts`. `slot` is used when its source must be cloned.
-    pub(crate) fn new(
-        mount: &Mount,
-        bundle: &std::path::Path,
-        slot: usize,
-        has_user_ns: bool,
-    ) -> Result<Self, RuntimeError> {
+    pub(crate) fn new(mount: &Mount, bundle: &Path, slot: usize, has_user_ns: bool) -> Result<Self, RuntimeError> {
         let field = "mounts";
         let destination = mount.destination().clone();
         if destination.as_os_str().is_empty() || destination.as_os_str().as_encoded_bytes().contains(&0) {
@@ -96,6 +94,26 @@ impl MountPlan {
         Ok(Self { destination, source, options, id_maps, exact })
     }
 
+    /// As callers of runc write them: a destination, or the source of a bind, by its path on the host below the root file system. Such a
+    /// source is what an earlier mount put there, so it exists only once that is made.
+    pub(crate) fn look_below(&mut self, rootfs: &Path, earlier: &[Self]) {
+        if rootfs == Path::new("/") {
+            return;
+        }
+        let inside = |path: &Path| {
+            let rest = lexical(path).strip_prefix(rootfs).ok()?.to_owned();
+            (!rest.as_os_str().is_empty()).then(|| Path::new("/").join(rest))
+        };
+        if let Some(destination) = inside(&self.destination) {
+            self.destination = destination;
+        }
+        let Source::Bind { path, recursive, .. } = &self.source else { return };
+        let Some(source) = inside(path).filter(|_| !self.is_id_mapped()) else { return };
+        if earlier.iter().any(|mount| source.starts_with(lexical(&mount.destination))) {
+            self.source = Source::Inside { path: source, recursive: *recursive };
+        }
+    }
+
     pub(crate) fn is_id_mapped(&self) -> bool {
         self.id_maps.is_some() || self.options.id_map.is_some()
     }
@@ -120,8 +138,8 @@ impl MountPlan {
     /// A tmpfs for /dev that shall be read-only.
     pub(crate) fn is_read_only_dev(&self) -> bool {
         let is_tmpfs = matches!(&self.source, Source::Filesystem { fstype, .. } if fstype == "tmpfs");
-        let destination = berth_rootfs::mounts::lexical(&self.destination);
-        is_tmpfs && destination == std::path::Path::new("/dev") && self.options.top.set.contains(READ_ONLY)
+        let destination = lexical(&self.destination);
+        is_tmpfs && destination == Path::new("/dev") && self.options.top.set.contains(READ_ONLY)
     }
 
     /// Leaves the mount writable; what comes back makes it read-only.
@@ -145,7 +163,7 @@ impl MountPlan {
     pub(crate) fn warning(&self) -> Option<String> {
         let of_file_system = self.options.superblock.iter().map(String::as_str);
         let names: Vec<&str> = match self.source {
-            Source::Bind { .. } => of_file_system.collect(),
+            Source::Bind { .. } | Source::Inside { .. } => of_file_system.collect(),
             Source::Cgroup => of_file_system.chain(self.options.data.iter().map(|(key, _)| key.as_str())).collect(),
             Source::Filesystem { .. } | Source::Remount => return None,
         };
@@ -156,7 +174,7 @@ impl MountPlan {
     /// For plans and errors: `proc /proc`, `/srv/x /x`.
     pub(crate) fn text(&self) -> String {
         let from = match &self.source {
-            Source::Bind { path, .. } => path.display().to_string(),
+            Source::Bind { path, .. } | Source::Inside { path, .. } => path.display().to_string(),
             Source::Filesystem { fstype, .. } => fstype.clone(),
             Source::Cgroup => "cgroup".to_owned(),
             Source::Remount => "remount".to_owned(),

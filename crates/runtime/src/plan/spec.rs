@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::Spec;
+use berth_rootfs::mounts::lexical;
 use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
@@ -114,10 +115,13 @@ fn plan_mounts(
             let problem = format!("{} shall be id-mapped, but there is no mapping", plan.destination.display());
             return Err(RuntimeError::Spec { field: "mounts", problem });
         }
+        if let Some(root) = spec.root() {
+            plan.look_below(&lexical(&bundle.join(root.path())), &plans);
+        }
         match &plan.source {
             Source::Bind { .. } => slots += 1,
             Source::Filesystem { .. } => plan.label(label.as_deref()),
-            Source::Cgroup | Source::Remount => {}
+            Source::Cgroup | Source::Remount | Source::Inside { .. } => {}
         }
         warnings.extend(plan.warning());
         plans.push(plan);
@@ -323,7 +327,9 @@ impl Planning<'_> {
         if self.input.tuning.rights == Rights::Ordinary {
             self.sources(stage)?;
         }
-        self.push(stage, Action::AttachRootfs, "/", "visible in this mount namespace only");
+        let place = self.place_of_rootfs();
+        let object = place.display().to_string();
+        self.push(stage, Action::AttachRootfs(place), object, "visible in this mount namespace only");
         for mut mount in self.mounts.clone() {
             // Its nodes, links and mounts are still to come.
             self.read_only_dev = mount.is_read_only_dev().then(|| mount.take_read_only()).or(self.read_only_dev.take());
@@ -343,6 +349,16 @@ impl Planning<'_> {
             self.push(stage, Action::InsideHooks(hook), hook.text(), "hooks");
         }
         Ok(())
+    }
+
+    /// Where a hook that enters the mount namespace finds it: at its path on the host, as with runc. On top of everything where
+    /// there is no such path, or where it stays below a root that is not pivoted.
+    fn place_of_rootfs(&self) -> PathBuf {
+        let is_private = self.namespaces.is_new(Namespace::Mount) && !self.input.tuning.no_pivot;
+        match (self.input.rootfs, self.input.spec.root()) {
+            (Rootfs::Bundle, Some(root)) if is_private => self.input.bundle.join(root.path()),
+            _ => PathBuf::from("/"),
+        }
     }
 
     fn system(&mut self) -> Result<(), RuntimeError> {
@@ -409,6 +425,10 @@ impl Planning<'_> {
 
     fn release(&mut self) {
         let has_hooks = self.has_hooks(HookStage::StartContainer);
+        if has_hooks && let Some(scheduler) = &mut self.process.scheduler {
+            // A process of the deadline scheduler forks only what gets another one (sched(7)), and its hook comes after it.
+            scheduler.resets_for_children_of_deadline();
+        }
         release_steps(&mut self.list, &self.process, self.has_seccomp, has_hooks);
     }
 

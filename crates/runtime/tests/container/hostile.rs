@@ -114,7 +114,7 @@ pub(super) fn cve_2019_19921_proc_must_not_be_a_link() {
         fs::create_dir(bundle.rootfs().join("elsewhere")).unwrap();
         symlink("/elsewhere", bundle.rootfs().join(name)).unwrap();
         let text = refusal(bundle);
-        assert!(text.contains("must be an ordinary directory"), "{text}");
+        assert!(text.contains("must be mounted on ordinary directory"), "{text}");
     }
 }
 

@@ -247,11 +247,11 @@ pub(super) fn s014_every_option_of_a_mount() {
         cases.push((vec![set.to_owned(), clear.to_owned()], flag, false, false));
         cases.push((vec![all_set, all_clear], flag, false, false));
     }
-    for option in ["strictatime", "norelatime"] {
-        cases.push((vec![option.to_owned()], "relatime", false, true));
-        cases.push((vec![format!("r{option}")], "relatime", false, false));
+    cases.push((vec!["strictatime".to_owned()], "relatime", false, true));
+    for option in ["rstrictatime", "rnorelatime"] {
+        cases.push((vec![option.to_owned()], "relatime", false, false));
     }
-    for option in ["defaults", "silent", "loud", "nostrictatime", "rnostrictatime", "relatime", "atime"] {
+    for option in ["norelatime", "defaults", "silent", "loud", "nostrictatime", "rnostrictatime", "relatime", "atime"] {
         cases.push((vec![option.to_owned()], "relatime", true, true));
     }
     let mut bundle = Bundle::new().sh("cut -d' ' -f5,6 /proc/self/mountinfo");
@@ -282,7 +282,7 @@ pub(super) fn options_of_a_whole_file_system() {
         .mount(json!({"destination": "/u", "source": "none", "options": ["remount", "ro", "size=8k"]}))
         .sh("grep -E ' /[tu] ' /proc/mounts | cut -d' ' -f2,4")
         .output();
-    assert_eq!(text, "/t ro,sync,dirsync,lazytime,noexec,relatime,mode=755\n/u ro,relatime,size=8k,mode=755\n");
+    assert_eq!(text, "/t ro,sync,dirsync,lazytime,noexec,relatime\n/u ro,relatime,size=8k\n");
     let host = tempfile::tempdir().unwrap();
     let mut bundle = Bundle::new()
         .mount(json!({"destination": "/b", "type": "bind", "source": host.path(), "options": ["bind", "sync"]}))
