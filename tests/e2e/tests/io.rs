@@ -5,31 +5,46 @@ use std::process::Stdio;
 
 use berth_testkit::{Instance, wait_until};
 
-/// S-133: 32 MiB each way, byte for byte, through `run -i`.
+/// Every block of the stream differs from the ones around it.
+fn block(number: usize) -> Vec<u8> {
+    let mut state = number as u64 + 1;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_le_bytes()
+    };
+    (0..(1 << 17)).flat_map(next).collect()
+}
+
+/// S-133: 32 MiB each way (1 GiB with BERTH_LONG_IO), byte for byte, through `run -i`, with the daemon killed and started again in the
+/// middle; the exit code is right all the same.
 #[test]
 fn s133_bytes_are_exact() {
-    let berth = Instance::with_busybox();
-    let mut data = vec![0u8; 32 << 20];
-    let mut state = 1u64;
-    for byte in &mut data {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        *byte = (state >> 56) as u8;
-    }
+    let mut berth = Instance::with_busybox();
+    let blocks = std::env::var_os("BERTH_LONG_IO").map_or(32, |_| 1024);
     let mut client = berth
-        .berth_command(&["run", "--rm", "-i", "--log-driver", "none", "busybox", "cat"])
+        .berth_command(&["run", "-i", "--name", "c1", "--log-driver", "none", "busybox", "sh", "-c", "cat; exit 5"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut stdin = client.stdin.take().unwrap();
-    let sent = data.clone();
-    let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
-    let mut back = Vec::new();
-    client.stdout.take().unwrap().read_to_end(&mut back).unwrap();
+    let mut stdout = client.stdout.take().unwrap();
+    let writer = std::thread::spawn(move || (0..blocks).for_each(|number| stdin.write_all(&block(number)).unwrap()));
+    let mut back = vec![0; 1 << 20];
+    for number in 0..blocks {
+        stdout.read_exact(&mut back).unwrap_or_else(|error| panic!("block {number}: {error}"));
+        assert!(back == block(number), "block {number} differs");
+        if number == blocks / 2 {
+            berth.kill_daemon();
+            berth.spawn();
+        }
+    }
     writer.join().unwrap();
-    assert!(client.wait().unwrap().success());
-    assert_eq!(back.len(), data.len());
-    assert!(back == data, "the bytes differ");
+    assert_eq!(stdout.read(&mut back).unwrap(), 0, "more than was sent");
+    client.wait().unwrap();
+    wait_until("its end is known", || (berth.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
+    assert_eq!(berth.inspect("c1", "{{.State.ExitCode}}"), "5");
 }
 
 /// stdout and stderr stay apart, attached and in the log.
