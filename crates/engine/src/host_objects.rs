@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use berth_rootfs::RootDir;
 use rustix::fs::{Mode, OFlags};
+use rustix::thread::UnshareFlags;
 
 use crate::api::CgroupDriver;
 use crate::container::Container;
@@ -272,8 +273,26 @@ impl Engine {
         let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
             EngineError::io("open namespace", &path, &errno.into()).with_hint("name a namespace that exists")
         })?;
+        check_type(&fd, file, &path)?;
         let opened = fd_path(&fd);
         held.push(fd);
         Ok(Some(opened))
     }
+}
+
+/// A path that was given may lead anywhere.
+fn check_type(fd: &OwnedFd, file: &str, path: &Path) -> Result<()> {
+    let wanted = match file {
+        "net" => UnshareFlags::NEWNET,
+        "user" => UnshareFlags::NEWUSER,
+        "pid" => UnshareFlags::NEWPID,
+        "ipc" => UnshareFlags::NEWIPC,
+        "uts" => UnshareFlags::NEWUTS,
+        _ => UnshareFlags::NEWCGROUP,
+    };
+    if berth_sys::namespace::namespace_type(fd) == Ok(wanted) {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!("{} is not a {file} namespace", path.display()))
+        .with_hint(format!("name one such as /proc/PID/ns/{file}")))
 }

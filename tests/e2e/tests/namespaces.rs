@@ -33,12 +33,46 @@ fn s011_each_can_be_switched() {
         assert_ne!(ns(&pid, "mnt"), ns("self", "mnt"), "the mount namespace is always private");
         berth.berth(&["rm", "-f", "c1"]).ok();
     }
-    berth.sleeper("a1", &["--ipc", "shareable"]);
+    berth.sleeper("a1", &["--ipc", "shareable", "--cgroupns", "private"]);
     let first = berth.pid("a1").to_string();
-    for (option, kind) in [("--pid", "pid"), ("--network", "net"), ("--ipc", "ipc")] {
-        berth.sleeper("b1", &[option, "container:a1"]);
-        assert_eq!(ns(&berth.pid("b1").to_string(), kind), ns(&first, kind), "{option} container:a1");
+    let kinds = [("--pid", "pid"), ("--network", "net"), ("--ipc", "ipc"), ("--uts", "uts"), ("--cgroupns", "cgroup")];
+    for (option, kind) in kinds {
+        for value in ["container:a1".to_owned(), format!("ns:/proc/{first}/ns/{kind}")] {
+            berth.sleeper("b1", &[option, &value]);
+            let second = berth.pid("b1").to_string();
+            for (other, other_kind) in kinds {
+                let is_shared = ns(&second, other_kind) == ns(&first, other_kind);
+                // The default of cgroup v1 is the host's cgroup namespace.
+                assert_eq!(is_shared, other == option, "{option} {value}: {other}");
+            }
+            berth.berth(&["rm", "-f", "b1"]).ok();
+        }
+    }
+    berth.sleeper("u1", &["--userns", "auto"]);
+    let owner = berth.pid("u1").to_string();
+    for value in ["container:u1".to_owned(), format!("ns:/proc/{owner}/ns/user")] {
+        berth.sleeper("b1", &["--userns", &value]);
+        assert_eq!(ns(&berth.pid("b1").to_string(), "user"), ns(&owner, "user"), "{value}");
         berth.berth(&["rm", "-f", "b1"]).ok();
+    }
+}
+
+/// S-011: what makes no sense is refused, and says what.
+#[test]
+fn s011_illegal_choices() {
+    let berth = Instance::with_busybox();
+    let before = berth.berth(&["ps", "-aq"]).ok().to_owned();
+    for (option, value, names) in [
+        ("--pid", "container:nobody", "nobody"),
+        ("--pid", "ns:/proc/self/ns/net", "/proc/self/ns/net"),
+        ("--network", "ns:/etc/passwd", "/etc/passwd"),
+        ("--ipc", "ns:relative", "relative"),
+        ("--uts", "private-ish", "private-ish"),
+    ] {
+        let refused = berth.busybox(&[option, value], &["true"]);
+        assert_eq!(refused.code, 125, "{option} {value}: {refused:?}");
+        assert!(refused.stderr.contains(names), "{option} {value}: {refused:?}");
+        assert_eq!(berth.berth(&["ps", "-aq"]).ok(), before, "{option} {value}");
     }
 }
 
@@ -68,6 +102,12 @@ fn s013_host_files_are_invisible() {
     {
         assert_ne!(berth.busybox(&[], &["cat", &attempt]).code, 0, "{attempt}");
     }
+    assert_eq!(berth.busybox(&[], &["find", "/", "-xdev", "-name", "marker-of-the-host"]).ok(), "");
+    // A process added later, and number 1 as it sees it: nothing is open but the three streams, and none leads to a directory.
+    berth.sleeper("c1", &[]);
+    let script = "for p in 1 self; do for f in /proc/$p/fd/*; do test -d \"$f/\" && echo \"$f\"; done; done; \
+                  cat \"/proc/1/fd/0/../../../..$1\" \"/proc/1/cwd/../../../../..$1\" 2>/dev/null; echo done";
+    assert_eq!(berth.berth(&["exec", "c1", "sh", "-c", script, "sh", &path]).ok(), "done");
     let fds = berth.busybox(&[], &["ls", "/proc/1/fd"]);
     // ls itself opens the directory as 3.
     assert_eq!(fds.ok().split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::path::Path;
 
-use bollard_stubs::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-};
+use bollard_stubs::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig};
 use serde_json::Value;
 
 use super::device::{check_cgroup_rule, parse_bps, parse_device, parse_iops, parse_weight_device};
@@ -92,6 +90,10 @@ pub(crate) fn create_request(
     };
     let mut body = serde_json::to_value(body)
         .map_err(|error| Failure::new("cannot write the create request as JSON").because(&error))?;
+    // Docker's API knows two values; ours takes the forms of the other namespaces too.
+    if let Some(mode) = options.security.cgroupns.as_deref().filter(|mode| !mode.is_empty()) {
+        body["HostConfig"]["CgroupnsMode"] = mode.into();
+    }
     if options.object.trace.is_some() {
         body["BerthTrace"] = true.into();
     }
@@ -268,14 +270,6 @@ fn isolation(flags: &SecurityOptions, host: &mut HostConfig) -> Outcome<()> {
     host.pid_mode.clone_from(&flags.pid);
     host.ipc_mode.clone_from(&flags.ipc);
     host.uts_mode.clone_from(&flags.uts);
-    host.cgroupns_mode = match flags.cgroupns.as_deref() {
-        None | Some("") => None,
-        Some("host") => Some(HostConfigCgroupnsModeEnum::HOST),
-        Some("private") => Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        Some(other) => {
-            return Err(Failure::new(format!("invalid --cgroupns {other:?}")).hint("it is host or private"));
-        }
-    };
     host.userns_mode.clone_from(&flags.userns);
     host.sysctls = map("--sysctl", &flags.sysctl)?;
     host.runtime.clone_from(&flags.runtime);

@@ -158,10 +158,10 @@ pub(crate) struct SecurityOptions {
     /// IPC namespace: none, private, shareable, host or container:NAME
     #[arg(long, value_name = "MODE")]
     pub(crate) ipc: Option<String>,
-    /// UTS namespace: host
+    /// UTS namespace: host or container:NAME
     #[arg(long, value_name = "MODE")]
     pub(crate) uts: Option<String>,
-    /// cgroup namespace: host or private
+    /// cgroup namespace: host, private or container:NAME
     #[arg(long, value_name = "MODE")]
     pub(crate) cgroupns: Option<String>,
     /// User namespace: host, private, auto or map

@@ -183,7 +183,6 @@ fn refusals() {
     refused(&["--stop-signal", "SIGNOPE", "img"], "invalid --stop-signal \"SIGNOPE\"");
     refused(&["--oom-score-adj", "1001", "img"], "invalid --oom-score-adj 1001: it is -1000 to 1000");
     refused(&["--memory-swappiness", "101", "img"], "invalid --memory-swappiness 101: it is 0 to 100");
-    refused(&["--cgroupns", "x", "img"], "invalid --cgroupns \"x\"");
     refused(&["--sysctl", "x", "img"], "invalid --sysctl \"x\"");
     refused(&["--blkio-weight", "5", "img"], "invalid --blkio-weight: it is 10 to 1000, or 0");
     refused(&["--add-host", "x", "img"], "invalid --add-host \"x\"");
