@@ -58,7 +58,12 @@ fn words(berth: &Instance, words: &[&str]) -> (Command, Vec<u8>) {
     (berth.berth_command(words), Vec::new())
 }
 
-const OPERATIONS: [Operation; 8] = [
+fn paused_c1(berth: &Instance) {
+    run_c1(berth);
+    berth.berth(&["pause", "c1"]).ok();
+}
+
+const OPERATIONS: [Operation; 13] = [
     Operation { name: "run -d", prepare: |_| {}, act: |berth| words(berth, RUN) },
     Operation { name: "start", prepare: created_c1, act: |berth| words(berth, &["start", "c1"]) },
     Operation {
@@ -69,6 +74,11 @@ const OPERATIONS: [Operation; 8] = [
     Operation { name: "stop", prepare: run_c1, act: |berth| words(berth, &["stop", "-t", "1", "c1"]) },
     Operation { name: "rm -f", prepare: run_c1, act: |berth| words(berth, &["rm", "-f", "c1"]) },
     Operation { name: "exec", prepare: run_c1, act: |berth| words(berth, &["exec", "c1", "sh", "-c", "exit 4"]) },
+    Operation { name: "pause", prepare: run_c1, act: |berth| words(berth, &["pause", "c1"]) },
+    Operation { name: "unpause", prepare: paused_c1, act: |berth| words(berth, &["unpause", "c1"]) },
+    Operation { name: "rename", prepare: run_c1, act: |berth| words(berth, &["rename", "c1", "c2"]) },
+    Operation { name: "update", prepare: run_c1, act: |berth| words(berth, &["update", "--pids-limit", "77", "c1"]) },
+    Operation { name: "restart", prepare: run_c1, act: |berth| words(berth, &["restart", "-t", "1", "c1"]) },
     Operation { name: "commit", prepare: run_c1, act: |berth| words(berth, &["commit", "c1", "made:1"]) },
     Operation {
         name: "load",
@@ -109,7 +119,7 @@ fn steps(berth: &Instance, operation: &Operation) -> Vec<String> {
 }
 
 fn clean(berth: &Instance) {
-    berth.berth(&["rm", "-f", "-v", "c1"]);
+    berth.berth(&["rm", "-f", "-v", "c1", "c2"]);
     for image in ["made:1", "loaded:1"] {
         berth.berth(&["rmi", "-f", image]);
     }
@@ -123,15 +133,19 @@ fn check_state(berth: &Instance, after: &str) {
     wait_until("state and kernel agree", || {
         let shown = berth.berth(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
         let Some((name, state)) = shown.ok().split_once(' ') else { return Some(()) };
-        assert_eq!(name, "c1", "after {after}");
-        assert!(["created", "running", "exited"].contains(&state), "after {after}: {state}");
-        let pid = berth.berth(&["inspect", "--format", "{{.State.Pid}}", "c1"]).stdout;
+        assert!(name == "c1" || after.starts_with("rename") && name == "c2", "after {after}: {name}");
+        assert!(["created", "running", "paused", "exited"].contains(&state), "after {after}: {state}");
+        let pid = berth.berth(&["inspect", "--format", "{{.State.Pid}}", name]).stdout;
         let is_alive = std::path::Path::new(&format!("/proc/{}/ns", pid.trim())).exists();
         assert!(Instant::now() < deadline, "after {after}: {state} with pid {pid}, alive: {is_alive}\n{}", berth.log());
-        (is_alive == (state == "running")).then_some(())
+        (is_alive == ["running", "paused"].contains(&state)).then_some(())
     });
-    if berth.berth(&["ps", "--format", "{{.State}}"]).ok() == "running" {
-        let answer = berth.berth(&["exec", "c1", "echo", "here"]);
+    let alive = berth.berth(&["ps", "--format", "{{.Names}} {{.State}}"]);
+    if let Some((name, state)) = alive.ok().split_once(' ') {
+        if state == "paused" {
+            berth.berth(&["unpause", name]).ok();
+        }
+        let answer = berth.berth(&["exec", name, "echo", "here"]);
         assert!(answer.stdout == "here\n" || berth.berth(&["ps", "-q"]).ok().is_empty(), "after {after}: {answer:?}");
     }
 }
@@ -148,8 +162,14 @@ fn check_events(berth: &Instance, after: &str) {
         }
     }
     for (id, life) in lives {
-        let is_legal =
-            [&["create", "destroy"][..], &["create", "start", "die", "destroy"]].iter().any(|legal| life == *legal);
+        // A restarted one lives twice.
+        let lived =
+            life.strip_prefix(&["create".to_owned()]).and_then(|rest| rest.strip_suffix(&["destroy".to_owned()]));
+        let is_legal = lived.is_some_and(|runs| {
+            runs.len() <= 4
+                && runs.iter().enumerate().all(|(at, action)| action == ["start", "die"][at % 2])
+                && runs.len() % 2 == 0
+        });
         assert!(is_legal, "after {after}: container {id} lived {life:?}");
     }
 }

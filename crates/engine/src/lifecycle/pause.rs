@@ -18,9 +18,12 @@ impl Engine {
             return Err(EngineError::conflict(format!("container {} is already paused", container.name())));
         }
         run.task.pause().await?;
+        self.inner.faults.pass("pause.freeze");
         self.set_alive_status(&container, Status::Paused);
         self.emit_container(&container.record(), "pause", &[]);
+        self.inner.faults.pass("pause.told");
         self.persist_logged(&container).await;
+        self.inner.faults.pass("pause.keep");
         Ok(())
     }
 
@@ -36,9 +39,12 @@ impl Engine {
             return Err(EngineError::conflict(format!("container {} is not paused", container.name())));
         }
         container.running()?.task.resume().await?;
+        self.inner.faults.pass("unpause.thaw");
         self.set_alive_status(&container, Status::Running);
         self.emit_container(&container.record(), "unpause", &[]);
+        self.inner.faults.pass("unpause.told");
         self.persist_logged(&container).await;
+        self.inner.faults.pass("unpause.keep");
         Ok(())
     }
 

@@ -15,12 +15,18 @@ impl Engine {
         container.ensure_present()?;
         let old_name = container.name();
         self.inner.registry.rename(&container, new_name)?;
-        if let Err(error) = self.persist(&container).await {
+        let kept = match self.inner.faults.check("rename.name") {
+            Ok(()) => self.persist(&container).await,
+            Err(injected) => Err(injected),
+        };
+        if let Err(error) = kept {
             // Not kept: the old name comes back, as the store has it.
             self.inner.registry.rename(&container, &old_name)?;
             return Err(error);
         }
+        self.inner.faults.pass("rename.keep");
         self.emit_container(&container.record(), "rename", &[("oldName", format!("/{old_name}"))]);
+        self.inner.faults.pass("rename.told");
         Ok(())
     }
 }

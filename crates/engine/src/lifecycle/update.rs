@@ -29,6 +29,7 @@ impl Engine {
         let merged = merge(&record.host.resources, &update.resources);
         let mut warnings = Vec::new();
         limits::check(&merged, &self.inner.facts, &mut warnings)?;
+        self.inner.faults.check("update.limits")?;
         if let Some(run) = run {
             let block_devices = block_devices_of(&update.resources)?;
             let mut changed = resources::for_update(&with_pairs(&update.resources, &merged), &block_devices);
@@ -36,6 +37,7 @@ impl Engine {
             let json = serde_json::to_vec(&changed)
                 .map_err(|e| EngineError::internal(format!("cannot encode limits: {e}")))?;
             run.task.update(&json).await.doing(|| format!("cannot update container {}", record.name))?;
+            self.inner.faults.pass("update.kernel");
         }
         {
             let mut inner = container.lock();
@@ -45,7 +47,9 @@ impl Engine {
             }
         }
         self.persist(&container).await?;
+        self.inner.faults.pass("update.keep");
         self.emit_container(&container.record(), "update", &[]);
+        self.inner.faults.pass("update.told");
         Ok(warnings)
     }
 }
