@@ -1,6 +1,6 @@
 #!/bin/sh
-# run.sh [SECONDS [TARGET...]]: builds the fuzz targets with coverage counters (nightly compiler; no cargo-fuzz needed) and runs each
-# for so long (default 60 s). The corpus grows in fuzz/corpus, which is not committed; an input that fails is left beside it.
+# run.sh [SECONDS [TARGET...]]: builds the fuzz targets with coverage counters (the stable compiler has them; no cargo-fuzz needed) and
+# runs each for so long (default 60 s). The corpus grows in fuzz/corpus, which is not committed; an input that fails is left beside it.
 set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
@@ -9,7 +9,7 @@ targets=${*:-config_plan mount_options seccomp_profile passwd_group}
 host=$(rustc -vV | sed -n 's/^host: //p')
 flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 flags="$flags -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1"
-RUSTFLAGS="$flags" cargo +nightly build --quiet --release --target "$host"
+RUSTFLAGS="$flags" cargo build --quiet --release --target "$host"
 for target in $targets; do
   mkdir -p "corpus/$target"
   [ -d "seeds/$target" ] && seeds="seeds/$target" || seeds=

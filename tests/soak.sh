@@ -12,6 +12,9 @@ echo "BERTH_SEED=$BERTH_SEED"
 cargo test --quiet --locked -p berth-e2e --no-run
 cargo build --quiet --locked -p berth-testkit --bins
 code=0
+# The checks of the fuzz targets, a tenth of the time each; `make fuzz` runs the same ones guided by coverage.
+BERTH_FUZZ_SECONDS=$((${BERTH_SOAK:-600} / 10 + 1)) \
+  cargo test --quiet --locked -p berth-runtime --test fuzz_checks -- --test-threads 1 --nocapture || code=$?
 unshare --mount --net --pid --fork --mount-proc --propagation private --kill-child -- "${CARGO_TARGET_DIR:-$top/target}/debug/sandbox" \
   cargo test --quiet --locked -p berth-e2e --test kill --test crash -- --nocapture || code=$?
 rmdir "$BERTH_TEST_ROOT" || { echo "left below $BERTH_TEST_ROOT"; code=1; }

@@ -1,16 +1,7 @@
 //! `config.json` to plan: whatever stands in it, there is an answer, and the same one twice.
 #![no_main]
 
-use berth_runtime::{Rootfs, plan};
+#[path = "../checks/config_plan.rs"]
+mod check;
 
-libfuzzer_sys::fuzz_target!(|json: &[u8]| {
-    let Ok(parsed) = berth_oci::document::spec(json) else { return };
-    match (plan(&parsed.document, &Rootfs::Bundle), plan(&parsed.document, &Rootfs::Bundle)) {
-        (Ok(first), Ok(second)) => {
-            assert_eq!(first, second);
-            assert_eq!(first.last().map(|step| step.name.as_str()), Some("execute"));
-        }
-        (Err(first), Err(second)) => assert_eq!(first.to_string(), second.to_string()),
-        _ => panic!("planned once and refused once"),
-    }
-});
+libfuzzer_sys::fuzz_target!(|json: &[u8]| check::check(json));
