@@ -22,6 +22,13 @@ mkdir -p "$stage"
 # Test binaries of the host: the machine's libc is newer, so they run as they are.
 cargo test --quiet --locked --no-run --message-format=json -p berth-cgroup -p berth-vm-tests 2>/dev/null |
   sed -n 's/.*"executable":"\([^"]*\/\(kernel_v2\|kernel_systemd\|vm_\)[^"]*\)".*/\1/p' | while read -r binary; do cp "$binary" "$stage/"; done
+# The conformance suite, for what can be run with busybox alone.
+cargo test --quiet --locked --no-run --message-format=json -p berth-conformance 2>/dev/null |
+  sed -n 's/.*"executable":"\([^"]*\/\(runtimes\|as_newest_runc\)-[^"]*\)".*/\1/p' | while read -r binary; do
+    name=${binary##*/}
+    cp "$binary" "$stage/conformance_${name%-*}"
+  done
+cp "${BERTH_PEERS:-$target/peers}/root/bin/busybox" "$stage/"
 for binary in runb containerd-shim-berth-v1 berthd berth; do cp "${BERTH_BIN:-$target/bin}/$binary" "$stage/"; done
 cp tests/vm/guest.sh "$stage/"
 code=0

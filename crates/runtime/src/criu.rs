@@ -169,15 +169,15 @@ impl Container {
             .and_then(|()| restoring.run());
         let made = restored.and_then(|init| {
             let (filter, inherited) = restoring.filter_and_inherited()?;
-            Ok((init, filter, inherited))
+            Ok((init.pid, init, filter, inherited))
         });
         match made {
-            Ok((init, filter, inherited)) => Ok(Self {
-                state: state_of(spec, id, bundle, Status::Running, init.pid),
+            Ok((pid, init, filter, inherited)) => Ok(Self {
+                state: state_of(spec, id, bundle, Status::Running, pid),
                 init,
                 warnings: Vec::new(),
                 hooks: spec.hooks().clone(),
-                namespaces: namespaces.clone(),
+                namespaces: namespaces.with_time_of(pid),
                 filter,
                 cgroup: group,
                 waiting: None,

@@ -120,6 +120,19 @@ impl Namespaces {
         self.is_new(kind) || self.is_joined(kind)
     }
 
+    /// With a time namespace where a process has one of its own: criu restores into one, and what joins later has to be in it as
+    /// well, or could not be saved again.
+    pub(crate) fn with_time_of(&self, pid: u32) -> Self {
+        let identity = |path: &str| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        let (own, theirs) = (identity("/proc/self/ns/time"), identity(&format!("/proc/{pid}/ns/time")));
+        let mut with = self.clone();
+        if own != theirs && !with.is_private(Namespace::Time) {
+            with.new.push(Namespace::Time);
+            with.new.sort_unstable();
+        }
+        with
+    }
+
     /// What clone3 makes. Not the cgroup namespace: its root would be the creator's cgroup. Not the time namespace: its clocks
     /// can only be set while nobody is in it.
     pub(crate) fn clone_flags(&self) -> UnshareFlags {

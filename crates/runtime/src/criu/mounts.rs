@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use berth_cgroup::{Cgroup, Layout, Version};
 use berth_oci::runtime::Spec;
 use berth_rootfs::RootDir;
-use berth_rootfs::mounts::{TargetKind, mount_target};
+use berth_rootfs::mounts::{MountError, TargetKind, mount_target};
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::error::RuntimeError;
@@ -108,18 +108,30 @@ pub(super) fn sources(externals: &[External]) -> Vec<(String, String)> {
     pairs
 }
 
-/// Makes the places that mounts of the spec need in a root file system where they are missing.
+/// Makes the places that mounts of the spec need in a root file system, or in a bind of the host that covers them, where they are
+/// missing.
 pub(super) fn make_places(root: &RootDir, spec: &Spec, bundle: &Path) -> Result<(), RuntimeError> {
-    let mut covered: Vec<PathBuf> = Vec::new();
+    let mut covered: Vec<(PathBuf, Option<PathBuf>)> = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let plan = MountPlan::new(mount, bundle, index, false)?;
-        // Below another mount criu restores what there was.
-        if !covered.iter().any(|above| plan.destination.starts_with(above)) {
-            let is_file = matches!(&plan.source, MountSource::Bind { path, .. } if !path.is_dir());
-            let kind = if is_file { TargetKind::File } else { TargetKind::Directory };
-            mount_target(root, &plan.destination, kind)?;
+        let bound = match &plan.source {
+            MountSource::Bind { path, .. } => Some(path.clone()),
+            _ => None,
+        };
+        let kind =
+            if bound.as_ref().is_some_and(|path| !path.is_dir()) { TargetKind::File } else { TargetKind::Directory };
+        let above = covered.iter().rev().find_map(|(place, source)| {
+            plan.destination.strip_prefix(place).ok().map(|below| (below.to_owned(), source.clone()))
+        });
+        match above {
+            None => drop(mount_target(root, &plan.destination, kind)?),
+            Some((below, Some(source))) if !below.as_os_str().is_empty() && source.is_dir() => {
+                drop(mount_target(&RootDir::open_host(&source).map_err(MountError::from)?, &below, kind)?);
+            }
+            // Below a file system of the container's own criu restores what there was.
+            Some(_) => {}
         }
-        covered.push(plan.destination);
+        covered.push((plan.destination, bound));
     }
     Ok(())
 }
