@@ -133,6 +133,15 @@ impl Engine {
         Self { name: "ctr", meter, daemons: vec![daemon] }.ready(&["images", "import"])
     }
 
+    /// It has no daemon: its client does everything.
+    pub fn podman() -> Self {
+        let (meter, dir) = prepare("podman");
+        fs::create_dir_all("/etc/containers").unwrap();
+        fs::write("/etc/containers/policy.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
+        fs::create_dir_all(&dir).unwrap();
+        Self { name: "podman", meter, daemons: Vec::new() }.ready(&["load", "-i"])
+    }
+
     /// Waits until it answers and loads the image.
     fn ready(self, load: &[&str]) -> Self {
         wait_until("the engine answers", || quiet(&mut self.command(&["version"])).then_some(()));
@@ -155,6 +164,11 @@ impl Engine {
             "docker" => {
                 let mut command = peer_command("usr/bin/docker");
                 command.env("DOCKER_HOST", "unix:///run/docker-bench.sock").env("DOCKER_CONFIG", directory());
+                command
+            }
+            "podman" => {
+                let mut command = peer_command("usr/bin/podman");
+                command.arg("--root").arg(directory().join("podman/root")).args(PODMAN);
                 command
             }
             _ => {
@@ -249,6 +263,8 @@ fn start_containerd(dir: &Path, name: &str) -> Child {
     daemon
 }
 
+const PODMAN: [&str; 6] =
+    ["--runroot", "/run/podman-bench", "--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"];
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
 /// Runs it, says whether it went well.

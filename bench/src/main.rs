@@ -1,10 +1,11 @@
-//! `make bench`: the same workloads by Berth, Debian's docker, containerd and runc, in turns, in one run; medians and ratios.
+//! `make bench`: the same workloads by Berth, Debian's docker, containerd, podman and runc, in turns, in one run; medians and ratios.
 //!
 //! Runs itself inside mount, network and pid namespaces of its own, with private daemons below one directory. Machines are
 //! noisy: only ratios count.
 
 mod engine;
 mod floor;
+mod images;
 mod measure;
 mod memory;
 mod meter;
@@ -18,6 +19,8 @@ use std::process::{Command, ExitCode};
 const INSIDE: &str = "--inside";
 /// The runtimes' part, in a mount namespace without the unified hierarchy, which crun needs on a hybrid host.
 const INSIDE_OCI: &str = "--inside-oci";
+/// Images, with podman among the engines.
+const INSIDE_IMAGES: &str = "--inside-images";
 
 const USAGE: &str = "\
 usage: berth-bench [--runs N] [--only WORD]
@@ -44,12 +47,17 @@ fn main() -> ExitCode {
             engine::without_unified_hierarchy();
             oci::run_all(options)
         }),
+        Some(INSIDE_IMAGES) => inside(&words[1..], |options| {
+            berth_network::loopback_up().expect("lo of our own namespace comes up");
+            engine::prepare_host_view();
+            images::run_all(options)
+        }),
         _ if parse(&words).is_none() => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
         }
         _ => {
-            let codes = [INSIDE_OCI, INSIDE].map(|part| in_namespaces(part, &words));
+            let codes = [INSIDE_OCI, INSIDE, INSIDE_IMAGES].map(|part| in_namespaces(part, &words));
             ExitCode::from(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
         }
     }

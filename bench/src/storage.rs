@@ -1,27 +1,22 @@
-//! Images and files: load, remove, commit, diff, copy, listings, logs.
+//! Files of containers: commit, diff, copy; listings, logs.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Instant;
 
-use berth_testkit::{Image, LayerFile};
-
 use crate::Options;
 use crate::engine::{Engine, directory, quiet};
-use crate::measure::{Candidate as _, Samples, in_turns, timed};
+use crate::images::noise;
+use crate::measure::{Candidate as _, in_turns, timed};
 use crate::report::{Row, Table};
 use crate::workload::command;
 
 /// Words that `--only` may ask for.
-pub const NAMES: [&str; 5] = ["load, rmi", "commit, diff", "cp", "listings", "logs"];
+pub const NAMES: [&str; 4] = ["commit, diff", "cp", "listings", "logs"];
 
 pub fn run_all(options: &Options, engines: &[&Engine], table: &mut Table) {
     let wanted = |name: &str| name.contains(&options.only);
     let of_docker = [engines[0], engines[2]];
-    if wanted("load, rmi") {
-        table.extend(load_and_remove(engines));
-    }
     if wanted("commit, diff") {
         table.extend(commit_and_diff(&of_docker));
     }
@@ -37,63 +32,6 @@ pub fn run_all(options: &Options, engines: &[&Engine], table: &mut Table) {
 }
 
 const ROUNDS: usize = 3;
-
-/// 329 MB in 15,129 files and 7 layers, as an uncompressed docker-archive.
-fn large_archive() -> PathBuf {
-    let file = directory().join("large.tar");
-    if !file.exists() {
-        let mut seed = 1_u64;
-        let layers = (0..7).map(|layer| {
-            let mut files = vec![LayerFile::directory(&format!("layer{layer}"))];
-            for directory in 0..22 {
-                files.push(LayerFile::directory(&format!("layer{layer}/d{directory}")));
-                files.extend((0..98).map(|number| {
-                    let bytes = noise(&mut seed, 21_800);
-                    LayerFile::File { path: format!("layer{layer}/d{directory}/f{number}"), mode: 0o644, bytes }
-                }));
-            }
-            files
-        });
-        let image = layers.fold(Image::new("large:latest"), Image::layer);
-        fs::write(&file, image.docker_archive()).unwrap();
-    }
-    file
-}
-
-/// Half random, half zeros: it compresses to about half.
-fn noise(seed: &mut u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    for piece in bytes[..length / 2].chunks_mut(8) {
-        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        piece.copy_from_slice(&seed.to_le_bytes()[..piece.len()]);
-    }
-    bytes
-}
-
-fn load_and_remove(engines: &[&Engine]) -> Vec<Row> {
-    let archive = large_archive();
-    let name = archive.to_str().expect("our own names are UTF-8");
-    let mut removal: Vec<Samples> = empty(engines);
-    let load = in_turns(engines, ROUNDS, |engine, round| {
-        let (words, remove): (&[&str], &[&str]) = match engine.name {
-            "ctr" => (&["images", "import"], &["images", "rm", "--sync", "docker.io/library/large:latest"]),
-            "docker" => (&["load", "-q", "-i"], &["rmi", "large:latest"]),
-            _ => (&["load", "-i"], &["rmi", "large:latest"]),
-        };
-        let taken = timed(engine.command(words).arg(name));
-        let removed = timed(&mut engine.command(remove));
-        if round > 0 {
-            let own = removal.iter_mut().find(|s| s.name == engine.name).expect("every engine has its samples");
-            own.wall_ms.push(removed);
-        }
-        taken
-    });
-    vec![
-        Row::wall("load of 329 MB, 15,000 files, 7 layers", &load),
-        Row::cpu("load of 329 MB, 15,000 files, 7 layers", &load),
-        Row::wall("image remove", &removal),
-    ]
-}
 
 fn commit_and_diff(engines: &[&Engine]) -> Vec<Row> {
     let script = "mkdir /many && cd /many && i=0; while [ $i -lt 10000 ]; do echo $i > f$i; i=$((i+1)); done";
@@ -198,8 +136,4 @@ fn logs(engines: &[&Engine]) -> Vec<Row> {
         engine.remove("printer");
     }
     vec![Row::rate("logs written, MiB per second", written), Row::rate("logs read back, MiB per second", read)]
-}
-
-fn empty(engines: &[&Engine]) -> Vec<Samples> {
-    engines.iter().map(|e| Samples { name: e.name, wall_ms: Vec::new(), cpu_ms: 0.0 }).collect()
 }

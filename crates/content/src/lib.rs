@@ -4,7 +4,7 @@
 //! <root>/blobs/sha256/<hex>   complete, verified, read-only
 //! <root>/damaged/<hex>        moved away by fsck: its bytes were no longer those that were written
 //! <root>/ingest/<number>      being written by a process that lives; swept at open
-//! <root>/ingest/<hash>/       being written under a reference; survives (see `resumable`)
+//! <root>/ingest/<hash>/       being written under a reference, also what comes from a registry; survives (see `resumable`)
 //! ```
 //!
 //! It knows nothing of images or of who refers to a blob. Invariants: a name below `blobs` means that the bytes had this digest when they
@@ -64,8 +64,14 @@ impl ContentStore {
                 .create(directory)
                 .map_err(|e| ContentError::io("create", directory, e))?;
         }
+        // Where blobs on their way from a registry were before they became ingests like others; they are fetched again.
+        match fs::remove_dir_all(root.join("partial")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(ContentError::io("sweep", root, e)),
+            _ => {}
+        }
         for entry in read_dir(&store.ingests)? {
             let swept = match entry.is_dir() {
+                true if resumable::is_taken_over(&entry) => fs::remove_dir_all(&entry),
                 true if resumable::status(&entry)?.is_some() => Ok(()),
                 true => fs::remove_dir_all(&entry),
                 false => fs::remove_file(&entry),

@@ -3,17 +3,20 @@
 //! ```text
 //! <ingest>/<sha256 of namespace NUL reference>/about.json   who it is for and what it must become; written before the first byte
 //!                                              data         the bytes, at their offsets
-//!                                              journal      "boot <id>", "<start> <end>", "synced": what of `data` can be trusted
+//!                                              journal      "boot <id>", "<start> <end>", "synced <start> <end>": what of `data` can
+//!                                                           be trusted; a bare "synced" means all ranges above it
 //! ```
 //!
-//! A range is noted after its bytes were written. After a crash of the process every noted range is there (the kernel has it); after a crash of
-//! the host only what was noted before the last `synced` line is, which is written behind an `fdatasync` every [`SYNC_BYTES`]. Whatever was
-//! kept, the digest is taken of the bytes as they are read back at the end. Lock order: `state` alone; it is not held while bytes are written.
+//! This is also where blobs are while they come from a registry: several writers, each with ranges of its own, and readers that follow them.
+//! A range is noted after its bytes were written, in steps of [`NOTE_BYTES`]. After a crash of the process every noted range is there (the kernel
+//! has it); after a crash of the host only what a `synced` line vouches for is, which is written behind an `fdatasync`, by [`ResumableIngest::sync`]
+//! and after every [`SYNC_BYTES`] that were appended. Whatever was kept, the digest is taken of the bytes as they are read back at the end. Data
+//! with a second name is in the store already and is never written again. Lock order: `state` alone; it is not held while bytes are written or flushed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -27,8 +30,10 @@ use crate::{ContentError, Expected, PIECE_BYTES, Result};
 const FORMAT: u32 = 1;
 /// What a crash of the host can cost of one ingest.
 pub const SYNC_BYTES: u64 = 16 << 20;
-/// An appended range is noted when it has grown by this much.
-const NOTE_BYTES: u64 = 1 << 20;
+/// What a crash of the process can cost of one ingest: written bytes are noted when there are so many.
+const NOTE_BYTES: u64 = 64 << 10;
+/// Notes after which the journal is written anew with merged ranges.
+const NOTES_MAX: u32 = 100_000;
 const JOURNAL_BYTES_MAX: u64 = 16 << 20;
 const ABOUT_BYTES_MAX: u64 = 64 << 10;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -65,6 +70,16 @@ struct About {
 pub(crate) struct Ranges(Vec<Range<u64>>);
 
 impl Ranges {
+    /// The journal's part of it, one line each.
+    fn lines(&self, word: &str) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for range in &self.0 {
+            writeln!(text, "{word}{} {}", range.start, range.end).expect("writing to a String cannot fail");
+        }
+        text
+    }
+
     pub(crate) fn add(&mut self, new: Range<u64>) {
         if new.is_empty() {
             return;
@@ -107,20 +122,29 @@ impl Ranges {
 #[derive(Debug)]
 struct State {
     about: About,
+    /// All that was written.
     ranges: Ranges,
     journal: File,
-    /// Bytes appended since the last note, and noted since the last sync.
-    unnoted: Option<Range<u64>>,
+    /// Lines in the journal.
+    notes: u32,
+    /// Written since the last note, and since the last sync.
+    unnoted: Ranges,
     unsynced: u64,
     updated: Timestamp,
 }
 
+impl State {
+    fn note(&mut self) -> io::Result<()> {
+        let unnoted = std::mem::take(&mut self.unnoted);
+        self.notes += u32::try_from(unnoted.0.len()).unwrap_or(u32::MAX);
+        self.journal.write_all(unnoted.lines("").as_bytes())
+    }
+}
+
 impl Drop for State {
     fn drop(&mut self) {
-        if let Some(range) = self.unnoted.take() {
-            // Not noted: these bytes are fetched again.
-            drop(self.journal.write_all(format!("{} {}\n", range.start, range.end).as_bytes()));
-        }
+        // Not noted: these bytes are fetched again.
+        drop(self.note());
     }
 }
 
@@ -130,8 +154,8 @@ pub struct ResumableIngest {
     home: PathBuf,
     data: File,
     state: Mutex<State>,
-    /// Given back to the store when the ingest is dropped.
-    pub(crate) _claim: Claim,
+    /// Given back to the store when the ingest is dropped or retired.
+    claim: Mutex<Option<Claim>>,
 }
 
 /// Only one opener at a time.
@@ -179,6 +203,7 @@ impl ResumableIngest {
         claim: Claim,
     ) -> Result<Self> {
         let known = load_about(home)?.filter(|about| about.namespace == namespace && about.reference == reference);
+        let known = known.filter(|_| !is_taken_over(home));
         let is_new = known.is_none();
         let mut about = known.unwrap_or_else(|| About {
             format: FORMAT,
@@ -204,41 +229,36 @@ impl ResumableIngest {
             about,
             ranges,
             journal: open_file(&home.join("journal"), true)?,
-            unnoted: None,
+            notes: 0,
+            unnoted: Ranges::default(),
             unsynced: 0,
             updated,
         };
-        let ingest = Self { home: home.to_owned(), data, state: Mutex::new(state), _claim: claim };
+        let ingest = Self { home: home.to_owned(), data, state: Mutex::new(state), claim: Mutex::new(Some(claim)) };
         ingest.rewrite_journal(&mut ingest.state())?;
         Ok(ingest)
     }
 
     pub fn status(&self) -> IngestStatus {
         let state = self.state();
-        status_of(&state.about, &state.with_unnoted(), state.updated)
+        status_of(&state.about, &state.ranges, state.updated)
     }
 
-    /// Writes at the end of what there is without a gap. Returns the new offset.
+    /// Writes at the end of what there is without a gap, and flushes now and then. Returns the new offset.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn append(&self, bytes: &[u8]) -> Result<u64> {
-        let at = self.state().with_unnoted().prefix();
+        let at = self.state().ranges.prefix();
         self.write_bytes(at, bytes)?;
         let end = at + bytes.len() as u64;
-        let mut state = self.state();
-        let grown = state.unnoted.clone().filter(|range| range.end == at).map_or(at..end, |range| range.start..end);
-        state.updated = Timestamp::now();
-        if grown.end - grown.start >= NOTE_BYTES {
-            state.unnoted = None;
-            self.note(&mut state, grown)?;
-        } else {
-            state.unnoted = Some(grown);
+        if self.written(at..end)?.unsynced >= SYNC_BYTES {
+            self.sync()?;
         }
         Ok(end)
     }
 
-    /// Writes a range of its own; durable progress by the time it returns, as far as the process is concerned.
+    /// Writes a range of its own. Nothing is flushed; that is the caller's, by [`Self::sync`].
     ///
     /// # Errors
     /// `InvalidArgument` beyond the known size; when the disk refuses.
@@ -248,14 +268,39 @@ impl ResumableIngest {
             return Err(ContentError::WrongSize { expected, found: end });
         }
         self.write_bytes(offset, bytes)?;
-        let mut state = self.state();
-        state.updated = Timestamp::now();
-        self.note(&mut state, offset..end)
+        self.written(offset..end).map(drop)
+    }
+
+    /// Bytes from the start without a gap, and all bytes that are there.
+    pub fn extent(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.ranges.prefix(), state.ranges.bytes())
+    }
+
+    /// Ends it although others still read it: its directory goes, and its reference is free for another ingest. Nobody writes any more.
+    ///
+    /// # Errors
+    /// When the directory cannot be removed.
+    pub fn retire(&self) -> Result<()> {
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if claim.is_some() {
+            fs::remove_dir_all(&self.home).map_err(|e| ContentError::io("remove", &self.home, e))?;
+        }
+        Ok(())
+    }
+
+    fn is_retired(&self) -> bool {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Where the bytes are.
+    pub fn path(&self) -> PathBuf {
+        self.home.join("data")
     }
 
     /// What is not there yet of `total` bytes, in order.
     pub fn missing(&self, total: u64) -> Vec<Range<u64>> {
-        self.state().with_unnoted().missing(total)
+        self.state().ranges.missing(total)
     }
 
     /// Reads what was written; for a reader that follows the writers. Bytes in gaps are zeros.
@@ -273,19 +318,34 @@ impl ResumableIngest {
     pub fn restart(&self) -> Result<()> {
         let mut state = self.state();
         state.ranges = Ranges::default();
-        state.unnoted = None;
+        state.unnoted = Ranges::default();
         state.updated = Timestamp::now();
         self.rewrite_journal(&mut state)?;
         self.data.set_len(0).map_err(|e| ContentError::io("truncate", &self.home.join("data"), e))
     }
 
-    /// Makes all that was written so far survive a crash of the host.
+    /// Makes all that was written so far survive a crash of the host. Writers and readers go on meanwhile.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn sync(&self) -> Result<()> {
-        let mut state = self.state();
-        self.sync_state(&mut state)
+        let (flushed, unsynced) = {
+            let mut state = self.state();
+            state.note().map_err(|e| self.journal_error(e))?;
+            (state.ranges.clone(), std::mem::take(&mut state.unsynced))
+        };
+        let synced = self.data.sync_data().map_err(|e| ContentError::io("flush", &self.path(), e));
+        let journal = {
+            let mut state = self.state();
+            if let Err(error) = synced {
+                state.unsynced += unsynced;
+                return Err(error);
+            }
+            state.notes += u32::try_from(flushed.0.len()).unwrap_or(u32::MAX);
+            let written = state.journal.write_all(flushed.lines("synced ").as_bytes());
+            written.and_then(|()| state.journal.try_clone()).map_err(|e| self.journal_error(e))?
+        };
+        journal.sync_data().map_err(|e| self.journal_error(e))
     }
 
     /// Reads the content back, compares it with what it must be, and hands it over, complete but without a name until
@@ -296,7 +356,7 @@ impl ResumableIngest {
     pub fn finish(self, expected: Expected) -> Result<Staged> {
         let (ranges, about) = {
             let state = self.state();
-            (state.with_unnoted(), state.about.clone())
+            (state.ranges.clone(), state.about.clone())
         };
         let (size_bytes, found) = (ranges.prefix(), ranges.bytes());
         let total = expected.size_bytes.or(about.total).unwrap_or(size_bytes);
@@ -310,7 +370,9 @@ impl ResumableIngest {
             self.restart()?;
             return Err(ContentError::WrongDigest { expected: wanted, found: digest });
         }
-        let Self { home, data, _claim: claim, .. } = self;
+        let Self { home, data, claim, .. } = self;
+        let claim = claim.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let claim = claim.ok_or_else(|| ContentError::NoIngest { reference: about.reference })?;
         Ok(Staged::of(Draft::resumable(data, path, home, claim), digest, size_bytes))
     }
 
@@ -319,55 +381,43 @@ impl ResumableIngest {
     }
 
     fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.is_retired() {
+            return Err(ContentError::NoIngest { reference: self.state().about.reference.clone() });
+        }
         self.data.write_all_at(bytes, offset).map_err(|e| ContentError::io("write", &self.home.join("data"), e))
     }
 
-    fn note(&self, state: &mut State, range: Range<u64>) -> Result<()> {
-        let line = format!("{} {}\n", range.start, range.end);
-        state.journal.write_all(line.as_bytes()).map_err(|e| self.journal_error(e))?;
+    /// The bytes of this range are in the file.
+    fn written(&self, range: Range<u64>) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.updated = Timestamp::now();
         state.unsynced += range.end - range.start;
-        state.ranges.add(range);
-        if state.unsynced >= SYNC_BYTES { self.sync_state(state) } else { Ok(()) }
-    }
-
-    fn sync_state(&self, state: &mut State) -> Result<()> {
-        if let Some(range) = state.unnoted.take() {
-            let line = format!("{} {}\n", range.start, range.end);
-            state.journal.write_all(line.as_bytes()).map_err(|e| self.journal_error(e))?;
-            state.ranges.add(range);
+        state.ranges.add(range.clone());
+        state.unnoted.add(range);
+        if state.unnoted.bytes() >= NOTE_BYTES {
+            state.note().map_err(|e| self.journal_error(e))?;
         }
-        self.data.sync_data().map_err(|e| ContentError::io("flush", &self.home.join("data"), e))?;
-        state.journal.write_all(b"synced\n").map_err(|e| self.journal_error(e))?;
-        state.journal.sync_data().map_err(|e| self.journal_error(e))?;
-        state.unsynced = 0;
-        Ok(())
+        if state.notes >= NOTES_MAX {
+            self.rewrite_journal(&mut state)?;
+        }
+        Ok(state)
     }
 
     /// One line per range instead of one per write, for this boot.
     fn rewrite_journal(&self, state: &mut State) -> Result<()> {
-        use std::fmt::Write as _;
-        let mut text = format!("boot {}\n", boot_id());
-        for range in &state.ranges.0 {
-            writeln!(text, "{} {}", range.start, range.end).expect("writing to a String cannot fail");
-        }
+        let text = format!("boot {}\n{}", boot_id(), state.ranges.lines(""));
         let (path, draft) = (self.home.join("journal"), self.home.join("journal-new"));
         fs::write(&draft, text).map_err(|e| ContentError::io("write", &draft, e))?;
         fs::rename(&draft, &path).map_err(|e| ContentError::io("name", &path, e))?;
         state.journal = open_file(&path, true)?;
+        state.unnoted = Ranges::default();
+        state.notes = u32::try_from(state.ranges.0.len()).unwrap_or(u32::MAX);
         state.unsynced = state.ranges.bytes();
         Ok(())
     }
 
     fn journal_error(&self, source: io::Error) -> ContentError {
         ContentError::io("write", &self.home.join("journal"), source)
-    }
-}
-
-impl State {
-    fn with_unnoted(&self) -> Ranges {
-        let mut ranges = self.ranges.clone();
-        ranges.add(self.unnoted.clone().unwrap_or(0..0));
-        ranges
     }
 }
 
@@ -428,19 +478,30 @@ fn trusted(home: &Path, data: &File) -> Result<(Ranges, Timestamp)> {
     Ok((replay(&String::from_utf8_lossy(&journal), &boot_id(), found.len()), updated))
 }
 
+/// The data has a second name: it was taken over by the store, and a crash came before this one was taken away.
+pub(crate) fn is_taken_over(home: &Path) -> bool {
+    fs::symlink_metadata(home.join("data")).is_ok_and(|found| found.nlink() > 1)
+}
+
 /// Ranges the journal vouches for. `length` is that of the data, which in the same boot counts even where nothing was noted after it.
 pub(crate) fn replay(journal: &str, boot: &str, length: u64) -> Ranges {
     let mut lines = journal.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     let is_this_boot = lines.next().and_then(|line| line.strip_prefix("boot ")) == Some(boot);
     let (mut noted, mut synced) = (Ranges::default(), Ranges::default());
     for line in lines {
-        if line == "synced" {
-            synced = noted.clone();
-        } else if let Some((start, end)) = line.split_once(' ')
+        let (list, range) = match line.strip_prefix("synced ") {
+            Some(range) => (&mut synced, range),
+            None if line == "synced" => {
+                synced = noted.clone();
+                continue;
+            }
+            None => (&mut noted, line),
+        };
+        if let Some((start, end)) = range.split_once(' ')
             && let (Ok(start), Ok(end)) = (start.parse::<u64>(), end.parse::<u64>())
             && end <= length
         {
-            noted.add(start..end);
+            list.add(start..end);
         }
     }
     if is_this_boot { noted } else { synced }

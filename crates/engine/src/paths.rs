@@ -49,10 +49,6 @@ impl Paths {
     pub(crate) fn metadata(&self) -> PathBuf {
         self.data.join("metadata.redb")
     }
-    /// Blobs on their way from a registry.
-    pub(crate) fn partials(&self) -> PathBuf {
-        self.data.join("content/partial")
-    }
     pub(crate) fn events(&self) -> PathBuf {
         self.data.join("events")
     }

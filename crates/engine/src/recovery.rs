@@ -276,7 +276,6 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let binary = Arc::new(SealedBinary::copy(&options.shim_binary)?);
     let metadata = Arc::new(Metadata::open(&paths.metadata())?);
     let id = daemon_id(&metadata)?;
-    let transfers = crate::transfer::Transfers::new(options.registry.clone(), &paths)?;
     let store = RecordStore::new(Arc::clone(&metadata), paths.throw_away_records());
     let (mut records, warnings) = store.load()?;
     for warning in warnings {
@@ -286,6 +285,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let storage =
         StorageOptions { snapshotter: options.snapshotter.clone(), proxies: options.proxy_snapshotters.clone() };
     let images = Arc::new(ImageStore::open_with(&paths.data, Arc::clone(&metadata), storage)?);
+    let transfers = crate::transfer::Transfers::new(options.registry.clone(), images.content())?;
     let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);
     let volumes = VolumeStore::open(paths.volumes(), paths.trash())?;
     let network = open_network(&options, &paths, &mut records);

@@ -8,6 +8,7 @@ mod source;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use berth_content::ContentStore;
 use berth_registry::{Credentials, Partials, Registry, RegistryOptions, Session};
 use berth_types::Reference;
 use parking_lot::Mutex;
@@ -20,7 +21,6 @@ pub(crate) use source::{FetchSource, free_bytes};
 
 use crate::api::Progress;
 use crate::error::{EngineError, Result};
-use crate::paths::Paths;
 
 /// Images pulled at the same time; the rest waits. Blobs have a limit of their own.
 const PULLS_MAX: usize = 4;
@@ -52,10 +52,10 @@ struct Runtime {
 }
 
 impl Transfers {
-    pub(crate) fn new(options: RegistryOptions, paths: &Paths) -> Result<Self> {
+    pub(crate) fn new(options: RegistryOptions, content: &Arc<ContentStore>) -> Result<Self> {
         Ok(Self {
             registry: Registry::new(options),
-            partials: Arc::new(Partials::open(&paths.partials())?),
+            partials: Arc::new(Partials::open(Arc::clone(content))?),
             runtime: Mutex::default(),
             flights: Mutex::default(),
             slots: Arc::new(Semaphore::new(PULLS_MAX)),

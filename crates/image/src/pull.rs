@@ -338,7 +338,9 @@ impl ImageStore {
                 |source| ImageError::Io { operation: "fetch", object: format!("layer {}", blob.digest), source };
             let path = source.whole(&blob.digest).map_err(failed)?;
             let expected = Expected { digest: Some(blob.digest), size_bytes: Some(blob.size_bytes) };
-            spool.add(self.content.adopt(&path, expected)?);
+            // Another pull of the same layer may have been faster: then it is in the store.
+            let staged = self.content.adopt(&path, expected);
+            spool.add(staged.or_else(|_| self.content.adopt(&self.content.path(&blob.digest), expected))?);
             progress(&blob.digest.short(), "Pull complete", None, None);
         }
         self.commit_load(ready, unpacked, spool, plan.pins)?;

@@ -29,7 +29,7 @@ use crate::{Image, ImageError, Layer, Result};
 /// All images of a data root.
 #[derive(Debug)]
 pub struct ImageStore {
-    pub(crate) content: ContentStore,
+    pub(crate) content: Arc<ContentStore>,
     pub(crate) snapshots: Arc<SnapshotStore>,
     _housekeeping: Housekeeping,
     pub(crate) metadata: Arc<Metadata>,
@@ -84,7 +84,7 @@ impl ImageStore {
         let snapshots = Arc::new(SnapshotStore::open_with(&root, driver)?);
         snapshots.sweep()?;
         let store = Self {
-            content: ContentStore::open(&data_root.join("content"))?,
+            content: Arc::new(ContentStore::open(&data_root.join("content"))?),
             _housekeeping: Housekeeping::start(Arc::clone(&snapshots))?,
             snapshots,
             metadata,
@@ -97,6 +97,11 @@ impl ImageStore {
         };
         store.collect_unreferenced(&store.lock())?;
         Ok(store)
+    }
+
+    /// Where blobs are, also those on their way from a registry.
+    pub fn content(&self) -> &Arc<ContentStore> {
+        &self.content
     }
 
     /// Name of the snapshotter in use.

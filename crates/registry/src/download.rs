@@ -244,7 +244,6 @@ impl Work {
     async fn receive(&self, answer: Answer, segment: &Range<u64>, at: &mut u64) -> Result<()> {
         let Answer { response, uri, transport } = answer;
         let mut body = response.into_body();
-        // A piece is trusted only as a whole: one that was begun before is begun again by nobody else.
         while let Some(bytes) = transport.next("fetch", &uri, &mut body).await? {
             let end = *at + bytes.len() as u64;
             if end > segment.end {
@@ -254,7 +253,6 @@ impl Work {
             }
             self.partial.write(*at, &bytes)?;
             *at = end;
-            self.partial.mark(segment.start..end)?;
         }
         if *at == segment.end {
             return Ok(());

@@ -50,6 +50,12 @@ pub enum RegistryError {
     Option { option: &'static str, why: String },
     #[error("cannot {operation} {}", .path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
+    /// The content store cannot keep what came.
+    #[error("cannot keep what came")]
+    Kept {
+        #[from]
+        source: berth_content::ContentError,
+    },
     #[error("the transfer of {digest} was given up")]
     GivenUp { digest: Digest },
     #[error("{what} is not supported")]
@@ -122,6 +128,7 @@ impl Classify for RegistryError {
                 io::ErrorKind::PermissionDenied => ErrorClass::PermissionDenied,
                 _ => ErrorClass::Internal,
             },
+            Self::Kept { source } => source.class(),
             Self::GivenUp { .. } => ErrorClass::Aborted,
             Self::Unsupported { .. } => ErrorClass::Unimplemented,
             Self::Shared(error) => error.class(),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use berth_content::digest_of;
+use berth_content::{ContentStore, digest_of};
 use berth_registry::{Credentials, Partials, Registry, RegistryError, RegistryOptions, Session};
 use berth_types::Reference;
 
@@ -185,7 +185,7 @@ struct Scratch {
 
 fn scratch() -> Scratch {
     let root = tempfile::tempdir().unwrap();
-    let partials = Partials::open(root.path()).unwrap();
+    let partials = Partials::open(Arc::new(ContentStore::open(root.path()).unwrap())).unwrap();
     Scratch { _root: root, partials }
 }
 

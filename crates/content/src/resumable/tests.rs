@@ -107,6 +107,10 @@ fn journal_of_another_boot() {
     assert_eq!(replay(journal, "b", 100), ranges(&[0..10, 20..30]));
     assert_eq!(replay(journal, "a", 45), ranges(&[0..15, 20..30]), "what the data does not have does not count");
     assert_eq!(replay("", "a", 100), Ranges::default());
+    // Ranges by name, as they are written since several may write at once.
+    let journal = "boot a\n0 10\n20 30\nsynced 0 10\n10 15\nsynced 10 15\n";
+    assert_eq!(replay(journal, "b", 100), ranges(&[0..15]));
+    assert_eq!(replay(journal, "a", 100), ranges(&[0..15, 20..30]));
 }
 
 #[test]
@@ -134,4 +138,24 @@ fn s114_range_reads() {
     assert_eq!(store.read_at(&digest, 10, &mut buffer).unwrap(), 0);
     assert_eq!(store.read_at(&digest, 11, &mut buffer).unwrap_err().class(), ErrorClass::InvalidArgument);
     assert_eq!(store.read_at(&digest_of(b""), 0, &mut buffer).unwrap_err().class(), ErrorClass::NotFound);
+}
+
+/// A crash between the commit of a blob and the end of its ingest keeps no space and never writes to the blob.
+#[test]
+fn what_the_store_took_over_is_never_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ingest = store.resume("n", "r", expecting(b"abc")).unwrap();
+    ingest.write_at(0, b"abc").unwrap();
+    store.keep([store.adopt(&ingest.path(), expecting(b"abc")).unwrap()]).unwrap();
+    drop(ingest);
+    let again = store.resume("n", "r", expecting(b"abc")).unwrap();
+    assert_eq!(again.extent(), (0, 0));
+    again.write_at(0, b"xyz").unwrap();
+    assert_eq!(store.read(&digest_of(b"abc"), 10).unwrap(), b"abc");
+    store.keep([store.adopt(&again.path(), Expected { digest: Some(digest_of(b"xyz")), size_bytes: None }).unwrap()])
+        .unwrap();
+    drop(again);
+    drop(store);
+    assert_eq!(open(dir.path()).ingest_statuses(None).unwrap(), []);
 }

@@ -6,45 +6,45 @@ fn bytes(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n % 251).to_le_bytes()[0]).collect()
 }
 
-/// A kill loses at most the pieces under way; a wrong journal loses everything, never the truth.
+fn open(root: &std::path::Path) -> (Arc<ContentStore>, Partials) {
+    let content = Arc::new(ContentStore::open(root).unwrap());
+    (Arc::clone(&content), Partials::open(content).unwrap())
+}
+
+/// A blob goes on where it was, with gaps; one of another size begins anew.
 #[test]
-fn pieces_survive_and_are_trusted_only_when_they_can_be() {
+fn what_came_is_kept() {
     let root = tempfile::tempdir().unwrap();
     let content = bytes(5 * PIECE_BYTES + 17);
     let (digest, size) = (digest_of(&content), content.len() as u64);
-    let partials = Partials::open(root.path()).unwrap();
+    let (store, partials) = open(root.path());
+    let piece = usize::try_from(PIECE_BYTES).unwrap();
     {
         let partial = partials.begin(&digest, size).unwrap();
-        let piece = usize::try_from(PIECE_BYTES).unwrap();
         partial.write(0, &content[..2 * piece + 5]).unwrap();
-        partial.mark(0..2 * PIECE_BYTES + 5).unwrap();
         partial.write(5 * PIECE_BYTES, &content[5 * piece..]).unwrap();
-        partial.mark(5 * PIECE_BYTES..size).unwrap();
-        assert_eq!(partial.missing().first(), Some(&(2 * PIECE_BYTES..5 * PIECE_BYTES)));
-        assert_eq!(partial.received_bytes(), 2 * PIECE_BYTES + 17);
+        assert_eq!(partial.missing(), [2 * PIECE_BYTES + 5..5 * PIECE_BYTES]);
+        assert_eq!(partial.received_bytes(), 2 * PIECE_BYTES + 22);
+        // A second fetch, while the first has not quite ended, writes into the same ingest.
+        assert_eq!(partials.begin(&digest, size).unwrap().received_bytes(), 2 * PIECE_BYTES + 22);
     }
-    assert_eq!(partials.kept_bytes(&digest, size), 2 * PIECE_BYTES + 17);
+    assert_eq!(partials.kept_bytes(&digest, size), 2 * PIECE_BYTES + 22);
     assert_eq!(partials.kept_bytes(&digest, size + 1), 0);
+    drop((store, partials));
+    let (_, partials) = open(root.path());
     let again = partials.begin(&digest, size).unwrap();
-    assert_eq!(again.missing().first(), Some(&(2 * PIECE_BYTES..5 * PIECE_BYTES)));
-    // Another boot: what was not flushed may be lost.
-    let journal = root.path().join(format!("{}.journal", digest.hex()));
-    let mut text = fs::read(&journal).unwrap();
-    let boot = boot_id();
-    let at = text.windows(boot.len()).position(|w| w == boot.as_bytes()).unwrap();
-    text[at] = b'X';
-    text[HEADER_BYTES] = FLUSHED;
-    fs::write(&journal, &text).unwrap();
-    assert_eq!(partials.kept_bytes(&digest, size), PIECE_BYTES);
-    fs::write(&journal, b"rubbish").unwrap();
-    assert_eq!(partials.begin(&digest, size).unwrap().missing().first(), Some(&(0..size)));
+    assert_eq!(again.missing(), [2 * PIECE_BYTES + 5..5 * PIECE_BYTES]);
+    drop(again);
+    assert_eq!(partials.begin(&digest, size + 1).unwrap().missing(), [0..size + 1]);
+    partials.remove(&digest).unwrap();
+    assert_eq!(partials.kept_bytes(&digest, size + 1), 0);
 }
 
 /// Readers follow the bytes; the end is theirs only when the digest is right.
 #[test]
 fn readers_never_see_the_end_of_a_wrong_blob() {
     let root = tempfile::tempdir().unwrap();
-    let partials = Partials::open(root.path()).unwrap();
+    let (_, partials) = open(root.path());
     for is_right in [true, false] {
         let content = bytes(3 * PIECE_BYTES + 1);
         let size = content.len() as u64;
@@ -62,11 +62,11 @@ fn readers_never_see_the_end_of_a_wrong_blob() {
         for start in (0..size).step_by(1000) {
             let end = (start + 1000).min(size);
             partial.write(start, &content[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()]).unwrap();
-            partial.mark(0..end).unwrap();
         }
         verifying.join().unwrap();
         let got = reading.join().unwrap();
         assert_eq!(got.is_ok_and(|got| got == content), is_right);
+        drop(partial);
         assert_eq!(partials.kept_bytes(&digest, size), if is_right { size } else { 0 });
     }
 }
@@ -74,29 +74,31 @@ fn readers_never_see_the_end_of_a_wrong_blob() {
 #[test]
 fn an_empty_blob_is_complete_at_once() {
     let root = tempfile::tempdir().unwrap();
-    let partial = Arc::new(Partials::open(root.path()).unwrap().begin(&digest_of(b""), 0).unwrap());
+    let partial = Arc::new(open(root.path()).1.begin(&digest_of(b""), 0).unwrap());
     assert!(partial.missing().is_empty() && partial.is_complete());
     partial.settle(partial.verify());
     assert_eq!(partial.reader().read(&mut [0; 8]).unwrap(), 0);
 }
 
-/// A crash between the commit of a blob and the removal of its partial file keeps no space.
+/// What the store took over is gone here, whoever still reads it; the next fetch begins anew and leaves the blob alone.
 #[test]
-fn what_is_in_the_store_already_is_swept() {
+fn what_is_in_the_store_is_not_written() {
     let root = tempfile::tempdir().unwrap();
-    let directory = root.path().join("partial");
-    let partials = Partials::open(&directory).unwrap();
+    let (store, partials) = open(root.path());
     let digest = digest_of(b"abc");
-    let partial = partials.begin(&digest, 3).unwrap();
-    fs::hard_link(partial.path(), root.path().join("blob")).unwrap();
-    fs::write(directory.join("rubbish"), b"").unwrap();
-    drop(partial);
-    let again = Partials::open(&directory).unwrap();
-    assert!(again.list().unwrap().is_empty() && !directory.join("rubbish").exists());
-    assert!(root.path().join("blob").exists());
-    // One that is in use under its second name is never written to again.
-    let partial = again.begin(&digest, 3).unwrap();
-    fs::hard_link(partial.path(), root.path().join("second")).unwrap();
-    again.begin(&digest, 3).unwrap().write(0, b"xyz").unwrap();
-    assert_eq!(fs::read(root.path().join("second")).unwrap(), [0, 0, 0]);
+    let partial = Arc::new(partials.begin(&digest, 3).unwrap());
+    partial.write(0, b"abc").unwrap();
+    let expected = Expected { digest: Some(digest), size_bytes: Some(3) };
+    store.keep([store.adopt(&partial.path(), expected).unwrap()]).unwrap();
+    partials.remove(&digest).unwrap();
+    assert_eq!(partials.kept_bytes(&digest, 3), 0);
+    partial.settle(Ok(()));
+    let mut got = Vec::new();
+    partial.reader().read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"abc");
+    let again = partials.begin(&digest, 3).unwrap();
+    assert_eq!(again.missing(), [0..3]);
+    again.write(0, b"xyz").unwrap();
+    assert!(matches!(partial.write(0, b"xyz"), Err(RegistryError::Kept { source: ContentError::NoIngest { .. } })));
+    assert_eq!(store.read(&digest, 3).unwrap(), b"abc");
 }

@@ -78,7 +78,7 @@ async fn what_is_pushed_is_pulled() {
     assert_eq!(session.describe("1").await.unwrap().unwrap().digest, digest);
     assert_eq!(session.manifest(&digest.to_string()).await.unwrap().bytes, document);
     let root = tempfile::tempdir().unwrap();
-    let partials = Partials::open(root.path()).unwrap();
+    let partials = Partials::open(Arc::new(berth_content::ContentStore::open(root.path()).unwrap())).unwrap();
     let fetch = session.fetch(&partials, &digest_of(&layer), layer.len() as u64).unwrap();
     fetch.partial().verified().await.unwrap();
     let mut got = Vec::new();
