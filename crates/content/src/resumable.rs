@@ -372,7 +372,7 @@ impl ResumableIngest {
         }
         let Self { home, data, claim, .. } = self;
         let claim = claim.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let claim = claim.ok_or_else(|| ContentError::NoIngest { reference: about.reference })?;
+        let claim = claim.ok_or(ContentError::NoIngest { reference: about.reference })?;
         Ok(Staged::of(Draft::resumable(data, path, home, claim), digest, size_bytes))
     }
 

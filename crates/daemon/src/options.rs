@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = "berth")]
     pub(crate) nft_table: String,
 
-    /// How layers are kept: overlay, erofs, btrfs, native, or an external snapshotter [default: the first of them that works]
+    /// How layers are kept: erofs, overlay, btrfs, native, or an external snapshotter [default: the one in use, else the first of them that works]
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshotter: Option<String>,
 

@@ -1,4 +1,5 @@
-//! Choosing a driver: the one that is asked for, if it works here; else the best that does. Each is tried, not guessed from versions.
+//! Choosing a driver: the one that is asked for, if it works here; else the one that was in use, whose writable layers are there; else the best that
+//! works. Each is tried, not guessed from versions.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -6,15 +7,15 @@ use std::path::Path;
 use super::{BtrfsDriver, Driver, ErofsDriver, NativeDriver, OverlayDriver};
 use crate::{Result, SnapshotError};
 
-/// Drivers by name, best first.
-pub const DRIVERS: [&str; 4] = ["overlay", "erofs", "btrfs", "native"];
+/// Drivers by name, best first (`docs/adr/0012-layers-are-erofs-images.md`).
+pub const DRIVERS: [&str; 4] = ["erofs", "overlay", "btrfs", "native"];
 
-/// `asked`: a name of [`DRIVERS`] (`overlayfs` and `overlay2` are the first); nothing: the best that works below `root`.
+/// `asked`: a name of [`DRIVERS`] (`overlayfs` and `overlay2` are `overlay`); nothing: the one in use below `root`, else the best that works.
 ///
 /// # Errors
-/// `InvalidArgument` for an unknown name, `FailedPrecondition` with the reason when the driver asked for does not work here.
+/// `InvalidArgument` for an unknown name, `FailedPrecondition` with the reason when the driver asked for, or in use, does not work here.
 pub fn choose(root: &Path, asked: Option<&str>) -> Result<Box<dyn Driver>> {
-    if let Some(name) = asked {
+    if let Some(name) = asked.or_else(|| in_use(root)) {
         let driver =
             by_name(name).ok_or_else(|| SnapshotError::UnknownDriver { name: name.chars().take(40).collect() })?;
         try_out(root, driver.as_ref())?;
@@ -28,6 +29,17 @@ pub fn choose(root: &Path, asked: Option<&str>) -> Result<Box<dyn Driver>> {
         }
     }
     Err(first_error.unwrap_or_else(|| SnapshotError::UnknownDriver { name: String::new() }))
+}
+
+/// The driver whose store was opened first in the latest boot; the better one where that says nothing.
+fn in_use(root: &Path) -> Option<&'static str> {
+    let opened = |name: &str| {
+        let store = root.join(name);
+        let boot = std::fs::metadata(store.join("boot")).and_then(|found| found.modified());
+        store.join("version").exists().then(|| boot.unwrap_or(std::time::SystemTime::UNIX_EPOCH))
+    };
+    let stores = DRIVERS.iter().rev().filter_map(|name| Some((opened(name)?, *name)));
+    stores.max_by_key(|(opened, _)| *opened).map(|(_, name)| name)
 }
 
 fn by_name(name: &str) -> Option<Box<dyn Driver>> {
