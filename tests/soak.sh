@@ -7,7 +7,8 @@ BERTH_TEST_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/berth-soak.XXXXXX")
 BERTH_PEERS=$top/target/peers
 BERTH_BIN=$top/target/bin
 BERTH_SEED=${BERTH_SEED:-$(date +%s)}
-export BERTH_TEST_ROOT BERTH_PEERS BERTH_BIN BERTH_SEED
+BERTH_CRASH_POINTS=${BERTH_CRASH_POINTS:-1000}
+export BERTH_TEST_ROOT BERTH_PEERS BERTH_BIN BERTH_SEED BERTH_CRASH_POINTS
 echo "BERTH_SEED=$BERTH_SEED"
 cargo test --quiet --locked -p berth-e2e --no-run
 cargo build --quiet --locked -p berth-testkit --bins
@@ -16,6 +17,6 @@ code=0
 BERTH_FUZZ_SECONDS=$((${BERTH_SOAK:-600} / 10 + 1)) \
   cargo test --quiet --locked -p berth-runtime --test fuzz_checks -- --test-threads 1 --nocapture || code=$?
 unshare --mount --net --pid --fork --mount-proc --propagation private --kill-child -- "${CARGO_TARGET_DIR:-$top/target}/debug/sandbox" \
-  cargo test --quiet --locked -p berth-e2e --test kill --test crash -- --nocapture || code=$?
+  cargo test --quiet --locked -p berth-e2e --test kill --test crash --test transfer_crash -- --nocapture || code=$?
 rmdir "$BERTH_TEST_ROOT" || { echo "left below $BERTH_TEST_ROOT"; code=1; }
 exit "$code"

@@ -100,8 +100,12 @@ impl Engine {
         self.blocking(move |engine| {
             let image = engine.image_named(&name)?;
             let uses = engine.image_uses();
+            engine.inner.faults.check("rmi.find")?;
             let removed = engine.inner.images.remove(&name, force, &|id| use_of(&uses, id))?;
-            Ok(engine.tell_removed(&image.id, removed))
+            engine.inner.faults.pass("rmi.remove");
+            let told = engine.tell_removed(&image.id, removed);
+            engine.inner.faults.pass("rmi.told");
+            Ok(told)
         })
         .await
     }

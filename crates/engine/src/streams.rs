@@ -10,7 +10,7 @@ use crate::error::{EngineError, Result};
 
 /// Chunks under way; with their size the memory a slow client can hold.
 const CHANNEL: usize = 4;
-const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A stream as a blocking reader. An error of the sender's comes out as an I/O error with its text.
 #[derive(Debug)]

@@ -24,6 +24,7 @@ mod manifest;
 mod options;
 mod partial;
 mod proxy;
+mod referrer;
 mod request;
 mod retry;
 mod serve;

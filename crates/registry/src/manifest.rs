@@ -1,4 +1,4 @@
-//! Manifests by tag and digest, tags, referrers: small documents, bounded and checked against their digest.
+//! Manifests by tag and digest, and tags: small documents, bounded and checked against their digest.
 
 use berth_content::digest_of;
 use berth_types::Digest;
@@ -19,7 +19,6 @@ const TAGS_MAX: usize = 100_000;
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What a registry says of a manifest without giving it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +148,15 @@ impl Session {
     /// # Errors
     /// `PermissionDenied`; `DataLoss` when the registry says it has another digest now.
     pub async fn put_manifest(&self, target: &str, media_type: &str, bytes: &[u8]) -> Result<Digest> {
+        let (digest, is_subject_noted) = self.send_manifest(target, media_type, bytes).await?;
+        if !is_subject_noted {
+            self.note_referrer(media_type, bytes).await?;
+        }
+        Ok(digest)
+    }
+
+    /// Also whether the registry says that it noted what the manifest refers to.
+    pub(crate) async fn send_manifest(&self, target: &str, media_type: &str, bytes: &[u8]) -> Result<(Digest, bool)> {
         let endpoint = self.push_endpoint()?;
         let mut call =
             Call::get("push", self.uri(endpoint, &format!("manifests/{target}")).await?, push_scope(endpoint));
@@ -160,13 +168,14 @@ impl Session {
         let answer = self.call_patiently(endpoint, call).await?;
         let digest = digest_of(bytes);
         let stated = answer.header("docker-content-digest").and_then(|text| text.trim().parse::<Digest>().ok());
+        let is_subject_noted = answer.header("oci-subject").is_some();
         answer.drain("push").await;
         match stated {
             Some(found) if found != digest => {
                 let what = format!("manifest {}", self.named_target(target));
                 Err(RegistryError::WrongDigest { what, expected: digest, found })
             }
-            _ => Ok(digest),
+            _ => Ok((digest, is_subject_noted)),
         }
     }
 
@@ -213,35 +222,6 @@ impl Session {
         Err(last.unwrap_or_else(|| self.no_host("list tags")))
     }
 
-    /// The index of what refers to a manifest (signatures, bills of materials), from the referrers API or its fallback tag; `None`: nothing does.
-    ///
-    /// # Errors
-    /// `PermissionDenied`, `Unavailable`; not for a registry that knows nothing of referrers.
-    ///
-    /// # Spec
-    /// distribution-spec 1.1, "Listing Referrers", "Referrers Tag Schema".
-    pub async fn referrers(&self, digest: &Digest) -> Result<Option<Fetched>> {
-        for endpoint in self.endpoints.iter().filter(|e| e.capabilities.pull) {
-            let uri = self.uri(endpoint, &format!("referrers/{digest}")).await?;
-            let call = Call::get("list referrers of", uri, Self::scope(endpoint, "pull")).accepting(INDEX);
-            match self.call_patiently(endpoint, call).await {
-                Ok(answer) => {
-                    let media_type = media_type_of(&answer);
-                    let bytes = answer.read("list referrers of", MANIFEST_BYTES_MAX).await?;
-                    return Ok(Some(Fetched { digest: digest_of(&bytes), media_type, bytes }));
-                }
-                Err(RegistryError::Status { status: 400 | 404 | 405, .. }) => {}
-                Err(error) if error.is_for_next_host() => tracing::debug!("{}", berth_types::report(&error)),
-                Err(error) => return Err(error),
-            }
-        }
-        match self.manifest(&format!("sha256-{}", digest.hex())).await {
-            Ok(found) => Ok(Some(found)),
-            Err(RegistryError::NoManifest { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn manifest_call(&self, endpoint: &Endpoint, target: &str) -> Result<Call> {
         let uri = self.uri(endpoint, &format!("manifests/{target}")).await?;
         Ok(Call::get("fetch", uri, Self::scope(endpoint, "pull")).accepting(ACCEPT))
@@ -280,7 +260,7 @@ pub(crate) fn push_scope(endpoint: &Endpoint) -> String {
     Session::scope(endpoint, "pull,push")
 }
 
-fn media_type_of(answer: &Answer) -> String {
+pub(crate) fn media_type_of(answer: &Answer) -> String {
     answer.header(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 

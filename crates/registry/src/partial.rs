@@ -217,7 +217,9 @@ impl Partial {
     /// The first outcome counts; everybody who waits learns it. What turned out wrong is not resumed.
     pub(crate) fn settle(&self, outcome: Result<()>) {
         let outcome = match outcome {
-            Err(error @ RegistryError::WrongDigest { .. }) => Err(self.ingest.restart().map_or_else(Into::into, |()| error)),
+            Err(error @ RegistryError::WrongDigest { .. }) => {
+                Err(self.ingest.restart().map_or_else(Into::into, |()| error))
+            }
             other => other,
         };
         self.state.lock().outcome.get_or_insert(outcome.map_err(Arc::new));

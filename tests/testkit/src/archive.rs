@@ -80,12 +80,15 @@ pub struct Image {
     pub layers: Vec<Vec<LayerFile>>,
     /// image-spec `config`.
     pub config: Value,
+    /// In Go's words; this machine's when empty.
+    pub architecture: String,
 }
 
 impl Image {
     pub fn new(reference: &str) -> Self {
         Self {
             reference: reference.to_owned(),
+            architecture: String::new(),
             layers: Vec::new(),
             config: json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }),
         }
@@ -125,8 +128,9 @@ impl Image {
         let history: Vec<Value> = (0..tars.len())
             .map(|n| json!({ "created": "2026-01-01T00:00:00Z", "created_by": format!("layer {n}") }))
             .collect();
+        let host = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
         json!({
-            "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
+            "architecture": if self.architecture.is_empty() { host } else { &self.architecture },
             "os": "linux",
             "created": "2026-01-01T00:00:00Z",
             "config": self.config,

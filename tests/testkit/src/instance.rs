@@ -37,6 +37,7 @@ pub struct Instance {
     pub number: u32,
     daemon: Option<Child>,
     extra: Vec<String>,
+    environment: Vec<(String, String)>,
     /// Searched by the daemon before the system's directories.
     first_on_path: Option<PathBuf>,
 }
@@ -56,19 +57,32 @@ impl Instance {
         Self::start_so(extra, None)
     }
 
+    /// With further arguments and variables for `berthd`, after its directory was prepared.
+    pub fn start_in(extra: &[&str], environment: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
+        let mut instance = Self::prepared(extra, None);
+        instance.environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        prepare(&instance.directory);
+        instance.spawn();
+        instance
+    }
+
     /// With a directory in front of the daemon's PATH.
     pub fn start_on_path(directory: &Path) -> Self {
         Self::start_so(&[], Some(directory.to_owned()))
     }
 
     fn start_so(extra: &[&str], first_on_path: Option<PathBuf>) -> Self {
+        let mut instance = Self::prepared(extra, first_on_path);
+        instance.spawn();
+        instance
+    }
+
+    fn prepared(extra: &[&str], first_on_path: Option<PathBuf>) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = test_root().join(format!("{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let extra = extra.iter().map(|word| (*word).to_owned()).collect();
-        let mut instance = Self { directory, number, daemon: None, extra, first_on_path };
-        instance.spawn();
-        instance
+        Self { directory, number, daemon: None, extra, environment: Vec::new(), first_on_path }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -124,6 +138,7 @@ impl Instance {
         let path = self.first_on_path.iter().cloned().chain(std::env::split_paths(&path));
         let child = Command::new(peers::binaries().join("berthd"))
             .env("PATH", std::env::join_paths(path).unwrap())
+            .envs(self.environment.iter().cloned())
             .arg("--root")
             .arg(self.root())
             .arg("--state")

@@ -6,6 +6,7 @@ pub mod foreign;
 pub mod instance;
 pub mod leak;
 pub mod peers;
+pub mod proxy;
 pub mod registry;
 pub mod traces;
 

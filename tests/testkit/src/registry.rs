@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::instance::{Output, run};
@@ -239,6 +239,11 @@ pub struct Wire {
 struct Shared {
     target: u16,
     bytes: AtomicU64,
+    sent: AtomicU64,
+    /// Once so many bytes were sent in all, every connection is cut; 0: never.
+    cut_at: AtomicU64,
+    /// First lines of requests; of those with a body only what looks like one.
+    requests: Mutex<Vec<String>>,
     /// Each connection passes on 16 KiB, then waits this many microseconds.
     pause_us: AtomicU64,
     is_over: AtomicBool,
@@ -251,6 +256,9 @@ impl Wire {
         let shared = Arc::new(Shared {
             target,
             bytes: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            cut_at: AtomicU64::new(0),
+            requests: Mutex::default(),
             pause_us: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
@@ -265,8 +273,9 @@ impl Wire {
                 };
                 let shared = Arc::clone(&accepting);
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || pass(from, to, None));
-                std::thread::spawn(move || pass(server, client, Some(&shared)));
+                let asking = Arc::clone(&accepting);
+                std::thread::spawn(move || ask(from, to, &asking));
+                std::thread::spawn(move || pass(server, client, &shared));
             }
         });
         Self { port, shared }
@@ -279,6 +288,27 @@ impl Wire {
     /// Bytes that came from the registry so far.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were sent to the registry so far.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::Relaxed)
+    }
+
+    /// Cuts every connection once, when so many bytes were sent to the registry.
+    pub fn cut_at(&self, sent: u64) {
+        self.shared.cut_at.store(sent, Ordering::Relaxed);
+    }
+
+    /// How many requests began so (`GET /v2/name/blobs/`), by what follows.
+    pub fn requests(&self, prefix: &str) -> std::collections::BTreeMap<String, usize> {
+        let mut found = std::collections::BTreeMap::new();
+        for line in self.shared.requests.lock().unwrap().iter() {
+            if let Some(rest) = line.strip_prefix(prefix) {
+                *found.entry(rest.split(' ').next().unwrap_or_default().to_owned()).or_insert(0) += 1;
+            }
+        }
+        found
     }
 
     pub fn reset(&self) {
@@ -297,7 +327,36 @@ impl Drop for Wire {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, counter: Option<&Shared>) {
+/// What a client says, on its way to the registry.
+fn ask(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
+    let mut buffer = [0; 16 << 10];
+    let mut head = Vec::new();
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let sent = shared.sent.fetch_add(length as u64, Ordering::Relaxed) + length as u64;
+        let cut_at = shared.cut_at.load(Ordering::Relaxed);
+        if cut_at > 0 && sent >= cut_at {
+            shared.cut_at.store(0, Ordering::Relaxed);
+            break;
+        }
+        head.extend_from_slice(&buffer[..length]);
+        while let Some(end) = head.windows(4).position(|w| w == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&head[..end]);
+            let line = text.lines().find(|line| line.ends_with(" HTTP/1.1")).unwrap_or_default().to_owned();
+            shared.requests.lock().unwrap().push(line);
+            head.drain(..end + 4);
+        }
+        if head.len() > 64 << 10 {
+            head.clear();
+        }
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    drop(to.shutdown(Shutdown::Both));
+    drop(from.shutdown(Shutdown::Both));
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
     let mut buffer = [0; 16 << 10];
     // Nobody sends: it is a clock.
     let (_sender, clock) = channel::<()>();
@@ -305,7 +364,6 @@ fn pass(mut from: TcpStream, mut to: TcpStream, counter: Option<&Shared>) {
         if to.write_all(&buffer[..length]).is_err() {
             break;
         }
-        let Some(shared) = counter else { continue };
         shared.bytes.fetch_add(length as u64, Ordering::Relaxed);
         let pause = Duration::from_micros(shared.pause_us.load(Ordering::Relaxed));
         if !pause.is_zero() {

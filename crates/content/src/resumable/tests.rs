@@ -153,7 +153,8 @@ fn what_the_store_took_over_is_never_written_again() {
     assert_eq!(again.extent(), (0, 0));
     again.write_at(0, b"xyz").unwrap();
     assert_eq!(store.read(&digest_of(b"abc"), 10).unwrap(), b"abc");
-    store.keep([store.adopt(&again.path(), Expected { digest: Some(digest_of(b"xyz")), size_bytes: None }).unwrap()])
+    store
+        .keep([store.adopt(&again.path(), Expected { digest: Some(digest_of(b"xyz")), size_bytes: None }).unwrap()])
         .unwrap();
     drop(again);
     drop(store);

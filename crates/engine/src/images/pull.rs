@@ -144,10 +144,12 @@ impl Engine {
             return Ok(self.tell_outcome(board, reference, digest, false));
         }
         let resolved = resolve(session, reference, platform).await?;
+        self.inner.faults.check("pull.resolve")?;
         board.line(tag_or_digest(reference), pulling_from(reference));
         let Resolved { incoming, digest } = resolved;
         let plan = self.inner.images.plan_pull(&incoming)?;
         self.check_space(&plan)?;
+        self.inner.faults.check("pull.plan")?;
         let (id, engine) = (incoming.id(), self.clone());
         let (session, board, state) = (Arc::clone(session), Arc::clone(board), Arc::clone(state));
         let told = Arc::clone(&board);
@@ -158,7 +160,9 @@ impl Engine {
         });
         let is_new = working.await.map_err(|_| EngineError::internal("a worker thread ended early"))?;
         let is_new = is_new.doing(|| format!("cannot pull {}", reference.familiar()))?;
+        self.inner.faults.pass("pull.keep");
         self.emit_image("pull", &id.to_string(), &reference.familiar());
+        self.inner.faults.pass("pull.told");
         Ok(self.tell_outcome(&board, reference, digest, is_new))
     }
 
@@ -221,6 +225,7 @@ impl Engine {
             Ok(source)
         };
         let told = |id: &str, status: &str, current: Option<u64>, total: Option<u64>| {
+            self.inner.faults.pass(&format!("pull: {status}"));
             let (current, total) = (current.map(ByteCount), total.map(ByteCount));
             board.object(Progress { id: id.to_owned(), status: status.to_owned(), current, total });
         };
