@@ -73,11 +73,11 @@ fn s155_pull_and_rmi_at_every_step() {
             _ => drop(berth.berth(&["pull", "-q", &name]).ok().to_owned()),
         };
         prepare(&berth);
+        drop(std::fs::remove_file(&seen));
         std::fs::write(berth.fault_points(), "record").unwrap();
         berth.berth(&words).ok();
         std::fs::remove_file(berth.fault_points()).unwrap();
         let steps: Vec<String> = std::fs::read_to_string(&seen).unwrap().lines().map(str::to_owned).collect();
-        std::fs::remove_file(&seen).unwrap();
         assert!(steps.len() >= 3, "{words:?}: {steps:?}");
         for (index, step) in steps.iter().enumerate() {
             let after = format!("{} killed after {step}", words[0]);
@@ -96,6 +96,7 @@ fn s155_pull_and_rmi_at_every_step() {
             std::fs::write(berth.fault_points(), format!("fail {}", index + 1)).unwrap();
             let failed = berth.berth(&words);
             assert_eq!(failed.code, 125, "{step}: {failed:?}");
+            assert!(!berth.fault_points().exists(), "{step} was not reached");
             assert!(failed.stderr.contains(&format!("injected failure after step {step}")), "{failed:?}");
             check_store(&berth, &format!("{} failed after {step}", words[0]));
         }
@@ -137,7 +138,7 @@ impl Walk {
         let archives = berth.directory.join("archive.tar");
         let wire = Wire::to(registry.port);
         let pulled = wire.name("p:1");
-        berth.berth(&["create", "--name", "c", "busybox", "true"]).ok();
+        berth.berth(&["create", "--name", "c1", "busybox", "true"]).ok();
         let has = BTreeSet::from(["busybox:latest".to_owned()]);
         Self { berth, wire, pulled, archives, has, made: 0, dice: Dice(seed), point: 0 }
     }
@@ -155,7 +156,7 @@ impl Walk {
         let after = format!("{doing:?} at point {}", self.point);
         self.wire.reset();
         let mut client = quiet(command);
-        let longest = if doing == Doing::Pull { 600_000 } else { 150_000 };
+        let longest = if doing == Doing::Pull { 1_800_000 } else { 150_000 };
         pause(Duration::from_micros(self.dice.roll(longest)));
         self.berth.kill_daemon();
         let is_acknowledged = client.wait().unwrap().success();
@@ -194,9 +195,9 @@ impl Walk {
                 std::fs::write(&self.archives, two_layers(&name, 300_000, seed).docker_archive()).unwrap();
                 vec!["load", "-q", "-i", self.archives.to_str().unwrap()]
             }
-            Doing::Commit => vec!["commit", "c", &name],
+            Doing::Commit => vec!["commit", "c1", &name],
             Doing::Remove => {
-                berth.berth(&["commit", "c", &name]).ok();
+                berth.berth(&["commit", "c1", &name]).ok();
                 vec!["rmi", &name]
             }
         };
@@ -226,7 +227,7 @@ fn s118_kills_at_random_points_of_transfers() {
     println!("BERTH_SEED={seed}");
     let registry = DockerRegistry::start();
     let mut walk = Walk::new(&registry, seed);
-    walk.wire.pause(Duration::from_millis(2));
+    walk.wire.pause(Duration::from_millis(8));
     for _ in 0..points {
         walk.step();
     }
