@@ -108,8 +108,8 @@ fn journal_of_another_boot() {
     assert_eq!(replay(journal, "a", 45), ranges(&[0..15, 20..30]), "what the data does not have does not count");
     assert_eq!(replay("", "a", 100), Ranges::default());
     // Ranges by name, as they are written since several may write at once.
-    let journal = "boot a\n0 10\n20 30\nsynced 0 10\n10 15\nsynced 10 15\n";
-    assert_eq!(replay(journal, "b", 100), ranges(&[0..15]));
+    let journal = "boot a\n0 10\n20 30\nsynced 0 10\n10 15\nsynced 12 14\n";
+    assert_eq!(replay(journal, "b", 100), ranges(&[0..10, 12..14]));
     assert_eq!(replay(journal, "a", 100), ranges(&[0..15, 20..30]));
 }
 
