@@ -95,6 +95,7 @@ fn background(engines: &[&Engine], runs: usize) -> Vec<Row> {
 }
 
 const IDLE: u64 = 50;
+const AT_REST: std::time::Duration = std::time::Duration::from_secs(3);
 
 fn idle_memory(engines: &[&Engine]) -> Vec<Row> {
     let mut per_container = Vec::new();
@@ -114,11 +115,13 @@ fn idle_memory(engines: &[&Engine]) -> Vec<Row> {
         for number in 0..IDLE {
             engine.remove(&format!("m{number}"));
         }
+        // Each has the same time to give back what its work needed.
+        std::thread::sleep(AT_REST);
         daemon.push((engine.name, daemons() as f64 / 1024.0));
     }
     vec![
         Row::plain("engine memory per idle container, MiB (N = 50)", per_container),
-        Row::plain("daemon PSS after work, MiB", daemon),
+        Row::plain("daemon PSS 3 s after work, MiB", daemon),
     ]
 }
 
