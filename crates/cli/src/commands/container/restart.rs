@@ -2,34 +2,17 @@
 
 use clap::Parser;
 
-use crate::client::Query;
-use crate::commands::objects::container_path;
+use super::stop::Ending;
 use crate::context::Context;
-use crate::failure::{Outcome, for_each};
-use crate::output::Output;
+use crate::failure::Outcome;
 
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:\n  berth restart web\n  berth restart -s HUP -t 5 web")]
 pub(crate) struct Arguments {
-    /// Signal to send first
-    #[arg(short, long, value_name = "SIGNAL")]
-    signal: Option<String>,
-    /// Seconds to wait before the kill; -1 waits without end
-    #[arg(short = 't', long = "timeout", visible_alias = "time", value_name = "SECONDS", allow_hyphen_values = true)]
-    timeout_seconds: Option<i64>,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    ending: Ending,
 }
 
 pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
-    for_each(&arguments.containers, Output::report, |name| {
-        let timeout = arguments.timeout_seconds.map(|seconds| seconds.to_string());
-        let path = Query::new(container_path(name, "/restart")?)
-            .maybe("signal", arguments.signal.as_deref())
-            .maybe("t", timeout.as_deref());
-        cx.client.post(&path.build(), None)?;
-        cx.out.line(name)?;
-        cx.out.flush()
-    })
+    arguments.ending.ask(cx, "/restart")
 }

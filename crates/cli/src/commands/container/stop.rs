@@ -11,6 +11,13 @@ use crate::output::Output;
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:\n  berth stop web\n  berth stop -t 0 web db")]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    ending: Ending,
+}
+
+// How `stop` and `restart` end a run.
+#[derive(Debug, clap::Args)]
+pub(super) struct Ending {
     /// Signal to send first
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
@@ -23,13 +30,20 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
-    for_each(&arguments.containers, Output::report, |name| {
-        let timeout = arguments.timeout_seconds.map(|seconds| seconds.to_string());
-        let path = Query::new(container_path(name, "/stop")?)
-            .maybe("signal", arguments.signal.as_deref())
-            .maybe("t", timeout.as_deref());
-        cx.client.post(&path.build(), None)?;
-        cx.out.line(name)?;
-        cx.out.flush()
-    })
+    arguments.ending.ask(cx, "/stop")
+}
+
+impl Ending {
+    /// Posts to each container's `operation`, and prints its name when that is done.
+    pub(super) fn ask(&self, cx: &mut Context, operation: &str) -> Outcome {
+        for_each(&self.containers, Output::report, |name| {
+            let timeout = self.timeout_seconds.map(|seconds| seconds.to_string());
+            let path = Query::new(container_path(name, operation)?)
+                .maybe("signal", self.signal.as_deref())
+                .maybe("t", timeout.as_deref());
+            cx.client.post(&path.build(), None)?;
+            cx.out.line(name)?;
+            cx.out.flush()
+        })
+    }
 }
