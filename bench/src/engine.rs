@@ -181,6 +181,27 @@ impl Engine {
         command
     }
 
+    /// containerd's client, against this engine's socket of that API.
+    pub fn ctr(&self, words: &[String]) -> Command {
+        let mut command = peer_command("usr/bin/ctr");
+        command.args(["--address", &self.containerd_socket()]).args(words).stdin(Stdio::null());
+        command
+    }
+
+    pub fn containerd_socket(&self) -> String {
+        if self.name == "berth" {
+            "/run/berth-bench/containerd.sock".to_owned()
+        } else {
+            containerd_socket("containerd-bench")
+        }
+    }
+
+    /// `ctr run OPTIONS`, in this engine's group.
+    pub fn ctr_run(&self, id: &str, options: &[&str], words: &[&str]) -> Vec<String> {
+        let group = format!("{}/{id}", self.meter.cgroup_path());
+        [&["run", "--cgroup", &group], options, &[IMAGE, id], words].concat().into_iter().map(str::to_owned).collect()
+    }
+
     /// Client words of `run --rm` with this network (`none` or `bridge`).
     pub fn run_true(&self, network: &str, id: &str) -> Vec<String> {
         let group = format!("{}/{id}", self.meter.cgroup_path());

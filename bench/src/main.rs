@@ -3,6 +3,7 @@
 //! Runs itself inside mount, network and pid namespaces of its own, with private daemons below one directory. Machines are
 //! noisy: only ratios count.
 
+mod ctr_face;
 mod engine;
 mod floor;
 mod images;

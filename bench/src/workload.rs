@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::Options;
+use crate::ctr_face;
 use crate::engine::{Engine, quiet};
 use crate::measure::{Candidate as _, Samples, in_turns, median, timed};
 use crate::memory;
@@ -18,6 +19,7 @@ pub fn run_all(options: &Options) -> Table {
         "exec",
         "run -d, stop, rm",
         "memory",
+        "by ctr",
         "100 in parallel, none",
         "100 in parallel, bridge",
     ];
@@ -41,6 +43,9 @@ pub fn run_all(options: &Options) -> Table {
     }
     if wanted("run -d, stop, rm") {
         table.extend(background(&[all[0], all[2]], options.runs));
+    }
+    if wanted("by ctr") {
+        table.extend(ctr_face::by_ctr(&[all[0], all[1]], options.runs));
     }
     if wanted("memory") {
         table.extend(idle_memory(&all));
@@ -97,6 +102,12 @@ fn background(engines: &[&Engine], runs: usize) -> Vec<Row> {
 const IDLE: u64 = 50;
 const AT_REST: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// Each has the same time to give back what its work needed.
+#[expect(clippy::disallowed_methods, reason = "that nothing happens is what is waited for")]
+fn rest() {
+    std::thread::sleep(AT_REST);
+}
+
 fn idle_memory(engines: &[&Engine]) -> Vec<Row> {
     let mut per_container = Vec::new();
     let mut daemon = Vec::new();
@@ -115,8 +126,7 @@ fn idle_memory(engines: &[&Engine]) -> Vec<Row> {
         for number in 0..IDLE {
             engine.remove(&format!("m{number}"));
         }
-        // Each has the same time to give back what its work needed.
-        std::thread::sleep(AT_REST);
+        rest();
         daemon.push((engine.name, daemons() as f64 / 1024.0));
     }
     vec![
