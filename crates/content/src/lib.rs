@@ -71,7 +71,6 @@ impl ContentStore {
         }
         for entry in read_dir(&store.ingests)? {
             let swept = match entry.is_dir() {
-                true if resumable::is_taken_over(&entry) => fs::remove_dir_all(&entry),
                 true if resumable::status(&entry)?.is_some() => Ok(()),
                 true => fs::remove_dir_all(&entry),
                 false => fs::remove_file(&entry),
@@ -79,6 +78,18 @@ impl ContentStore {
             swept.map_err(|e| ContentError::io("sweep", &entry, e))?;
         }
         Ok(store)
+    }
+
+    /// Removes ingests whose data is a blob by now: a crash came between. To be called when blobs of nobody are gone, so that what was fetched for
+    /// an image that never came to be is fetched no second time.
+    ///
+    /// # Errors
+    /// When the directories cannot be read or removed.
+    pub fn sweep_taken_over(&self) -> Result<()> {
+        for home in read_dir(&self.ingests)?.into_iter().filter(|home| resumable::is_taken_over(home)) {
+            fs::remove_dir_all(&home).map_err(|e| ContentError::io("sweep", &home, e))?;
+        }
+        Ok(())
     }
 
     /// Begins the ingest of a reference, or goes on with it where an earlier opener (also of an earlier process) stopped.

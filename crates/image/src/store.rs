@@ -96,6 +96,7 @@ impl ImageStore {
             proxied: Mutex::new(()),
         };
         store.collect_unreferenced(&store.lock())?;
+        store.content.sweep_taken_over()?;
         Ok(store)
     }
 

@@ -158,5 +158,7 @@ fn what_the_store_took_over_is_never_written_again() {
         .unwrap();
     drop(again);
     drop(store);
-    assert_eq!(open(dir.path()).ingest_statuses(None).unwrap(), []);
+    let store = open(dir.path());
+    store.sweep_taken_over().unwrap();
+    assert_eq!(store.ingest_statuses(None).unwrap(), []);
 }
