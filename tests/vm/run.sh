@@ -20,7 +20,7 @@ stage=$target/vm-stage
 rm -rf "$stage"
 mkdir -p "$stage"
 # Test binaries of the host: the machine's libc is newer, so they run as they are.
-cargo test --quiet --locked --no-run --message-format=json -p berth-cgroup -p berth-vm-tests 2>/dev/null |
+cargo test --quiet --locked --no-run --message-format=json -p berth-cgroup -p berth-vm-tests -p berth-snapshot 2>/dev/null |
   sed -n 's/.*"executable":"\([^"]*\/\(kernel_v2\|kernel_systemd\|vm_\)[^"]*\)".*/\1/p' | while read -r binary; do cp "$binary" "$stage/"; done
 # The conformance suite, for what can be run with busybox alone.
 cargo test --quiet --locked --no-run --message-format=json -p berth-conformance 2>/dev/null |

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use berth_snapshot_proxy::ProxySettings;
+use berth_types::ByteCount;
 
 /// The Berth engine: Docker's API on a unix socket, containers that outlive it.
 #[derive(Debug, clap::Parser)]
@@ -59,6 +61,22 @@ pub(crate) struct Options {
     /// External snapshotter: NAME=unix:///SOCKET[,snapshotter=REMOTE][,namespace=NAMESPACE] (repeatable)
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = proxy_snapshotter)]
     pub(crate) proxy_snapshotter: Vec<ProxySettings>,
+
+    /// Seconds between two collections of what nothing needs; 0: none
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) gc_interval: u64,
+
+    /// Most bytes of images, as 50g: beyond it those no container uses go, oldest first
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) gc_max_size: Option<ByteCount>,
+
+    /// Fewest free bytes below the data root, as 5g: with less, images no container uses go, oldest first
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) gc_min_free: Option<ByteCount>,
+
+    /// Images no container uses go when they were last pulled, loaded or tagged so long ago, as 720h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) gc_unused_for: Option<Duration>,
 
     /// The shim's binary [default: containerd-shim-berth-v1 beside berthd]
     #[arg(long, value_name = "FILE")]
@@ -177,6 +195,10 @@ Examples:
   berthd                                           the machine's engine
   berthd --root /tmp/b/root --state /tmp/b/state --bridge b0 --subnet 10.99.0.0/24 --nft-table b --cgroup-parent /b --private
                                                    a private instance; use it with berth -H unix:///tmp/b/state/docker.sock";
+
+fn duration(text: &str) -> Result<Duration, String> {
+    berth_types::timestamp::parse_duration(text).ok_or_else(|| "a duration is written 90m, 36h or 720h".to_owned())
+}
 
 fn proxy_snapshotter(text: &str) -> Result<ProxySettings, String> {
     ProxySettings::parse(text).map_err(|error| error.to_string())

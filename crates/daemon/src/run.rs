@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_docker::FaceOptions;
-use berth_engine::api::{CgroupDriver, ContainerDefaults, Engine, EngineOptions};
+use berth_engine::api::{CgroupDriver, CollectionBudget, ContainerDefaults, Engine, EngineOptions};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -141,6 +141,12 @@ fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
         bridge_subnet6: subnet6(options),
         nft_table: options.nft_table.clone(),
         snapshotter: options.snapshotter.clone(),
+        collection: CollectionBudget {
+            interval: std::time::Duration::from_secs(options.gc_interval),
+            size_bytes_max: options.gc_max_size.map(|bytes| bytes.0),
+            free_bytes_min: options.gc_min_free.map(|bytes| bytes.0),
+            unused_for: options.gc_unused_for,
+        },
         proxy_snapshotters: options.proxy_snapshotter.clone(),
         defaults: container_defaults(options)?,
         fault_points: options.fault_points.clone(),

@@ -16,6 +16,7 @@ pub use crate::container_defaults::ContainerDefaults;
 pub use crate::engine::Engine;
 pub use crate::error::EngineError;
 pub use crate::explain::{ExplainLine, ExplainReport};
+pub use crate::images::CollectionBudget;
 pub use crate::metrics::OperationTimer;
 pub use crate::trace::TraceReport;
 pub use crate::why::end::{Disposition, End, PastEnd, Sender, Sent};
@@ -47,6 +48,8 @@ pub struct EngineOptions {
     pub nft_table: String,
     /// Name of the snapshotter; nothing: the best that works.
     pub snapshotter: Option<String>,
+    /// When images go by themselves.
+    pub collection: CollectionBudget,
     /// External snapshotters that can be named.
     pub proxy_snapshotters: Vec<berth_snapshot_proxy::ProxySettings>,
     /// What containers get that do not say otherwise.

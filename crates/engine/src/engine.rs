@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) facts: HostFacts,
     pub(crate) store: RecordStore,
     pub(crate) images: Arc<ImageStore>,
+    pub(crate) image_holds: crate::images::ImageHolds,
     pub(crate) transfers: Transfers,
     /// The default network, or why there is none: containers without it still work.
     pub(crate) network: std::result::Result<Arc<Network>, EngineError>,

@@ -1,5 +1,7 @@
 //! Files of containers: `cp` both ways, `export`, `diff`. A root is a descriptor; no path of it is ever joined to one of ours.
 
+mod mounted;
+
 use std::path::{Path, PathBuf};
 
 use berth_image::archive::{self, PathInfo, UnpackOptions};
@@ -11,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Doing, EngineError, Result};
 use crate::request::Request;
 use crate::streams::ChannelReader;
+use mounted::Place;
 
 /// Longest path a client may name.
 const PATH_BYTES_MAX: usize = 4096;
@@ -18,6 +21,13 @@ const PATH_BYTES_MAX: usize = 4096;
 impl Engine {
     /// The container's files as it sees them: through its init where it runs, else its layers mounted for this moment.
     pub(crate) fn root_of(&self, container: &Container) -> Result<RootDir> {
+        match self.running_root(container)? {
+            Some(root) => Ok(root),
+            None => self.layers_of(container),
+        }
+    }
+
+    fn running_root(&self, container: &Container) -> Result<Option<RootDir>> {
         let pid = {
             let inner = container.lock();
             inner.record.state.is_running().then_some(inner.record.state.pid).filter(|pid| *pid != 0)
@@ -26,9 +36,13 @@ impl Engine {
             let root = RootDir::open_host(Path::new(&format!("/proc/{pid}/root")))?;
             // The number may have been given to another process meanwhile: only a container that still runs had it.
             if container.lock().record.state.pid == pid {
-                return Ok(root);
+                return Ok(Some(root));
             }
         }
+        Ok(None)
+    }
+
+    fn layers_of(&self, container: &Container) -> Result<RootDir> {
         let mut rootfs = self.rootfs_of(container)?;
         // A volatile overlay refuses a second mount.
         rootfs.is_volatile = false;
@@ -51,14 +65,15 @@ impl Engine {
         let container = self.find(container_ref)?;
         let path = checked_path(path)?;
         let source = path.clone();
-        let (root, stat) = self
+        let (place, stat) = self
             .blocking(move |engine| {
-                let stat = stat(engine, &container, &source)?;
+                let place = engine.place_of(&container, &source)?;
+                let stat = stat_at(&container, &place, &source)?;
                 engine.emit_container(&container.record(), "archive-path", &[]);
-                Ok((engine.root_of(&container)?, stat))
+                Ok((place, stat))
             })
             .await?;
-        let stream = self.produce(move |_, out| Ok(archive::pack(&root, &path, out)?));
+        let stream = self.produce(move |_, out| Ok(archive::pack(&place.root, &place.path, out)?));
         Ok((stat, stream))
     }
 
@@ -74,7 +89,7 @@ impl Engine {
     ) -> Result<()> {
         let container = self.find(container_ref)?;
         let path = checked_path(path)?;
-        if container.lock().record.host.read_only_rootfs {
+        if container.lock().record.host.read_only_rootfs && !mounted::is_in_mount(&container.record(), &path) {
             return Err(EngineError::new(
                 berth_types::ErrorClass::PermissionDenied,
                 "container rootfs is marked read-only",
@@ -82,8 +97,8 @@ impl Engine {
         }
         let options = UnpackOptions { no_overwrite_dir_non_dir, keep_owners: copy_uid_gid };
         self.blocking(move |engine| {
-            let root = engine.root_of(&container)?;
-            archive::unpack(&root, &path, &mut ChannelReader::new(tar), options)
+            let place = engine.place_of(&container, &path)?;
+            archive::unpack(&place.root, &place.path, &mut ChannelReader::new(tar), options)
                 .doing(|| format!("cannot copy to {}:{}", container.name(), path.display()))?;
             engine.emit_container(&container.record(), "extract-to-dir", &[]);
             Ok(())
@@ -114,10 +129,6 @@ impl Engine {
             let rootfs = engine.rootfs_of(&container)?;
             let changes = engine.inner.images.changes(&rootfs)?.into_iter().map(into_api).collect();
             let record = container.record();
-            let has_started = record.state.started_at.is_some();
-            if !has_started {
-                return Ok(changes);
-            }
             let request = Request::parse(&record.config, &record.host, &engine.inner.facts)?;
             let asked = request.mounts.iter().map(|mount| mount.target.clone());
             let targets: Vec<PathBuf> = MOUNT_POINTS.iter().map(PathBuf::from).chain(asked).collect();
@@ -200,8 +211,11 @@ fn checked_path(path: &str) -> Result<PathBuf> {
 }
 
 fn stat(engine: &Engine, container: &Container, path: &Path) -> Result<PathStat> {
-    let root = engine.root_of(container)?;
-    let info = archive::stat(&root, path).map_err(|error| {
+    stat_at(container, &engine.place_of(container, path)?, path)
+}
+
+fn stat_at(container: &Container, place: &Place, path: &Path) -> Result<PathStat> {
+    let info = archive::stat(&place.root, &place.path).map_err(|error| {
         let error = EngineError::from(error);
         if error.class == berth_types::ErrorClass::NotFound {
             let name = container.name();

@@ -1,6 +1,7 @@
 //! Images as the faces see them: views, names, archives. The work is the image store's, on blocking threads.
 
 mod check;
+mod collector;
 mod commit;
 mod filter;
 mod pull;
@@ -8,6 +9,8 @@ mod push;
 mod remote;
 mod transfer;
 
+pub use collector::CollectionBudget;
+pub(crate) use collector::ImageHolds;
 pub(crate) use commit::COMMIT_PAUSE;
 
 use std::collections::BTreeMap;

@@ -73,6 +73,7 @@ impl Engine {
             engine.restart_later(container, std::time::Duration::ZERO);
         }
         engine.empty_trash();
+        engine.start_collector();
         let networks = Arc::clone(&engine.inner.empty_networks);
         let bridge = engine.inner.network.clone();
         engine
@@ -300,6 +301,7 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         facts,
         store,
         images,
+        image_holds: Default::default(),
         transfers,
         network,
         empty_networks: Arc::new(NamespacePool::new(EMPTY_NETWORKS_READY)),

@@ -43,6 +43,22 @@ impl ImageStore {
         self.finish(removed, &changing, used_by)
     }
 
+    /// Removes an image with all its names, unless a container uses it.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it is in use; then nothing was removed.
+    pub fn remove_unused(&self, id: &str, used_by: UsedBy<'_>) -> Result<Removed> {
+        let changing = self.lock();
+        let (id, record) = self.find(id)?;
+        if let ImageUse::Stopped(container) | ImageUse::Running(container) = used_by(&id) {
+            let why = format!("image {} is used by container {}", id.short(), short(&container));
+            return Err(ImageError::Conflict { why });
+        }
+        let references = self.references_by_id()?.remove(&id).unwrap_or_default();
+        let removed = self.remove_by_id(&Target { id, record, references }, true, used_by)?;
+        self.finish(removed, &changing, used_by)
+    }
+
     /// Removes images without a name that no container uses.
     ///
     /// # Errors

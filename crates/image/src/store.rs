@@ -158,6 +158,14 @@ impl ImageStore {
         self.image(*id, record, references)
     }
 
+    /// Whether there is an image of exactly this id.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn has(&self, id: &Digest) -> Result<bool> {
+        Ok(self.record(id)?.is_some())
+    }
+
     /// Whether the image was removed by force and is kept for a container.
     ///
     /// # Errors
@@ -277,6 +285,19 @@ impl ImageStore {
             layers: layers.collect(),
             last_tagged: record.last_tagged,
         })
+    }
+
+    /// Bytes of all blobs and unpacked layers.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn size_bytes(&self) -> Result<u64> {
+        let blobs = self.content.list()?.iter().map(|blob| self.content.size(blob).unwrap_or(0)).sum::<u64>();
+        let mut layers = 0;
+        for chain_id in self.snapshots.layers()? {
+            layers += self.snapshots.layer_size(&chain_id)?.unwrap_or(0);
+        }
+        Ok(blobs + layers)
     }
 
     pub(crate) fn write(&self, writes: Vec<Write>) -> Result<()> {

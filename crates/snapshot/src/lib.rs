@@ -42,7 +42,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
-pub use driver::{BtrfsDriver, DRIVERS, Driver, ErofsDriver, NativeDriver, OverlayDriver, choose, try_out};
+pub use driver::{
+    BtrfsDriver, DRIVERS, DevmapperDriver, Driver, ErofsDriver, NativeDriver, OverlayDriver, choose, try_out,
+};
 pub use erofs::{ErofsWriter, NodeAttributes, NodeId, NodeKind};
 pub use error::SnapshotError;
 pub use layer::PendingLayer;

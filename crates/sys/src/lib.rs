@@ -9,6 +9,7 @@ pub mod capability;
 pub mod clock;
 pub mod clone;
 pub mod detached;
+pub mod device_mapper;
 pub mod fs_identity;
 pub mod inherited;
 pub mod interface;

@@ -57,6 +57,11 @@ impl Engine {
         let reservation = self.reserve_name(name, &id)?;
         self.inner.faults.check("name.reserve")?;
         let image = self.image_to_run(&config.image)?;
+        // Until the container is known; what was collected before this is found missing by what follows.
+        let _held = self.inner.image_holds.hold(image.id);
+        if !self.inner.images.has(&image.id)? {
+            return Err(no_such_image(&config.image));
+        }
         let config = merge(config, &image.config)?;
         let host = self.with_volumes_from(host)?;
         let host = self.inner.options.defaults.apply(host);

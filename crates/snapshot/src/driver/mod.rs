@@ -5,6 +5,7 @@
 //! | `overlay` | a directory of its own files, with overlay's marks for what it deletes | an empty upper directory; the kernel merges |
 //! | `erofs` | one file that is mounted | as `overlay` |
 //! | `btrfs` | a subvolume with everything up to this layer | a snapshot of the topmost layer's |
+//! | `devmapper` | a thinly provisioned device with everything up to this layer | a snapshot of the topmost layer's |
 //! | `native` | a directory with everything up to this layer | a copy of the topmost layer's, sharing blocks where the file system can |
 //!
 //! Drivers of other crates keep files where no directory of the store is: in another process's hands or on block devices.
@@ -14,6 +15,7 @@
 mod btrfs;
 mod copy;
 mod detect;
+mod devmapper;
 mod erofs;
 mod native;
 mod overlay;
@@ -27,6 +29,7 @@ use berth_rootfs::OverlayRootfs;
 use crate::{Result, Trash, Usage};
 pub use btrfs::BtrfsDriver;
 pub use detect::{DRIVERS, choose, try_out};
+pub use devmapper::DevmapperDriver;
 pub use erofs::ErofsDriver;
 pub(crate) use erofs::{IMAGE_FILE, PUT_AWAY};
 pub use native::NativeDriver;

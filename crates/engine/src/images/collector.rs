@@ -1,0 +1,157 @@
+//! The automatic collection: what nothing leads to any more, and images no container uses when they are old or when there is too little space.
+//!
+//! Who creates a container holds its image from before it is looked up until the container is in the registry; whether an image is used is asked
+//! under the image store's lock, at the moment of its removal. So nothing live goes, whatever happens at the same time, and nobody waits for it:
+//! files are renamed to the trash and deleted later.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use berth_image::{Image, ImageUse};
+use berth_types::{Digest, Timestamp};
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+
+/// When images go by themselves. All zero or none: only what nothing leads to is collected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CollectionBudget {
+    /// Between two collections; zero: there are none.
+    pub interval: Duration,
+    /// Most bytes of blobs and layers.
+    pub size_bytes_max: Option<u64>,
+    /// Fewest free bytes of the data root's file system.
+    pub free_bytes_min: Option<u64>,
+    /// Images that no container uses go when they were last loaded, pulled or tagged so long ago.
+    pub unused_for: Option<Duration>,
+}
+
+/// Images that a create is about to use.
+#[derive(Debug, Default)]
+pub(crate) struct ImageHolds(Mutex<BTreeMap<Digest, usize>>);
+
+/// An image that stays; dropped, it is not held any more.
+#[derive(Debug)]
+pub(crate) struct ImageHold<'h> {
+    holds: &'h ImageHolds,
+    id: Digest,
+}
+
+impl ImageHolds {
+    pub(crate) fn hold(&self, id: Digest) -> ImageHold<'_> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(0) += 1;
+        ImageHold { holds: self, id }
+    }
+
+    fn has(&self, id: &Digest) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+}
+
+impl Drop for ImageHold<'_> {
+    fn drop(&mut self) {
+        let mut held = self.holds.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Collects again and again, until the daemon ends.
+    pub(crate) fn start_collector(&self) {
+        let interval = self.inner.options.collection.interval;
+        if interval.is_zero() {
+            return;
+        }
+        let engine = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                if let Err(error) = engine.heavy(|engine| engine.collect_now()).await {
+                    tracing::warn!("the automatic collection failed, it is tried again: {error}");
+                }
+            }
+        });
+    }
+
+    fn collect_now(&self) -> Result<()> {
+        let images = &self.inner.images;
+        images.collect(&|id| self.use_now(id))?;
+        images.collect_proxied()?;
+        let mut reclaimed: u64 = 0;
+        for image in self.collectable()? {
+            if !self.is_too_old(&image) && self.excess(reclaimed)? == 0 {
+                continue;
+            }
+            // Force: all its names go, which is what was decided. One that is used by now is a conflict, and stays.
+            let id = image.id.to_string();
+            match images.remove_unused(&id, &|id| self.use_now(id)) {
+                Ok(removed) => {
+                    reclaimed = reclaimed.saturating_add(removed.reclaimed_bytes);
+                    tracing::info!(image = %id, bytes = removed.reclaimed_bytes, "an unused image was collected");
+                    self.tell_removed(&image.id, removed);
+                }
+                Err(error) => tracing::debug!(image = %id, "not collected: {}", berth_types::report(&error)),
+            }
+        }
+        if reclaimed > 0 {
+            self.emit("image", "prune", "", [("reclaimed".to_owned(), reclaimed.to_string())].into());
+        }
+        Ok(())
+    }
+
+    /// Images that may go, those that were wanted longest ago first. What came since the last collection stays: somebody is about to use it.
+    fn collectable(&self) -> Result<Vec<Image>> {
+        let budget = &self.inner.options.collection;
+        if (budget.size_bytes_max, budget.free_bytes_min, budget.unused_for) == (None, None, None) {
+            return Ok(Vec::new());
+        }
+        let is_settled = |image: &Image| image.last_tagged.is_none_or(|at| age(at) >= budget.interval);
+        let mut images: Vec<Image> = self.inner.images.list()?;
+        images.retain(|image| is_settled(image) && self.use_now(&image.id) == ImageUse::Unused);
+        images.sort_by_key(|image| (image.last_tagged, image.id));
+        Ok(images)
+    }
+
+    fn is_too_old(&self, image: &Image) -> bool {
+        let limit = self.inner.options.collection.unused_for;
+        limit.is_some_and(|limit| image.last_tagged.is_some_and(|at| age(at) > limit))
+    }
+
+    /// Bytes by which a budget is exceeded when those that were reclaimed just now are gone from the disk, too.
+    fn excess(&self, reclaimed: u64) -> Result<u64> {
+        let budget = &self.inner.options.collection;
+        let over = match budget.size_bytes_max {
+            Some(max) => self.inner.images.size_bytes()?.saturating_sub(max),
+            None => 0,
+        };
+        let short = match budget.free_bytes_min {
+            Some(min) => min.saturating_sub(free_bytes(&self.inner.paths.data)?.saturating_add(reclaimed)),
+            None => 0,
+        };
+        Ok(over.max(short))
+    }
+
+    /// Whether containers use an image, those being created included.
+    pub(crate) fn use_now(&self, id: &Digest) -> ImageUse {
+        if self.inner.image_holds.has(id) {
+            return ImageUse::Stopped("being created".to_owned());
+        }
+        super::use_of(&self.image_uses(), id)
+    }
+}
+
+fn age(at: Timestamp) -> Duration {
+    Duration::from_nanos(u64::try_from(Timestamp::now().0.saturating_sub(at.0)).unwrap_or(0))
+}
+
+fn free_bytes(path: &std::path::Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path)
+        .map_err(|errno| EngineError::io("look at the file system of", path, &std::io::Error::from(errno)))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
