@@ -54,13 +54,21 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = "berth")]
     pub(crate) nft_table: String,
 
-    /// How layers are kept: erofs, overlay, btrfs, native, or an external snapshotter [default: the one in use, else the first of them that works]
+    /// How layers are kept: erofs, overlay, btrfs, native, devmapper, or an external snapshotter [default: the one in use, else the first of them that works]
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshotter: Option<String>,
 
     /// External snapshotter: NAME=unix:///SOCKET[,snapshotter=REMOTE][,namespace=NAMESPACE] (repeatable)
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = proxy_snapshotter)]
     pub(crate) proxy_snapshotter: Vec<ProxySettings>,
+
+    /// Thin pool of the snapshotter devmapper: the name of an active device
+    #[arg(long, value_name = "NAME")]
+    pub(crate) devmapper_pool: Option<String>,
+
+    /// Most bytes of a container's files with the snapshotter devmapper
+    #[arg(long, value_name = "BYTES", default_value = "10g")]
+    pub(crate) devmapper_size: ByteCount,
 
     /// Seconds between two collections of what nothing needs; 0: none
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_docker::FaceOptions;
-use berth_engine::api::{CgroupDriver, CollectionBudget, ContainerDefaults, Engine, EngineOptions};
+use berth_engine::api::{CgroupDriver, CollectionBudget, ContainerDefaults, Engine, EngineOptions, ThinPool};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -147,6 +147,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
             free_bytes_min: options.gc_min_free.map(|bytes| bytes.0),
             unused_for: options.gc_unused_for,
         },
+        thin_pool: options.devmapper_pool.clone().map(|name| ThinPool { name, size_bytes: options.devmapper_size.0 }),
         proxy_snapshotters: options.proxy_snapshotter.clone(),
         defaults: container_defaults(options)?,
         fault_points: options.fault_points.clone(),

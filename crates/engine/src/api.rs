@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use berth_core::Event;
-pub use berth_image::{FsckReport, LayerListing, PathStory};
+pub use berth_image::{FsckReport, LayerListing, PathStory, ThinPool};
 pub use berth_registry::{Credentials, Proxies, RegistryOptions};
 use berth_types::{ByteCount, ContainerId, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,8 @@ pub struct EngineOptions {
     pub snapshotter: Option<String>,
     /// When images go by themselves.
     pub collection: CollectionBudget,
+    /// Of the snapshotter `devmapper`.
+    pub thin_pool: Option<ThinPool>,
     /// External snapshotters that can be named.
     pub proxy_snapshotters: Vec<berth_snapshot_proxy::ProxySettings>,
     /// What containers get that do not say otherwise.

@@ -283,8 +283,11 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
         tracing::error!("{warning}");
     }
     let objects = Arc::new(Objects::new(Arc::clone(&metadata)));
-    let storage =
-        StorageOptions { snapshotter: options.snapshotter.clone(), proxies: options.proxy_snapshotters.clone() };
+    let storage = StorageOptions {
+        snapshotter: options.snapshotter.clone(),
+        proxies: options.proxy_snapshotters.clone(),
+        thin_pool: options.thin_pool.clone(),
+    };
     let images = Arc::new(ImageStore::open_with(&paths.data, Arc::clone(&metadata), storage)?);
     let transfers = crate::transfer::Transfers::new(options.registry.clone(), images.content())?;
     let events = Arc::new(EventLog::open(&paths.events(), EventLimits::default())?);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_content::ContentStore;
 use berth_metadata::{Durability, Metadata, Table, Write};
-use berth_snapshot::{Driver, SnapshotStore};
+use berth_snapshot::{DevmapperDriver, Driver, SnapshotStore};
 use berth_snapshot_proxy::{Proxy, ProxySettings};
 use berth_types::{ChainId, Digest, Reference};
 
@@ -53,6 +53,17 @@ pub struct StorageOptions {
     pub snapshotter: Option<String>,
     /// External ones that can be named.
     pub proxies: Vec<ProxySettings>,
+    /// Of the snapshotter `devmapper`.
+    pub thin_pool: Option<ThinPool>,
+}
+
+/// A device-mapper thin pool of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThinPool {
+    /// Name of the active pool device.
+    pub name: String,
+    /// Of each layer and container.
+    pub size_bytes: u64,
 }
 
 /// What removal freed.
@@ -79,7 +90,7 @@ impl ImageStore {
     pub fn open_with(data_root: &Path, metadata: Arc<Metadata>, options: StorageOptions) -> Result<Self> {
         let place = data_root.join("snapshots");
         let proxies = options.proxies.into_iter().map(Proxy::new).collect::<std::result::Result<Vec<Proxy>, _>>()?;
-        let driver = driver(&place, options.snapshotter.as_deref(), &proxies)?;
+        let driver = driver(&place, options.snapshotter.as_deref(), &proxies, options.thin_pool.as_ref())?;
         let root = place.join(driver.name());
         let snapshots = Arc::new(SnapshotStore::open_with(&root, driver)?);
         snapshots.sweep()?;
@@ -367,7 +378,22 @@ impl ImageStore {
 }
 
 /// The driver of that name, tried out: an external snapshotter, or one of our own.
-fn driver(place: &Path, asked: Option<&str>, proxies: &[Proxy]) -> Result<Box<dyn Driver>> {
+fn driver(
+    place: &Path,
+    asked: Option<&str>,
+    proxies: &[Proxy],
+    thin_pool: Option<&ThinPool>,
+) -> Result<Box<dyn Driver>> {
+    if asked == Some("devmapper") {
+        let pool = thin_pool.ok_or_else(|| ImageError::Invalid {
+            what: "snapshotter",
+            why: "devmapper needs a thin pool: --devmapper-pool NAME".to_owned(),
+        })?;
+        let numbers = place.join("devmapper");
+        let driver = Box::new(DevmapperDriver::open(&pool.name, &numbers, pool.size_bytes)?);
+        berth_snapshot::try_out(place, driver.as_ref())?;
+        return Ok(driver);
+    }
     let Some(proxy) = proxies.iter().find(|proxy| Some(proxy.name()) == asked) else {
         return Ok(berth_snapshot::choose(place, asked)?);
     };

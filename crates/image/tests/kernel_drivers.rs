@@ -33,7 +33,7 @@ fn scratch(driver: &str) -> Scratch {
     let server = (driver == "far").then(|| Containerd::start(&dir.path().join("ctd")));
     let far = |server: &Containerd| format!("far=unix://{},snapshotter=overlayfs", server.socket().display());
     let proxies = server.iter().map(|server| ProxySettings::parse(&far(server)).unwrap()).collect();
-    let options = StorageOptions { snapshotter: Some(driver.to_owned()), proxies };
+    let options = StorageOptions { snapshotter: Some(driver.to_owned()), proxies, thin_pool: None };
     let store = ImageStore::open_with(dir.path(), metadata, options).unwrap();
     Scratch { _dir: dir, store, _server: server }
 }

@@ -154,3 +154,77 @@ fn a_hidden_image_goes_with_its_container() {
     berth.berth(&["rm", "cc"]).ok();
     wait_until("the image is freed", || (count(&blobs) == 0).then_some(()));
 }
+
+/// Images beyond the budget go by themselves while others load images and make containers of them: never one that a container, another tenant or
+/// a create under way needs.
+#[test]
+fn the_collection_spares_what_is_live() {
+    let berth = Instance::start_with(&["--gc-interval", "1", "--gc-max-size", "3m"]);
+    let archive = berth.directory.join("team.tar");
+    fs::write(&archive, three_layers().oci_archive()).unwrap();
+    berth.ctr(&["-n", "team", "images", "import", archive.to_str().unwrap()]).ok();
+    let team = || berth.ctr(&["-n", "team", "content", "ls", "-q"]).ok().lines().count();
+    let blobs_of_team = team();
+    let seed = u64::from(std::process::id());
+    let made: Vec<(String, String)> = std::thread::scope(|scope| {
+        let work = |worker: u64| {
+            let berth = &berth;
+            move || {
+                let mut random = seed.wrapping_add(worker * 7919) | 1;
+                let mut made = Vec::new();
+                for round in 0..5 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let mut image = Image::busybox();
+                    image.reference = format!("r{worker}:{round}");
+                    let text = format!("{worker} {round} {random}");
+                    let image = image.layer(vec![LayerFile::text("mine", &text)]);
+                    berth.load(&image.docker_archive()).ok();
+                    if (random >> 33) % 3 == 0 {
+                        continue;
+                    }
+                    let name = format!("c{worker}-{round}");
+                    let created = berth.berth(&["create", "--name", &name, &image.reference, "cat", "/mine"]);
+                    // Collected before the create had it: then there is no such image, and nothing else.
+                    if created.code == 0 {
+                        made.push((name, text));
+                    } else {
+                        assert!(created.stderr.contains("No such image"), "seed {seed}: {created:?}");
+                    }
+                }
+                made
+            }
+        };
+        let workers: Vec<_> = (0..3).map(|worker| scope.spawn(work(worker))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(made.len() > 3, "seed {seed}");
+    let listed = || berth.berth(&["images", "-q"]).ok().lines().count();
+    wait_until("only images of containers are left", || (listed() == made.len()).then_some(()));
+    for (name, text) in &made {
+        assert_eq!(berth.berth(&["start", "-a", name]).ok(), text, "seed {seed}");
+    }
+    assert_eq!(team(), blobs_of_team, "seed {seed}");
+    let checked = berth.berth(&["fsck"]);
+    assert!(checked.ok().ends_with("all in order"), "seed {seed}: {checked:?}");
+    // Without its container an image has no use.
+    berth.berth(&["rm", &made[0].0]).ok();
+    wait_until("its image follows", || (listed() == made.len() - 1).then_some(()));
+}
+
+/// By age: an image that nobody used for so long goes, one of a container stays.
+#[test]
+fn old_images_are_collected() {
+    let berth = Instance::start_with(&["--gc-interval", "1", "--gc-unused-for", "1s"]);
+    let mut other = Image::busybox();
+    other.reference = "other:latest".to_owned();
+    berth.load(&other.layer(vec![LayerFile::text("x", "y")]).docker_archive()).ok();
+    berth.berth(&["create", "--name", "cc", "other", "cat", "/x"]).ok();
+    berth.load(&Image::busybox().docker_archive()).ok();
+    wait_until("the unused one goes", || {
+        (berth.berth(&["images", "--format", "{{.Repository}}"]).ok() == "other").then_some(())
+    });
+    assert_eq!(berth.berth(&["start", "-a", "cc"]).ok(), "y");
+    wait_until("its files as well", || (count(&berth.root().join("content/blobs/sha256")) == 4).then_some(()));
+    let events = berth.berth(&["events", "--since", "1h", "--until", "0s", "--filter", "type=image"]);
+    assert!(events.ok().contains("image delete") && events.ok().contains("image prune"), "{events:?}");
+}

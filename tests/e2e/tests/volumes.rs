@@ -146,3 +146,57 @@ fn bad_volumes() {
     assert_eq!(volumes(&berth), [""; 0]);
     assert_eq!(berth.berth(&["ps", "-aq"]).ok(), "");
 }
+
+/// `cp` to and from a container that does not run sees its volumes and bind mounts, by both clients, before and after its first start.
+#[test]
+fn cp_of_a_stopped_container_reaches_its_mounts() {
+    let berth = Instance::start();
+    with_volume(&berth);
+    let bound = berth.directory.join("bound");
+    let sealed = berth.directory.join("sealed");
+    std::fs::create_dir_all(&bound).unwrap();
+    std::fs::create_dir_all(&sealed).unwrap();
+    let (bind, read_only) = (format!("{}:/tmp/b", bound.display()), format!("{}:/sealed:ro", sealed.display()));
+    let options = ["create", "--name", "c1", "-v", "named:/named", "-v", &bind, "-v", &read_only];
+    let script = "/bin/busybox cat /data/one /named/two /tmp/b/three";
+    berth.berth(&[&options[..], &["v:1", "/bin/sh", "-c", script]].concat()).ok();
+    for (client, round) in [("berth", 1), ("docker", 2)] {
+        let run = |words: &[&str]| if client == "berth" { berth.berth(words) } else { berth.docker(words) };
+        for (name, to) in [("one", "/data/"), ("two", "/named"), ("three", "/tmp/b")] {
+            let here = berth.directory.join(name);
+            std::fs::write(&here, format!("{name}{round}")).unwrap();
+            run(&["cp", here.to_str().unwrap(), &format!("c1:{to}")]).ok();
+        }
+        assert_eq!(std::fs::read_to_string(bound.join("three")).unwrap(), format!("three{round}"));
+        let back = berth.directory.join(format!("back{round}"));
+        run(&["cp", "c1:/named", back.to_str().unwrap()]).ok();
+        assert_eq!(std::fs::read_to_string(back.join("two")).unwrap(), format!("two{round}"));
+        let refused = run(&["cp", back.join("two").to_str().unwrap(), "c1:/sealed/"]);
+        assert!(refused.code != 0 && std::fs::read_dir(&sealed).unwrap().next().is_none(), "{refused:?}");
+        assert_eq!(berth.berth(&["diff", "c1"]).ok(), "", "nothing went below the mounts");
+        let seen = berth.berth(&["start", "-a", "c1"]);
+        assert_eq!(seen.ok(), format!("one{round}two{round}three{round}"));
+    }
+    // A read-only root file system does not seal a volume.
+    berth
+        .berth(&[
+            "create",
+            "--name",
+            "c2",
+            "--read-only",
+            "-v",
+            "named:/named",
+            "v:1",
+            "/bin/busybox",
+            "cat",
+            "/named/two",
+        ])
+        .ok();
+    let here = berth.directory.join("two");
+    std::fs::write(&here, "sealed root").unwrap();
+    berth.berth(&["cp", here.to_str().unwrap(), "c2:/named/"]).ok();
+    let refused = berth.berth(&["cp", here.to_str().unwrap(), "c2:/tmp/"]);
+    assert!(refused.code != 0 && refused.stderr.contains("read-only"), "{refused:?}");
+    assert_eq!(berth.berth(&["start", "-a", "c2"]).ok(), "sealed root");
+    berth.berth(&["rm", "-v", "c1", "c2"]).ok();
+}

@@ -65,9 +65,8 @@ fn open(view: &MountView) -> Result<Option<OwnedFd>> {
         Err(error) => return Err(error.into()),
     };
     if !view.writable {
-        mounts::set_read_only(mount.as_fd(), true).map_err(|errno| {
-            EngineError::io("make read-only the mount of", Path::new(&view.source), &errno.into())
-        })?;
+        mounts::set_read_only(mount.as_fd(), true)
+            .map_err(|errno| EngineError::io("make read-only the mount of", Path::new(&view.source), &errno.into()))?;
     }
     Ok(Some(mount))
 }
@@ -88,20 +87,23 @@ fn attach(root: &RootDir, view: &MountView, mount: OwnedFd) -> Result<Option<(Pa
 }
 
 /// On such a kernel: the path in the deepest mount it is in. `innermost_first`: those that could not be attached.
-fn apart_place(
-    root: RootDir,
-    path: &Path,
-    innermost_first: impl Iterator<Item = (PathBuf, OwnedFd)>,
-) -> Result<Place> {
+fn apart_place(root: RootDir, path: &Path, innermost_first: impl Iterator<Item = (PathBuf, OwnedFd)>) -> Result<Place> {
     let text = path.to_string_lossy();
-    let end = if text.ends_with("/.") { "/." } else if text.ends_with('/') { "/" } else { "" };
+    let end = if text.ends_with("/.") {
+        "/."
+    } else if text.ends_with('/') {
+        "/"
+    } else {
+        ""
+    };
     let clean = mounts::lexical(path);
     let parent = root.through_links(clean.parent().unwrap_or(Path::new("/")))?;
     let clean = clean.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
     for (target, mount) in innermost_first {
         let Ok(rest) = clean.strip_prefix(&target) else { continue };
         if rest.as_os_str().is_empty() && end.is_empty() {
-            let why = format!("this kernel cannot copy the mounted directory {} of a stopped container", target.display());
+            let why =
+                format!("this kernel cannot copy the mounted directory {} of a stopped container", target.display());
             let hint = format!("copy {}/. instead, or start the container", target.display());
             return Err(EngineError::new(ErrorClass::Unimplemented, why).with_hint(hint));
         }
