@@ -25,14 +25,15 @@ fn whole_contract(root: &Path, server: &Containerd, remote: &str) {
     if remote != "native" {
         testsuite::run(&store).unwrap_or_else(fail);
     }
+    testsuite::reboot::run(&|| SnapshotStore::open_with(&root.join("reboot"), driver())).unwrap_or_else(fail);
     testsuite::crash::run(&|| SnapshotStore::open_with(&root.join("crash"), driver())).unwrap_or_else(fail);
     let left = proxy.snapshots("").walk().unwrap();
     assert!(left.is_empty(), "the server still keeps {left:?}");
 }
 
-/// S-085, S-115.
+/// S-085, S-087, S-115.
 #[test]
-fn s085_s115_containerds_overlayfs_keeps_the_contract() {
+fn s085_s087_s115_containerds_overlayfs_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let server = Containerd::start(&dir.path().join("ctd"));
     whole_contract(dir.path(), &server, "overlayfs");

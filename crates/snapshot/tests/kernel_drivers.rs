@@ -18,27 +18,29 @@ fn whole_contract(root: &Path, driver: impl Fn() -> Box<dyn Driver>) {
     let snapshots = LocalSnapshotter::new(Arc::clone(&store), Arc::new(MemoryRecords::default()), "default/");
     testsuite::snapshotter::run(&snapshots, testsuite::snapshotter::Sizes::Bytes)
         .unwrap_or_else(|violation| panic!("{}: {violation}", store.driver().name()));
+    testsuite::reboot::run(&|| SnapshotStore::open_with(&root.join("reboot"), driver()))
+        .unwrap_or_else(|violation| panic!("{}: {violation}", store.driver().name()));
     testsuite::crash::run(&|| SnapshotStore::open_with(&root.join("crash"), driver()))
         .unwrap_or_else(|violation| panic!("{}: {violation}", store.driver().name()));
 }
 
-/// S-085, S-115.
+/// S-085, S-087, S-115.
 #[test]
-fn s085_s115_overlay_keeps_the_contract() {
+fn s085_s087_s115_overlay_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     whole_contract(dir.path(), || Box::new(OverlayDriver));
 }
 
-/// S-085, S-115.
+/// S-085, S-087, S-115.
 #[test]
-fn s085_s115_erofs_keeps_the_contract() {
+fn s085_s087_s115_erofs_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     whole_contract(dir.path(), || Box::new(ErofsDriver::default()));
 }
 
-/// S-085, S-115.
+/// S-085, S-087, S-115.
 #[test]
-fn s085_s115_native_keeps_the_contract() {
+fn s085_s087_s115_native_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     whole_contract(dir.path(), || Box::new(NativeDriver));
 }
@@ -65,14 +67,14 @@ fn s085_a_driver_is_chosen_by_trying() {
     assert_eq!(choose(dir.path(), Some("erofs")).unwrap().name(), "erofs");
 }
 
-/// S-085, S-115: on a real btrfs, in a file. The inner half runs in a mount namespace of its own.
+/// S-085, S-087, S-115: on a real btrfs, in a file. The inner half runs in a mount namespace of its own.
 #[test]
-fn s085_s115_btrfs_keeps_the_contract() {
+fn s085_s087_s115_btrfs_keeps_the_contract() {
     in_namespace("inner_btrfs");
 }
 
 #[test]
-#[ignore = "run by s085_s115_btrfs_keeps_the_contract in a mount namespace"]
+#[ignore = "run by s085_s087_s115_btrfs_keeps_the_contract in a mount namespace"]
 fn inner_btrfs() {
     let dir = tempfile::tempdir().unwrap();
     let at = mounted_image(dir.path(), 512 << 20, "mkfs.btrfs", &["-q"], "btrfs");

@@ -3,6 +3,7 @@
 
 pub mod crash;
 mod files;
+pub mod reboot;
 pub mod snapshotter;
 
 use std::fmt::Debug;
