@@ -123,6 +123,8 @@ struct Walk {
     berth: Instance,
     wire: Wire,
     pulled: String,
+    /// Its layers, packed: noise grows.
+    pulled_bytes: f64,
     archives: std::path::PathBuf,
     /// Names that must be there. What may be there is not in it.
     has: BTreeSet<String>,
@@ -138,9 +140,13 @@ impl Walk {
         let archives = berth.directory.join("archive.tar");
         let wire = Wire::to(registry.port);
         let pulled = wire.name("p:1");
+        let manifest = berth.berth(&["manifest", "inspect", &pulled]).ok().to_owned();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let layers = manifest["layers"].as_array().unwrap();
+        let pulled_bytes = layers.iter().map(|layer| layer["size"].as_f64().unwrap()).sum();
         berth.berth(&["create", "--name", "c1", "busybox", "true"]).ok();
         let has = BTreeSet::from(["busybox:latest".to_owned()]);
-        Self { berth, wire, pulled, archives, has, made: 0, dice: Dice(seed), point: 0 }
+        Self { berth, wire, pulled, pulled_bytes, archives, has, made: 0, dice: Dice(seed), point: 0 }
     }
 
     /// Does something, kills the daemon in it, and looks at what is left.
@@ -208,7 +214,7 @@ impl Walk {
     /// The pull goes on where it was, and its image is whole; then it goes, for the next time.
     fn finish_pull(&mut self, after: &str) {
         self.berth.berth(&["pull", "-q", &self.pulled]).ok();
-        let size = 2.0 * LAYER_BYTES as f64;
+        let size = self.pulled_bytes;
         // Heads, manifest and config, twice.
         let came = self.wire.bytes() as f64 - 16_384.0;
         assert!(came <= size * 1.05, "after {after}: {came} bytes came for {size}");
