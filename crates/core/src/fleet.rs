@@ -123,6 +123,16 @@ impl Fleet {
         found
     }
 
+    /// Of every tenant.
+    pub fn all_members(&self) -> Vec<Arc<Member>> {
+        let members = self.members.lock();
+        let found = members.values().filter_map(|slot| match slot {
+            Slot::Member(member) => Some(Arc::clone(member)),
+            Slot::Reserved => None,
+        });
+        found.collect()
+    }
+
     /// Makes a task up to the point where its init waits.
     ///
     /// # Errors
@@ -186,6 +196,7 @@ impl Fleet {
             grpc_address: self.options.grpc_address.clone(),
             runtime_options: options.map(|any| (any.type_url.clone(), any.value.clone())),
             reports: Reports::All,
+            search: self.options.search.clone(),
         })
     }
 

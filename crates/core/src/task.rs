@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_shim_client::{
-    AttachOptions, ExitStatus, IoUris, Reports, RootfsMount, ShimClient, ShimError, ShimOptions, StateReply, TaskState,
+    AttachOptions, CreateTask, ExitStatus, IoUris, Reports, RootfsMount, RuntimeChoice, ShimClient, ShimError,
+    ShimOptions, StateReply, TaskState,
 };
 use berth_types::{Classify, ContainerId, ErrorClass, ExecId, Signal};
 use parking_lot::Mutex;
@@ -55,6 +56,7 @@ pub struct TaskManager {
     events_address: PathBuf,
     namespace: String,
     binary: Arc<SealedBinary>,
+    search: Vec<PathBuf>,
 }
 
 /// A task; cheap to share. Callers serialise operations that change the phase.
@@ -73,8 +75,15 @@ struct Inner {
 }
 
 impl TaskManager {
-    pub fn new(tasks_dir: PathBuf, socket_dir: PathBuf, events_address: PathBuf, binary: Arc<SealedBinary>) -> Self {
-        Self { tasks_dir, socket_dir, events_address, namespace: "default".to_owned(), binary }
+    /// `search`: directories in which shims find what they start.
+    pub fn new(
+        tasks_dir: PathBuf,
+        socket_dir: PathBuf,
+        events_address: PathBuf,
+        binary: Arc<SealedBinary>,
+        search: Vec<PathBuf>,
+    ) -> Self {
+        Self { tasks_dir, socket_dir, events_address, namespace: "default".to_owned(), binary, search }
     }
 
     pub fn tasks_dir(&self) -> &Path {
@@ -96,6 +105,7 @@ impl TaskManager {
             grpc_address: self.events_address.clone(),
             runtime_options: None,
             reports: Reports::OutOfMemory,
+            search: self.search.clone(),
         }
     }
 
@@ -189,13 +199,24 @@ impl Task {
         move |source| TaskError::Shim { operation, id, source }
     }
 
-    /// Makes the container up to the point where init waits; returns its pid.
+    /// Makes the container up to the point where init waits; returns its pid. `runtime`: another than ours.
     ///
     /// # Errors
     /// The shim's, with the step that failed.
-    pub async fn create(&self, rootfs: &[RootfsMount], io: &IoUris) -> Result<u32, TaskError> {
+    pub async fn create(
+        &self,
+        rootfs: &[RootfsMount],
+        io: &IoUris,
+        runtime: Option<&RuntimeChoice>,
+    ) -> Result<u32, TaskError> {
         self.check(Operation::Create)?;
-        let pid = self.shim.create(&self.id, self.bundle.path(), rootfs, io).await.map_err(self.error("create"))?;
+        let new = CreateTask {
+            rootfs: rootfs.to_vec(),
+            io: io.clone(),
+            options: runtime.map(berth_shim_client::choice_options),
+            ..CreateTask::default()
+        };
+        let pid = self.shim.create_task(self.bundle.path(), &new).await.map_err(self.error("create"))?;
         self.inner.lock().pid = pid;
         self.commit(Operation::Create);
         Ok(pid)

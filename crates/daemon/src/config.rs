@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use berth_engine::api::Runtimes;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 use toml::Spanned;
@@ -25,6 +26,9 @@ use crate::options::Options;
 pub(crate) const DEFAULT_PATH: &str = "/etc/berth/config.toml";
 /// Flags that are no keys: where the file is, and clap's own.
 const NO_KEYS: [&str; 3] = ["config", "help", "version"];
+/// Tables of runtimes, and the flag each stands for.
+const RUNTIMES: &str = "runtimes";
+const ADD_RUNTIME: &str = "add-runtime";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +123,13 @@ fn parse(text: &str) -> Result<Vec<Entry>, Problem> {
     let mut entries = Vec::new();
     for (key, value) in table.get_ref() {
         let line = line_of(text, key.span().start);
+        if let (RUNTIMES, DeValue::Table(runtimes)) = (key.get_ref().as_ref(), value.get_ref()) {
+            for (name, value) in runtimes {
+                let line = line_of(text, name.span().start);
+                entries.push(runtime(name.get_ref(), value.get_ref(), line).map_err(|problem| (line, problem))?);
+            }
+            continue;
+        }
         entries.push(entry(&command, key.get_ref(), value, line).map_err(|problem| (line, problem))?);
     }
     entries.sort_by_key(|entry| entry.line);
@@ -139,6 +150,31 @@ fn entry(command: &Command, key: &str, value: &Spanned<DeValue<'_>>, line: usize
         return Err(first_sentence(&error.to_string()));
     }
     Ok(Entry { key: key.to_owned(), line, flags })
+}
+
+/// A table `[runtimes.NAME]` as the flag that says the same.
+fn runtime(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, String> {
+    let DeValue::Table(_) = value else { return Err(format!("{RUNTIMES}.{name} is not a table")) };
+    let text =
+        format!("{name}={}", json(value).ok_or_else(|| format!("{RUNTIMES}.{name} holds a date or a fraction"))?);
+    if let Err(error) = Runtimes::parse(std::slice::from_ref(&text), None) {
+        return Err(error.message);
+    }
+    Ok(Entry { key: ADD_RUNTIME.to_owned(), line, flags: vec![format!("--{ADD_RUNTIME}={text}")] })
+}
+
+fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    Some(match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => number.as_str().parse::<i64>().ok()?.into(),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>()?.into(),
+        DeValue::Table(table) => {
+            let fields = table.iter().map(|(key, value)| Some((key.get_ref().to_string(), json(value.get_ref())?)));
+            serde_json::Value::Object(fields.collect::<Option<_>>()?)
+        }
+        DeValue::Float(_) | DeValue::Datetime(_) => return None,
+    })
 }
 
 /// Clap's words without its frame.

@@ -56,6 +56,7 @@ fn configuration(resolved: &Resolved, verb: ConfigVerb) -> Result<(), run::Failu
             let file = file.or_else(|| resolved.file.clone()).unwrap_or_else(|| config::DEFAULT_PATH.into());
             let entries = config::load(&file)?;
             run::container_defaults(&resolved.options)?;
+            run::runtimes(&resolved.options)?;
             format!("{}: {} keys, all valid\n", file.display(), entries.len())
         }
     };

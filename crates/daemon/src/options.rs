@@ -142,6 +142,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) default_ulimit: Vec<String>,
 
+    /// A runtime for --runtime NAME: NAME=PATH of an OCI runtime, or a table [runtimes.NAME] of the file; may be repeated
+    #[arg(long, value_name = "NAME=PATH")]
+    pub(crate) add_runtime: Vec<String>,
+
+    /// Runtime of containers that name none [default: our own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) default_runtime: Option<String>,
+
     /// Give up every hold on the kernel (bridge, firewall table, sockets) on SIGTERM when no container runs
     #[arg(long)]
     pub(crate) private: bool,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_docker::FaceOptions;
-use berth_engine::api::{CgroupDriver, CollectionBudget, ContainerDefaults, Engine, EngineOptions, ThinPool};
+use berth_engine::api::{CgroupDriver, CollectionBudget, ContainerDefaults, Engine, EngineOptions, Runtimes, ThinPool};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,8 @@ pub(crate) enum RunError {
     Engine(#[source] berth_engine::api::EngineError),
     #[error("the defaults for containers are not valid")]
     Defaults(#[source] berth_engine::api::EngineError),
+    #[error("a runtime's entry is not valid")]
+    Runtimes(#[source] berth_engine::api::EngineError),
     #[error("--subnet6 is of no use without --ipv6")]
     Subnet6WithoutIpv6,
     #[error("cannot watch for signal {name}")]
@@ -121,6 +123,12 @@ pub(crate) fn container_defaults(options: &Options) -> Result<ContainerDefaults,
     ContainerDefaults::parse(&options.log_driver, &options.log_opt, &options.default_ulimit).map_err(RunError::Defaults)
 }
 
+/// # Errors
+/// For a runtime that is not described in full.
+pub(crate) fn runtimes(options: &Options) -> Result<Runtimes, RunError> {
+    Runtimes::parse(&options.add_runtime, options.default_runtime.as_deref()).map_err(RunError::Runtimes)
+}
+
 fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
     let (cgroup_driver, default_parent) = match options.cgroup_manager.as_str() {
         "systemd" => (CgroupDriver::Systemd, "system.slice"),
@@ -150,6 +158,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, Failure> {
         thin_pool: options.devmapper_pool.clone().map(|name| ThinPool { name, size_bytes: options.devmapper_size.0 }),
         proxy_snapshotters: options.proxy_snapshotter.clone(),
         defaults: container_defaults(options)?,
+        runtimes: runtimes(options)?,
         fault_points: options.fault_points.clone(),
     })
 }

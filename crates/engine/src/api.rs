@@ -18,6 +18,8 @@ pub use crate::error::EngineError;
 pub use crate::explain::{ExplainLine, ExplainReport};
 pub use crate::images::CollectionBudget;
 pub use crate::metrics::OperationTimer;
+pub use crate::runtimes::{RuntimeEntry, Runtimes};
+pub use crate::shims::{ShimTask, ShimView};
 pub use crate::trace::TraceReport;
 pub use crate::why::end::{Disposition, End, PastEnd, Sender, Sent};
 pub use crate::why::{Cause, Evidence, WhyReport};
@@ -56,6 +58,8 @@ pub struct EngineOptions {
     pub proxy_snapshotters: Vec<berth_snapshot_proxy::ProxySettings>,
     /// What containers get that do not say otherwise.
     pub defaults: ContainerDefaults,
+    /// Runtimes of the operator's, and which one is the default.
+    pub runtimes: Runtimes,
     /// Control file of the fault points (tests of crashes); `None`: there are none.
     pub fault_points: Option<PathBuf>,
 }
@@ -494,7 +498,8 @@ pub struct InfoView {
     pub storage_driver: String,
     pub storage_status: Vec<(String, String)>,
     pub default_runtime: String,
-    pub runtimes: Vec<String>,
+    /// Name -> binary.
+    pub runtimes: BTreeMap<String, String>,
     pub security_options: Vec<String>,
     pub data_root: PathBuf,
     pub warnings: Vec<String>,

@@ -294,7 +294,8 @@ fn open(options: EngineOptions) -> Result<(Engine, Vec<Record>)> {
     let volumes = VolumeStore::open(paths.volumes(), paths.trash())?;
     let network = open_network(&options, &paths, &mut records);
     let fleet = open_fleet(&options, &paths, &binary, &events);
-    let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary);
+    let search = options.shim_search.clone();
+    let tasks = TaskManager::new(paths.tasks(), paths.sockets(), paths.events_socket(), binary, search);
     let seccomp = SeccompCache::new(paths.seccomp(), facts.kernel());
     let faults = Faults::new(options.fault_points.clone());
     let inner = Inner {

@@ -93,20 +93,10 @@ pub(crate) fn stop_signal(config: &ContainerConfig) -> Result<Signal> {
     }
 }
 
-/// Only the native runtime exists until shims of others are wired in.
-pub(crate) const NATIVE_RUNTIMES: [&str; 3] = ["", "berth", "io.containerd.berth.v1"];
-
 fn check_policy(host: &HostConfig, facts: &HostFacts) -> Result<()> {
     if host.auto_remove && host.restart_policy != RestartPolicy::No {
         return Err(EngineError::invalid("can't create 'AutoRemove' container with restart policy")
             .with_hint("use either --rm or --restart"));
-    }
-    if !NATIVE_RUNTIMES.contains(&host.runtime.as_str()) {
-        return Err(EngineError::unimplemented(format!(
-            "runtime {:?} is not available: this version has berth only",
-            host.runtime
-        ))
-        .with_hint("leave out --runtime"));
     }
     if !host.cgroup_parent.is_empty() {
         check_cgroup_parent(&host.cgroup_parent, facts.cgroup_driver)?;

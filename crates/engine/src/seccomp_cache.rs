@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use berth_oci::runtime::LinuxSeccomp;
 use berth_seccomp::{Profile, default_profile};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
@@ -53,10 +54,21 @@ impl SeccompCache {
                     ProfileSource::Json(json) => json.clone().into_bytes(),
                     ProfileSource::File(file) => read_profile(file)?,
                 };
-                let profile = Profile::parse(&json).doing(|| "cannot use the seccomp profile".to_owned())?;
+                let profile = parse(&json)?;
                 self.compile(&profile, &json, &security.capabilities).map(Some)
             }
         }
+    }
+
+    /// For runtimes that want the profile itself; `None` for an unconfined container.
+    pub(crate) fn document(&self, security: &Security) -> Result<Option<LinuxSeccomp>> {
+        let profile = match &security.seccomp {
+            SeccompMode::Unconfined => return Ok(None),
+            SeccompMode::Default => default_profile(),
+            SeccompMode::Profile(ProfileSource::Json(json)) => parse(json.as_bytes())?,
+            SeccompMode::Profile(ProfileSource::File(file)) => parse(&read_profile(file)?)?,
+        };
+        crate::runtimes::seccomp_document(&profile, &security.capabilities, self.kernel).map(Some)
     }
 
     fn compile(&self, profile: &Profile, identity: &[u8], capabilities: &[&str]) -> Result<PathBuf> {
@@ -79,6 +91,10 @@ impl SeccompCache {
         write().map_err(|error| EngineError::io("write seccomp program", &path, &error))?;
         Ok(path)
     }
+}
+
+fn parse(json: &[u8]) -> Result<Profile> {
+    Profile::parse(json).doing(|| "cannot use the seccomp profile".to_owned())
 }
 
 fn tempfile_in(dir: &Path) -> std::io::Result<(PathBuf, std::fs::File)> {

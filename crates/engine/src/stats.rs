@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use berth_cgroup::Cgroup;
+use berth_cgroup::{Cgroup, CgroupError};
 use berth_types::Timestamp;
 
 use crate::api::{NetworkCounters, Stats};
+use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -28,6 +29,13 @@ impl Engine {
         let sample = Cgroup::open(layout, &self.cgroup_path(&record)).and_then(|group| group.stats());
         let sample = match sample {
             Ok(sample) => sample,
+            // Another runtime keeps it elsewhere, or in a kernel of its own.
+            Err(CgroupError::NotFound { .. }) if !record.host.runtime.is_empty() => {
+                match self.asked_of_the_shim(&container).await {
+                    Some(sample) => sample,
+                    None => return Ok(empty),
+                }
+            }
             // It ended between the look at its state and the look at its group.
             Err(_) if !container.lock().record.state.is_running() => return Ok(empty),
             Err(error) => return Err(error.into()),
@@ -38,6 +46,18 @@ impl Engine {
         stats.networks = networks(record.state.pid);
         stats.read_at = Some(Timestamp::now());
         Ok(stats)
+    }
+}
+
+impl Engine {
+    async fn asked_of_the_shim(&self, container: &Container) -> Option<berth_cgroup::Stats> {
+        let run = container.lock().run.clone()?;
+        let usage = run.task.shim().usage().await.ok().flatten()?;
+        let mut sample = berth_cgroup::Stats::default();
+        sample.cpu.total_ns = usage.cpu_total_ns;
+        sample.memory.usage = usage.memory_bytes;
+        sample.pids.current = usage.pids;
+        Some(sample)
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod call;
+pub mod choice;
 pub mod code;
 pub mod instant;
 pub mod task;

@@ -60,4 +60,4 @@ pub use plan::{PlannedStep, plan};
 pub use seal::sealed_executable;
 pub use spec_table::{FIELDS, Field, Support};
 pub use state::{ContainerState, OCI_VERSION, StateDir, Status};
-pub use user::{Identity, look_up_user};
+pub use user::{Identity, look_up_user, resolve_user};

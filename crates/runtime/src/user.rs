@@ -112,6 +112,24 @@ pub fn look_up_user(text: &str, passwd: &str, group: &str) -> Result<Identity, R
     })
 }
 
+/// Who a process of the specification is in this root, for a runtime that understands numbers only.
+///
+/// # Errors
+/// `InvalidArgument` for a text that is no user, `NotFound` for a name the root's files do not have.
+pub fn resolve_user(
+    root: &RootDir,
+    user: &User,
+    annotations: &HashMap<String, String>,
+) -> Result<Identity, RuntimeError> {
+    let plan = UserPlan::new(user, annotations)?;
+    resolve(root, &plan).map_err(|error| RuntimeError::Step {
+        step: "resolve-user".to_owned(),
+        object: plan.to_string(),
+        detail: error.detail,
+        source: error.errno,
+    })
+}
+
 /// A user or group that the root does not know.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct LookupError {

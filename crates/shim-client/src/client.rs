@@ -279,6 +279,15 @@ impl ShimClient {
         Ok((any.type_url, any.value))
     }
 
+    /// The same in numbers; `None` when the shim measures in a form we do not know.
+    ///
+    /// # Errors
+    /// `NotFound` without a task.
+    pub async fn usage(&self) -> Result<Option<crate::Usage>, ShimError> {
+        let (type_url, value) = self.stats().await?;
+        Ok(crate::usage::parse(&type_url, &value))
+    }
+
     /// Writes an image of the task's processes to a directory.
     ///
     /// # Errors

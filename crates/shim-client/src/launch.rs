@@ -122,6 +122,9 @@ fn command(options: &ShimOptions, verb: &'static str, input: Input) -> io::Resul
     let mut command = Command::new(&options.binary);
     if is_own(&options.binary) {
         command.arg0(OWN_SHIM).env_clear().env("BERTH_SOCKET_DIR", &options.socket_dir);
+        if let Some(path) = std::env::join_paths(&options.search).ok().filter(|path| !path.is_empty()) {
+            command.env("PATH", path);
+        }
         if options.reports == Reports::OutOfMemory {
             command.env("BERTH_EVENTS", "oom");
         }

@@ -9,14 +9,23 @@ mod client;
 mod error;
 mod launch;
 mod runtime_name;
+mod usage;
 
 use std::path::PathBuf;
 
 use berth_types::ContainerId;
 
+pub use berth_proto::choice::RuntimeChoice;
 pub use client::ShimClient;
 pub use error::ShimError;
 pub use runtime_name::find_shim;
+pub use usage::Usage;
+
+/// The choice of another runtime as our own shim takes it with Create.
+pub fn choice_options(choice: &RuntimeChoice) -> (String, Vec<u8>) {
+    let json = serde_json::to_vec(choice).expect("paths and byte strings are JSON");
+    (berth_proto::choice::TYPE_URL.to_owned(), json)
+}
 
 /// How a task's process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,6 +52,8 @@ pub struct ShimOptions {
     /// Runtime options for the shim's start: type URL and message.
     pub runtime_options: Option<(String, Vec<u8>)>,
     pub reports: Reports,
+    /// PATH for our own shim, which gets no other variable; others have the caller's environment.
+    pub search: Vec<PathBuf>,
 }
 
 /// Which events a shim of ours is to tell; others tell all.

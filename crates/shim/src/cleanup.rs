@@ -11,8 +11,9 @@ use berth_types::{Signal, Timestamp};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::record::Record;
-use crate::{Invocation, ShimError, socket};
+use crate::record::{OtherShim, Record};
+use crate::task::{Surroundings, relay};
+use crate::{Invocation, ShimError, group, oci, socket};
 
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const END_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -29,8 +30,19 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
     let mut pid = 0;
     if let Some(record) = record {
         pid = record.pid;
+        if let Some(shim) = &record.shim {
+            kill_other_shim(shim);
+        }
         kill_init(&record)?;
-        remove_cgroup(&record.cgroup)?;
+        if let Some(runtime) = &record.runtime {
+            oci::delete_forced(runtime, &invocation.id, &oci::make_directory(&bundle).map_err(other_runtime)?);
+        }
+        if let Some(shim) = record.shim {
+            delete_by_other_shim(invocation, &bundle, shim)?;
+        }
+        if !record.cgroup.is_empty() {
+            remove_cgroup(&record.cgroup)?;
+        }
     }
     remove_socket(invocation, &bundle)?;
     let response = DeleteResponse {
@@ -40,6 +52,41 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
         ..Default::default()
     };
     Ok(response.write_to_bytes().unwrap_or_default())
+}
+
+fn other_runtime(source: oci::CommandError) -> ShimError {
+    ShimError::OtherRuntime { source: source.into() }
+}
+
+/// It has lost its engine's side for good, and would keep what is to be cleaned up.
+fn kill_other_shim(shim: &OtherShim) {
+    let Some(pid) = i32::try_from(shim.pid).ok().and_then(Pid::from_raw) else { return };
+    if let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        && shim.is_alive()
+        && rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).is_ok()
+    {
+        rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&END_TIMEOUT)).ok();
+    }
+}
+
+/// The other shim's own clean-up, as the engine would call it.
+fn delete_by_other_shim(invocation: &Invocation, bundle: &Path, shim: OtherShim) -> Result<(), ShimError> {
+    let failed = |error: crate::error::TaskError| ShimError::OtherRuntime { source: error.into() };
+    let bundle = bundle.canonicalize().map_err(|source| ShimError::Process { what: "find the bundle", source })?;
+    let surroundings = Surroundings {
+        namespace: invocation.namespace.clone(),
+        events_address: invocation.environment.events_address.clone().unwrap_or_default().into(),
+        grpc_address: invocation.grpc_address.clone().into(),
+        ..Surroundings::default()
+    };
+    let inner = relay::inner_bundle(&bundle, &invocation.id);
+    let options = relay::shim_options(&surroundings, shim.binary, None, inner, &invocation.id).map_err(failed)?;
+    let deleted = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| ShimError::Process { what: "make the event loop", source })?
+        .block_on(berth_shim_client::ShimClient::delete_dead(&options));
+    deleted.map(drop).map_err(|error| ShimError::OtherRuntime { source: error.into() })
 }
 
 /// By pidfd opened before its identity is checked: what is signalled is what was checked.
@@ -73,12 +120,16 @@ fn remove_cgroup(path: &str) -> Result<(), ShimError> {
 }
 
 fn remove_socket(invocation: &Invocation, bundle: &Path) -> Result<(), ShimError> {
+    let group = group::of_bundle(bundle);
     let path = socket::path_for(
         invocation.environment.socket_dir.as_deref(),
         &invocation.namespace,
-        &invocation.id,
+        group.as_deref().unwrap_or(&invocation.id),
         &invocation.grpc_address,
     );
+    // Others of the pod may be served there.
+    let is_in_use = group.is_some() && std::os::unix::net::UnixStream::connect(&path).is_ok();
+    let path = if is_in_use { PathBuf::new() } else { path };
     for path in [path, bundle.join(berth_proto::attach::SOCKET_NAME)] {
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

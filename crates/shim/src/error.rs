@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use berth_proto::ttrpc;
 use berth_runtime::RuntimeError;
+use berth_shim_client::ShimError as ShimClientError;
 use berth_types::id::IdError;
 use berth_types::{Classify, ErrorClass};
 
 use crate::io::{IoError, UriError};
+use crate::oci::CommandError;
 
 /// The shim cannot start, serve or clean up.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,8 @@ pub enum ShimError {
     Serve { path: PathBuf, detail: String },
     #[error("cannot {what} what is left of the task")]
     Cleanup { what: &'static str, source: Box<berth_cgroup::CgroupError> },
+    #[error("cannot clean up what another runtime made")]
+    OtherRuntime { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("process {pid} of the task does not end")]
     Unkillable { pid: u32 },
 }
@@ -79,6 +83,8 @@ pub(crate) enum TaskError {
     Rootfs { fstype: String },
     #[error("{what} is not implemented by this shim")]
     Unimplemented { what: &'static str },
+    #[error("no runtime {} in {}", .name.display(), join(.search))]
+    NoRuntime { name: PathBuf, search: Vec<PathBuf> },
     #[error(transparent)]
     Uri(#[from] UriError),
     #[error(transparent)]
@@ -86,8 +92,15 @@ pub(crate) enum TaskError {
     /// The container's program itself cannot be executed. The text before the colon is a contract with the client.
     #[error("exec: {}", program_failure(.cause))]
     Exec { class: ErrorClass, cause: RuntimeError },
+    /// The same, as another runtime or shim says it.
+    #[error("exec")]
+    OtherExec { class: ErrorClass, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("cannot {operation} the container")]
     Runtime { operation: &'static str, source: RuntimeError },
+    #[error("cannot {operation} the container")]
+    Command { operation: &'static str, source: CommandError },
+    #[error("cannot {operation} the container")]
+    Relay { operation: &'static str, source: ShimClientError },
     #[error("cannot read the container's cgroup")]
     Cgroup { source: berth_cgroup::CgroupError },
     #[error("cannot signal process {pid}")]
@@ -107,7 +120,9 @@ fn program_failure(cause: &RuntimeError) -> String {
 impl Classify for TaskError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NoTask { .. } | Self::NoProcess { .. } | Self::Ended { .. } => ErrorClass::NotFound,
+            Self::NoTask { .. } | Self::NoProcess { .. } | Self::Ended { .. } | Self::NoRuntime { .. } => {
+                ErrorClass::NotFound
+            }
             Self::TaskExists { .. } | Self::ProcessExists { .. } => ErrorClass::AlreadyExists,
             Self::State { .. } => ErrorClass::FailedPrecondition,
             Self::Argument { .. } | Self::Id { .. } | Self::Document { .. } => ErrorClass::InvalidArgument,
@@ -115,8 +130,10 @@ impl Classify for TaskError {
             Self::Rootfs { .. } | Self::Unimplemented { .. } => ErrorClass::Unimplemented,
             Self::Uri(error) => error.class(),
             Self::Io(error) => error.class(),
-            Self::Exec { class, .. } => *class,
+            Self::Exec { class, .. } | Self::OtherExec { class, .. } => *class,
             Self::Runtime { source, .. } => source.class(),
+            Self::Command { source, .. } => source.class(),
+            Self::Relay { source, .. } => source.class(),
             Self::Cgroup { source } => source.class(),
             Self::Read { .. } | Self::Signal { .. } | Self::Watch { .. } => ErrorClass::Internal,
         }
@@ -130,6 +147,10 @@ impl Classify for TaskError {
             _ => None,
         }
     }
+}
+
+fn join(dirs: &[PathBuf]) -> String {
+    dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":")
 }
 
 impl From<TaskError> for ttrpc::Error {

@@ -1,5 +1,7 @@
 //! How engines call a shim binary: Go-style flags (`-id x`, `--id=x`), then the verb; some facts come by environment.
 
+use std::path::PathBuf;
+
 use crate::ShimError;
 
 /// Variables that matter to a shim, taken by `main` (a library reads no environment).
@@ -14,6 +16,8 @@ pub struct Environment {
     pub events: Option<String>,
     /// `BERTH_SOCKET_DIR`: where sockets are made.
     pub socket_dir: Option<String>,
+    /// `PATH`: where runtimes named without a path are looked for.
+    pub search: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

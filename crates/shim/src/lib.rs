@@ -14,9 +14,12 @@ mod cleanup;
 mod daemonize;
 mod error;
 mod events;
+mod group;
 mod invocation;
 mod io;
 mod log;
+mod mounts;
+mod oci;
 mod oom;
 mod process;
 mod reaper;
@@ -37,7 +40,7 @@ pub enum Side {
     /// The process that was executed: print this and end.
     Parent(Vec<u8>),
     /// The shim itself: serve.
-    Child(Server),
+    Child(Box<Server>),
 }
 
 /// Binds the socket and forks.

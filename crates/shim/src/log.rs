@@ -17,6 +17,11 @@ pub(crate) fn error(message: &str) {
     write(Level::Error, message);
 }
 
+/// A line that another shim wrote.
+pub(crate) fn line(bytes: &[u8]) {
+    rustix::io::write(rustix::stdio::stderr(), bytes).ok();
+}
+
 fn write(level: Level, message: &str) {
     let level = match level {
         Level::Warning => "warning",

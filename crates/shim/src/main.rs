@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         shim_version_max: variable("MAX_SHIM_VERSION"),
         events: variable("BERTH_EVENTS"),
         socket_dir: variable("BERTH_SOCKET_DIR"),
+        search: std::env::split_paths(&variable("PATH").unwrap_or_default()).collect(),
     };
     match run(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()), environment) {
         Ok(code) => code,

@@ -53,6 +53,7 @@ pub(crate) struct Addresses {
 
 #[derive(Debug)]
 pub(crate) struct Process {
+    pub(crate) task_id: String,
     /// Empty for init.
     pub(crate) exec_id: String,
     pub(crate) addresses: Addresses,
@@ -73,12 +74,14 @@ struct Live {
 
 impl Process {
     pub(crate) fn new(
+        task_id: String,
         exec_id: String,
         addresses: Addresses,
         io: Arc<ProcessIo>,
         plan: Option<runtime::Process>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            task_id,
             exec_id,
             addresses,
             io,
@@ -101,10 +104,11 @@ impl Process {
         self.live().plan.take()
     }
 
-    pub(crate) fn set_live(&self, pid: u32, pidfd: Arc<OwnedFd>, status: Status) {
+    /// Without a descriptor it is another shim's.
+    pub(crate) fn set_live(&self, pid: u32, pidfd: Option<Arc<OwnedFd>>, status: Status) {
         let mut live = self.live();
         live.pid = pid;
-        live.pidfd = Some(pidfd);
+        live.pidfd = pidfd;
         self.status.send_replace(status);
     }
 
@@ -156,12 +160,12 @@ impl Process {
     }
 
     /// Signals exactly this process. By pidfd, so never another that got its number.
-    pub(crate) fn signal(&self, task_id: &str, signal: i32) -> Result<(), TaskError> {
+    pub(crate) fn signal(&self, signal: i32) -> Result<(), TaskError> {
         let (pid, pidfd) = {
             let live = self.live();
             (live.pid, live.pidfd.clone())
         };
-        let ended = || TaskError::Ended { id: task_id.to_owned(), exec_id: self.exec_id.clone() };
+        let ended = || TaskError::Ended { id: self.task_id.clone(), exec_id: self.exec_id.clone() };
         let Some(pidfd) = pidfd else {
             return Err(match self.status() {
                 Status::Exited(_) => ended(),

@@ -1,7 +1,7 @@
 //! Collecting exit statuses: one job per child, woken by its pidfd, so no status can be lost between signals.
 //!
-//! The shim is no child subreaper: orphans of a container with a pid namespace of its own are reaped by its init, those of
-//! other containers by the host's.
+//! With our own runtime the shim is no child subreaper: orphans of a container with a pid namespace of its own are reaped by its init, those
+//! of other containers by the host's. With another runtime's commands it must be one, and then collects orphans, too.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,6 +27,18 @@ pub(crate) fn follow(pidfd: &OwnedFd) -> io::Result<impl Future<Output = Exit> +
             }
         }
     })
+}
+
+/// Children that have ended and are not in the list. No command of a runtime runs meanwhile: those are waited for on the spot.
+pub(crate) fn collect_others(awaited: &[u32]) {
+    let own = std::process::id();
+    let Ok(children) = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")) else { return };
+    let others = children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+    for pid in others.filter(|pid| !awaited.contains(pid)) {
+        if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG).ok();
+        }
+    }
 }
 
 fn collect(watched: &tokio::io::unix::AsyncFd<OwnedFd>) -> Option<Exit> {

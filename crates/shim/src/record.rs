@@ -2,7 +2,9 @@
 //! the shim itself.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::oci::OciRuntime;
 
 const FILE: &str = "task.json";
 const VERSION: u32 = 1;
@@ -14,12 +16,37 @@ pub(crate) struct Record {
     /// Init on the host, and when it began (clock ticks since boot): together they name one process.
     pub(crate) pid: u32,
     pub(crate) start_ticks: u64,
+    /// Empty: none of its own.
     pub(crate) cgroup: String,
+    /// Another runtime that made it and has state of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime: Option<OciRuntime>,
+    /// Another shim behind ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shim: Option<OtherShim>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct OtherShim {
+    pub(crate) binary: PathBuf,
+    pub(crate) pid: u32,
+    pub(crate) start_ticks: u64,
+}
+
+impl OtherShim {
+    pub(crate) fn new(binary: PathBuf, pid: u32) -> Self {
+        Self { binary, pid, start_ticks: start_ticks(pid).unwrap_or_default() }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        start_ticks(self.pid) == Some(self.start_ticks)
+    }
 }
 
 impl Record {
     pub(crate) fn new(pid: u32, cgroup: &str) -> Self {
-        Self { version: VERSION, pid, start_ticks: start_ticks(pid).unwrap_or_default(), cgroup: cgroup.to_owned() }
+        let start_ticks = start_ticks(pid).unwrap_or_default();
+        Self { version: VERSION, pid, start_ticks, cgroup: cgroup.to_owned(), runtime: None, shim: None }
     }
 
     pub(crate) fn store(&self, bundle: &Path) -> io::Result<()> {

@@ -17,8 +17,8 @@ use tokio::net::UnixListener;
 use crate::bootstrap::{self, Form};
 use crate::events::{Publisher, Selection};
 use crate::service::Service;
-use crate::task::Shim;
-use crate::{Invocation, ShimError, Side, daemonize, io as shim_io, log, socket};
+use crate::task::{Shim, Surroundings};
+use crate::{Invocation, ShimError, Side, daemonize, group, io as shim_io, log, socket};
 
 /// After a failed accept (descriptors exhausted): the cause must have time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -34,7 +34,8 @@ pub struct Server {
     socket: PathBuf,
     bundle: PathBuf,
     id: String,
-    namespace: String,
+    group: Option<String>,
+    surroundings: Surroundings,
     events_address: Option<String>,
     selection: Selection,
 }
@@ -43,12 +44,26 @@ pub(crate) fn start(invocation: &Invocation) -> Result<Side, ShimError> {
     let params = bootstrap::read_params(invocation, io::stdin())?;
     let environment = &invocation.environment;
     let socket_dir = params.socket_dir.as_deref().or(environment.socket_dir.as_deref());
-    let path = socket::path_for(socket_dir, &invocation.namespace, &invocation.id, &invocation.grpc_address);
     let bundle = PathBuf::from(invocation.bundle.as_deref().unwrap_or("."));
-    let listener = socket::listen(&path)?;
+    let group = group::of_bundle(&bundle);
+    let path = socket::path_for(
+        socket_dir,
+        &invocation.namespace,
+        group.as_deref().unwrap_or(&invocation.id),
+        &invocation.grpc_address,
+    );
     let text = path.to_string_lossy();
     let answer = bootstrap::answer(bootstrap::form(&params, environment.shim_version_max.as_deref()), &text);
+    let listener = match socket::listen(&path) {
+        // The pod has a shim: it serves this task, too.
+        Err(ShimError::AlreadyListening { .. }) if group.is_some() => {
+            write_file(&bundle, "address", &bootstrap::answer(Form::Address, &text))?;
+            return Ok(Side::Parent(answer));
+        }
+        other => other?,
+    };
     write_file(&bundle, "address", &bootstrap::answer(Form::Address, &text))?;
+    let events_address = params.events_address.or_else(|| environment.events_address.clone());
     let fork = fork_single_threaded().map_err(|e| ShimError::Process { what: "fork", source: e.into() })?;
     match fork {
         Fork::Parent { child } => {
@@ -57,18 +72,25 @@ pub(crate) fn start(invocation: &Invocation) -> Result<Side, ShimError> {
         }
         Fork::Child => {
             daemonize::detach(&bundle)?;
-            Ok(Side::Child(Server {
+            Ok(Side::Child(Box::new(Server {
                 listener,
                 socket: path,
                 bundle,
                 id: invocation.id.clone(),
-                namespace: invocation.namespace.clone(),
-                events_address: params.events_address.or_else(|| environment.events_address.clone()),
+                group,
+                surroundings: Surroundings {
+                    namespace: invocation.namespace.clone(),
+                    events_address: events_address.clone().unwrap_or_default().into(),
+                    grpc_address: invocation.grpc_address.clone().into(),
+                    socket_dir: socket_dir.map(PathBuf::from).unwrap_or_default(),
+                    search: environment.search.clone(),
+                },
+                events_address,
                 selection: match environment.events.as_deref() {
                     Some("oom") => Selection::OutOfMemory,
                     _ => Selection::All,
                 },
-            }))
+            })))
         }
     }
 }
@@ -96,16 +118,12 @@ impl Server {
             let path = path.to_owned();
             move |source| ShimError::File { what, path, source }
         };
-        let events = Publisher::new(self.events_address, self.namespace, self.selection);
-        let shim = Shim::new(self.id, oom_score, events);
+        let events = Publisher::new(self.events_address, self.surroundings.namespace.clone(), self.selection);
+        let shim = Shim::new(self.id.clone(), self.group, oom_score, self.surroundings, events);
         let io_path = self.bundle.join(SOCKET_NAME);
         let io_listener =
             socket::listen_in(&self.bundle, SOCKET_NAME).and_then(into_async).map_err(failed("bind", &io_path))?;
-        let attacher = Arc::clone(&shim);
-        tokio::spawn(shim_io::serve_attach(
-            io_listener,
-            Arc::new(move |request, stream| attacher.attach(request, stream)),
-        ));
+        tokio::spawn(shim_io::serve_attach(io_listener, shim.attacher(&self.id)));
         let listener = into_async(self.listener).map_err(failed("listen at", &self.socket))?;
         let task: Arc<dyn Task + Send + Sync> = Arc::new(Service(Arc::clone(&shim)));
         let mut server =
@@ -139,7 +157,7 @@ fn trusted(listener: UnixListener) -> Listener {
     }))
 }
 
-fn into_async(listener: StdListener) -> io::Result<UnixListener> {
+pub(crate) fn into_async(listener: StdListener) -> io::Result<UnixListener> {
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
 }

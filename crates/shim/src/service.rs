@@ -36,12 +36,12 @@ impl Task for Service {
         let bundle = PathBuf::from(request.bundle);
         let options = Options::from_wire(request.options.as_ref())?;
         let request = CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses, options };
-        let pid = self.0.create(request)?;
+        let pid = self.0.create(request).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
-        let pid = self.0.start(&request.id, &request.exec_id)?;
+        let pid = self.0.start(&request.id, &request.exec_id).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
@@ -91,7 +91,7 @@ impl Task for Service {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Result<Empty> {
-        self.0.kill(&request.id, &request.exec_id, request.signal, request.all)?;
+        self.0.kill(&request.id, &request.exec_id, request.signal, request.all).await?;
         Ok(Empty::default())
     }
 
@@ -106,18 +106,18 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Result<PidsResponse> {
-        let pids = self.0.pids(&request.id)?;
+        let pids = self.0.pids(&request.id).await?;
         let processes = pids.into_iter().map(|pid| ProcessInfo { pid, ..Default::default() }).collect();
         Ok(PidsResponse { processes, ..Default::default() })
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Result<Empty> {
-        self.0.pause(&request.id)?;
+        self.0.pause(&request.id).await?;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Result<Empty> {
-        self.0.resume(&request.id)?;
+        self.0.resume(&request.id).await?;
         Ok(Empty::default())
     }
 
@@ -129,8 +129,7 @@ impl Task for Service {
         let cells =
             |what, count: u32| u16::try_from(count).map_err(|_| TaskError::Argument { what, value: count.to_string() });
         let (rows, columns) = (cells("height", request.height)?, cells("width", request.width)?);
-        let process = self.0.process(&request.id, &request.exec_id)?;
-        process.io.resize(rows, columns).map_err(TaskError::from)?;
+        self.0.resize(&request.id, &request.exec_id, rows, columns).await?;
         Ok(Empty::default())
     }
 
@@ -143,12 +142,12 @@ impl Task for Service {
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Result<Empty> {
-        self.0.update(&request.id, &request.resources.value)?;
+        self.0.update(&request.id, &request.resources.value).await?;
         Ok(Empty::default())
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {
-        let stats = self.0.stats(&request.id)?;
+        let stats = self.0.stats(&request.id).await?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
     }
 

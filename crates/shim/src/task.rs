@@ -1,21 +1,24 @@
-//! The task of this shim: its container, the processes in it, and the rules of what may be done when.
+//! The tasks of this shim: their containers, the processes in them, and the rules of what may be done when. One task, or those of one pod.
 
 mod create;
 mod end;
 mod exec;
+mod machine;
 mod options;
+pub(crate) mod relay;
 mod rootfs;
 mod start;
 mod trace;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_oci::runtime::LinuxResources;
 use berth_proto::attach::{Reply, Request};
 use berth_proto::protobuf::well_known_types::any::Any;
-use berth_runtime::{Container, RuntimeError};
+use berth_runtime::RuntimeError;
 use berth_types::{Classify, ErrorClass, Signal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -27,18 +30,39 @@ pub(crate) use options::Options;
 use crate::error::TaskError;
 use crate::events::Publisher;
 use crate::io::OpenOutlets;
+use crate::mounts::PrivateMounts;
 use crate::process::{Process, Status};
-use crate::stats;
+use crate::reaper;
+use machine::Machine;
+use relay::Relay;
 use trace::Trace;
+
+/// What the shim was told of the world it lives in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) namespace: String,
+    /// Where events go; empty: nowhere.
+    pub(crate) events_address: PathBuf,
+    pub(crate) grpc_address: PathBuf,
+    pub(crate) socket_dir: PathBuf,
+    /// Where runtimes named without a path are looked for.
+    pub(crate) search: Vec<PathBuf>,
+}
 
 /// Everything this process is about.
 #[derive(Debug)]
 pub(crate) struct Shim {
-    /// The only task it takes.
+    /// The task it was started for.
     id: String,
+    /// Set: it takes further tasks of the same pod.
+    group: Option<String>,
     /// The score the container's processes get when their document names none; `None`: inherited.
     oom_score: Option<i32>,
-    task: Mutex<Option<Task>>,
+    tasks: Mutex<BTreeMap<String, Task>>,
+    pub(crate) surroundings: Surroundings,
+    mounts: PrivateMounts,
+    /// Orphans of containers come to us.
+    is_reaper: AtomicBool,
     pub(crate) events: Arc<Publisher>,
     pub(crate) outlets: Arc<OpenOutlets>,
     shutdown: Notify,
@@ -47,7 +71,7 @@ pub(crate) struct Shim {
 #[derive(Debug)]
 struct Task {
     bundle: PathBuf,
-    container: Container,
+    machine: Machine,
     init: Arc<Process>,
     execs: HashMap<String, Arc<Process>>,
     is_paused: bool,
@@ -56,17 +80,29 @@ struct Task {
     /// What its document says, for processes added later.
     oom_score: Option<i32>,
     oom_watch: Option<JoinHandle<()>>,
+    /// Where clients attach.
+    attach_job: Option<JoinHandle<()>>,
     /// How many of the kernel's kills for lack of memory have been told.
     oom_kills_told: u64,
     trace: Trace,
 }
 
 impl Shim {
-    pub(crate) fn new(id: String, oom_score: Option<i32>, events: Arc<Publisher>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: String,
+        group: Option<String>,
+        oom_score: Option<i32>,
+        surroundings: Surroundings,
+        events: Arc<Publisher>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
+            group,
             oom_score,
-            task: Mutex::default(),
+            tasks: Mutex::default(),
+            surroundings,
+            mounts: PrivateMounts::default(),
+            is_reaper: AtomicBool::new(false),
             events,
             outlets: Arc::default(),
             shutdown: Notify::new(),
@@ -87,64 +123,99 @@ impl Shim {
         self.with(id, |task| Ok(task.bundle.clone()))
     }
 
-    pub(crate) fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<(), TaskError> {
-        let invalid = || TaskError::Argument { what: "signal", value: signal.to_string() };
-        let signal = i32::try_from(signal).ok().and_then(|n| Signal::new(n).ok()).ok_or_else(invalid)?;
-        self.with(id, |task| {
-            // SIGKILL to the init of a pid namespace ends all of it, without waiting here; a frozen one (v1) must be thawed for it.
-            let is_end = signal == Signal::KILL && exec_id.is_empty();
-            if (is_end && task.is_paused) || (all && (task.shares_pid_ns || signal != Signal::KILL)) {
-                return task.container.kill_all(signal).map_err(|source| runtime("signal", source));
-            }
-            task.process(id, exec_id)?.signal(id, signal.number())
-        })
+    /// The other shim that has the task, if one has.
+    fn relay(&self, id: &str) -> Result<Option<Arc<Relay>>, TaskError> {
+        self.with(id, |task| Ok(task.machine.relay()))
     }
 
-    pub(crate) fn pause(&self, id: &str) -> Result<(), TaskError> {
-        self.with(id, |task| {
+    pub(crate) async fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<(), TaskError> {
+        let invalid = || TaskError::Argument { what: "signal", value: signal.to_string() };
+        let number = i32::try_from(signal).ok().and_then(|n| Signal::new(n).ok()).ok_or_else(invalid)?;
+        if let Some(relay) = self.relay(id)? {
+            let process = self.process(id, exec_id)?;
+            return self.kill_relayed(&relay, &process, signal, all).await;
+        }
+        self.with(id, |task| task.kill(id, exec_id, number, all))
+    }
+
+    pub(crate) async fn pause(&self, id: &str) -> Result<(), TaskError> {
+        let relay = self.with(id, |task| {
             task.expect_running("pause", false)?;
-            task.container.pause().map_err(|source| runtime("pause", source))?;
-            task.is_paused = true;
-            Ok(())
+            Ok(task.machine.relay())
         })?;
+        match relay {
+            Some(relay) => relay.pause().await?,
+            None => self.with(id, |task| task.machine.pause())?,
+        }
+        self.set_paused(id, true)?;
         self.events.paused(id.to_owned());
         Ok(())
     }
 
-    pub(crate) fn resume(&self, id: &str) -> Result<(), TaskError> {
-        self.with(id, |task| {
+    pub(crate) async fn resume(&self, id: &str) -> Result<(), TaskError> {
+        let relay = self.with(id, |task| {
             task.expect_running("resume", true)?;
-            task.container.resume().map_err(|source| runtime("resume", source))?;
-            task.is_paused = false;
-            Ok(())
+            Ok(task.machine.relay())
         })?;
+        match relay {
+            Some(relay) => relay.resume().await?,
+            None => self.with(id, |task| task.machine.resume())?,
+        }
+        self.set_paused(id, false)?;
         self.events.resumed(id.to_owned());
         Ok(())
     }
 
-    /// Host pids of everything in the container.
-    pub(crate) fn pids(&self, id: &str) -> Result<Vec<u32>, TaskError> {
-        self.with(id, |task| task.container.pids().map_err(|source| runtime("list the processes of", source)))
-    }
-
-    pub(crate) fn update(&self, id: &str, resources: &[u8]) -> Result<(), TaskError> {
-        let resources: LinuxResources = serde_json::from_slice(resources)
-            .map_err(|source| TaskError::Document { what: "the resources", source })?;
-        self.with(id, |task| task.container.update(&resources).map_err(|source| runtime("set the limits of", source)))
-    }
-
-    pub(crate) fn stats(&self, id: &str) -> Result<Any, TaskError> {
+    fn set_paused(&self, id: &str, is_paused: bool) -> Result<(), TaskError> {
         self.with(id, |task| {
-            let failed = |source| TaskError::Cgroup { source };
-            let layout = berth_cgroup::Layout::detect().map_err(failed)?;
-            Ok(stats::message(&layout, &task.container.cgroup().stats().map_err(failed)?))
+            task.is_paused = is_paused;
+            Ok(())
         })
     }
 
-    /// Ends the shim once it has delivered everything. Refused while there is a task, unless `now`.
+    /// Host pids of everything in the container. Of one with a kernel of its own, whose runtime counts by other numbers, the one process that
+    /// the host has of it.
+    pub(crate) async fn pids(&self, id: &str) -> Result<Vec<u32>, TaskError> {
+        let Some(relay) = self.relay(id)? else { return self.with(id, |task| task.machine.pids()) };
+        let init = self.process(id, "")?.pid();
+        let pids = relay.pids().await?;
+        Ok(if pids.contains(&init) { pids } else { vec![init] })
+    }
+
+    pub(crate) async fn update(&self, id: &str, resources: &[u8]) -> Result<(), TaskError> {
+        if let Some(relay) = self.relay(id)? {
+            return relay.update(resources).await;
+        }
+        let resources: LinuxResources = serde_json::from_slice(resources)
+            .map_err(|source| TaskError::Document { what: "the resources", source })?;
+        self.with(id, |task| task.machine.update(&resources))
+    }
+
+    pub(crate) async fn stats(&self, id: &str) -> Result<Any, TaskError> {
+        match self.relay(id)? {
+            Some(relay) => relay.stats().await,
+            None => self.with(id, |task| task.machine.stats()),
+        }
+    }
+
+    pub(crate) async fn resize(&self, id: &str, exec_id: &str, rows: u16, columns: u16) -> Result<(), TaskError> {
+        let process = self.process(id, exec_id)?;
+        process.io.resize(rows, columns).map_err(TaskError::from)?;
+        match self.relay(id)? {
+            // Before there is a process the size is remembered here.
+            Some(relay) if process.pid() != 0 => relay.resize(exec_id, rows, columns).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the shim once it has delivered everything. Refused while there is a task, unless `now`; asked of a shim that has others of the
+    /// same pod, it is no error and nothing happens, as the field's own shims do it.
     pub(crate) fn shut_down(&self, now: bool) -> Result<(), TaskError> {
-        if !now && let Some(task) = &*self.lock() {
-            return Err(TaskError::State { operation: "shut down", state: task.init.status().name() });
+        if !now && let Some(task) = self.lock().values().next() {
+            return match self.group {
+                Some(_) => Ok(()),
+                None => Err(TaskError::State { operation: "shut down", state: task.init.status().name() }),
+            };
         }
         self.shutdown.notify_one();
         Ok(())
@@ -154,10 +225,16 @@ impl Shim {
         self.shutdown.notified().await;
     }
 
+    /// What the attach socket of a task's bundle does with a client.
+    pub(crate) fn attacher(self: &Arc<Self>, id: &str) -> crate::io::Attach {
+        let (shim, id) = (Arc::clone(self), id.to_owned());
+        Arc::new(move |request, stream| shim.attach(&id, request, stream))
+    }
+
     /// A client's stream for one of the processes.
-    pub(crate) fn attach(&self, request: Request, stream: std::os::fd::OwnedFd) -> Reply {
+    pub(crate) fn attach(&self, id: &str, request: Request, stream: std::os::fd::OwnedFd) -> Reply {
         let attached = self
-            .process(&self.id, &request.exec_id)
+            .process(id, &request.exec_id)
             .and_then(|process| process.io.attach(request.options, stream).map_err(TaskError::from));
         match attached {
             Ok(()) => Reply::Ok(true),
@@ -165,15 +242,45 @@ impl Shim {
         }
     }
 
-    fn with<T>(&self, id: &str, act: impl FnOnce(&mut Task) -> Result<T, TaskError>) -> Result<T, TaskError> {
-        match &mut *self.lock() {
-            Some(task) if id == self.id => act(task),
-            _ => Err(TaskError::NoTask { id: id.to_owned() }),
+    /// What commands of other runtimes leave behind becomes ours to wait for.
+    fn become_reaper(self: &Arc<Self>) -> Result<(), TaskError> {
+        if !self.is_reaper.swap(true, Ordering::Relaxed) {
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+                .map_err(|errno| TaskError::Watch { pid: 0, source: errno.into() })?;
+            tokio::spawn(Arc::clone(self).reap_orphans());
+        }
+        Ok(())
+    }
+
+    /// Collects processes that nobody waits for: orphans of containers without a pid namespace.
+    async fn reap_orphans(self: Arc<Self>) {
+        let mut told = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()) {
+            Ok(told) => told,
+            Err(error) => {
+                crate::log::warn(&format!("orphans are not collected: {error}"));
+                return;
+            }
+        };
+        while told.recv().await.is_some() {
+            let awaited: Vec<u32> = self
+                .lock()
+                .values()
+                .flat_map(|task| task.execs.values().chain([&task.init]))
+                .map(|process| process.pid())
+                .collect();
+            reaper::collect_others(&awaited);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Task>> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with<T>(&self, id: &str, act: impl FnOnce(&mut Task) -> Result<T, TaskError>) -> Result<T, TaskError> {
+        match self.lock().get_mut(id) {
+            Some(task) => act(task),
+            None => Err(TaskError::NoTask { id: id.to_owned() }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Task>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,6 +291,24 @@ impl Task {
         }
         let unknown = || TaskError::NoProcess { id: id.to_owned(), exec_id: exec_id.to_owned() };
         self.execs.get(exec_id).map(Arc::clone).ok_or_else(unknown)
+    }
+
+    fn kill(&self, id: &str, exec_id: &str, signal: Signal, all: bool) -> Result<(), TaskError> {
+        let process = self.process(id, exec_id)?;
+        // SIGKILL to the init of a pid namespace ends all of it, without waiting here; a frozen one (v1) must be thawed for it.
+        let is_end = signal == Signal::KILL && exec_id.is_empty();
+        let is_own = matches!(self.machine, Machine::Own(_));
+        if (is_own && is_end && self.is_paused) || (all && (self.shares_pid_ns || signal != Signal::KILL)) {
+            return self.machine.kill_all(signal);
+        }
+        if exec_id.is_empty()
+            && matches!(process.status(), Status::Created | Status::Running)
+            && let Some(killed) = self.machine.kill_init(signal)
+        {
+            killed?;
+            return if is_end && self.is_paused { self.machine.resume() } else { Ok(()) };
+        }
+        process.signal(signal.number())
     }
 
     fn expect_running(&self, operation: &'static str, is_paused: bool) -> Result<(), TaskError> {

@@ -9,6 +9,7 @@ mod inspect;
 mod network;
 mod objects;
 mod registry;
+mod shim;
 mod system;
 mod volume;
 
@@ -111,7 +112,7 @@ const NETWORKS: &str = "user-defined networks are not supported; there are bridg
 const SWARM: &str = "clusters are out of scope";
 
 pub(crate) fn all() -> impl Iterator<Item = &'static Verb> {
-    [container::VERBS, image::VERBS, network::VERBS, registry::VERBS, system::VERBS, volume::VERBS, OTHER]
+    [container::VERBS, image::VERBS, network::VERBS, registry::VERBS, shim::VERBS, system::VERBS, volume::VERBS, OTHER]
         .into_iter()
         .flatten()
 }

@@ -61,7 +61,8 @@ pub(super) fn find(name: &str, search: &[PathBuf]) -> Result<Shim> {
     }
 }
 
-/// Our own shim does nothing by options; those that ask for something are refused by name rather than ignored.
+/// Our own shim runs the OCI runtime that the options name, with its state where they say; what else they ask for is refused by name
+/// rather than ignored.
 pub(super) fn check_options(task: Option<&(String, Vec<u8>)>, runtime: Option<&AnyValue>) -> Result<()> {
     let (type_url, value) = match (task, runtime) {
         (Some((type_url, value)), _) => (type_url.as_str(), value.as_slice()),
@@ -77,8 +78,8 @@ pub(super) fn check_options(task: Option<&(String, Vec<u8>)>, runtime: Option<&A
     }
     let Ok(options) = Options::parse_from_bytes(value) else { return refused("that cannot be read") };
     let asked = [
-        ("binary_name", !options.binary_name.is_empty()),
-        ("root", !options.root.is_empty()),
+        // A state directory is another runtime's: ours has none.
+        ("root", !options.root.is_empty() && options.binary_name.is_empty()),
         ("shim_cgroup", !options.shim_cgroup.is_empty()),
         ("io_uid", options.io_uid != 0),
         ("io_gid", options.io_gid != 0),
@@ -107,10 +108,12 @@ mod tests {
         };
         check_options(None, None).unwrap();
         check_options(None, Some(&any(&Options::default()))).unwrap();
-        let other = Options { binary_name: "crun".to_owned(), ..Default::default() };
+        let other = Options { binary_name: "crun".to_owned(), root: "/r".to_owned(), ..Default::default() };
+        check_options(None, Some(&any(&other))).unwrap();
+        let other = Options { io_uid: 1, ..Default::default() };
         let error = check_options(None, Some(&any(&other))).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Unimplemented);
-        assert!(error.to_string().contains("binary_name"), "{error}");
+        assert!(error.to_string().contains("io_uid"), "{error}");
         let own = Options { systemd_cgroup: true, ..Default::default() };
         let task = ("containerd.runc.v1.Options".to_owned(), own.write_to_bytes().unwrap());
         assert!(check_options(Some(&task), None).is_err());

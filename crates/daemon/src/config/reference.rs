@@ -96,6 +96,9 @@ berthd config reference            # this page
 
 A change takes effect with the next start of the daemon; containers run on meanwhile.
 
+Runtimes for `--runtime NAME` stand in tables: `[runtimes.NAME]` with `path` (an OCI runtime) and `args`, or with `type` (a shim) and `options`; see
+[shims.md](shims.md). Each is what `--add-runtime` says on the command line.
+
 | key | default | meaning |
 |---|---|---|
 ";

@@ -90,3 +90,21 @@ fn the_reference_is_true() {
         assert!(!reference::help(arg).is_empty(), "{} is not documented", long(arg));
     }
 }
+
+/// S-122: tables of runtimes stand for flags; what is wrong in one is refused with its line.
+#[test]
+fn s122_tables_of_runtimes() {
+    let file = "root = \"/a\"\n[runtimes.crun]\npath = \"/usr/bin/crun\"\nargs = [\"--debug\"]\n\n[runtimes.kata]\n\
+                type = \"io.containerd.kata.v2\"\noptions = { ConfigPath = \"/k.toml\" }\n";
+    let options = with_file(file, "").unwrap().options;
+    assert_eq!(
+        options.add_runtime,
+        [
+            r#"crun={"args":["--debug"],"path":"/usr/bin/crun"}"#,
+            r#"kata={"options":{"ConfigPath":"/k.toml"},"type":"io.containerd.kata.v2"}"#
+        ]
+    );
+    assert!(refused("[runtimes.x]\npath = \"bin/x\"\n").contains("has a path that is not absolute"));
+    assert!(refused("\n[runtimes.x]\nno-such = 1\n").starts_with(", line 2: "));
+    assert_eq!(refused("runtimes = 1\n"), ", line 1: unknown key \"runtimes\"");
+}

@@ -1,6 +1,7 @@
 //! `/berth/…`: what Docker's API has no word for.
 
 mod explain;
+mod shims;
 mod storage;
 mod trace;
 mod why;
@@ -16,6 +17,7 @@ pub(super) fn routes() -> Router<Face> {
         .route("/berth/containers/{id}/trace", get(trace::container))
         .route("/berth/exec/{id}/trace", get(trace::exec))
         .route("/berth/containers/{id}/why", get(why::why))
+        .route("/berth/shims", get(shims::list))
         .route("/berth/fsck", post(storage::fsck))
         .route("/berth/path", get(storage::explain_path))
         .route("/berth/images/{name}/layers", get(storage::layers))

@@ -14,6 +14,9 @@ use crate::error::{ApiError, ApiResult};
 /// Fields that need no action, or are the client's own affair.
 const HARMLESS: &[&str] = &["ContainerIDFile", "ConsoleSize"];
 
+/// As `info` calls it.
+const OWN_RUNTIME: &str = "io.containerd.berth.v1";
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct WireHostConfig {
@@ -488,7 +491,8 @@ pub(crate) fn into_wire(host: &HostConfig) -> Value {
         "UTSMode": host.uts_mode,
         "UsernsMode": host.userns_mode,
         "ShmSize": host.shm_size_bytes.unwrap_or(64 << 20),
-        "Runtime": host.runtime,
+        // Docker's clients expect a name; none asked for is our own.
+        "Runtime": if host.runtime.is_empty() { OWN_RUNTIME } else { &host.runtime },
         "Isolation": "",
         "CgroupParent": host.cgroup_parent,
         "Devices": devices,

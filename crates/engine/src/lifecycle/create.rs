@@ -4,6 +4,7 @@ use std::path::Path;
 
 use berth_image::Image;
 use berth_rootfs::OverlayRootfs;
+use berth_shim_client::RuntimeChoice;
 use berth_types::{ContainerId, ErrorClass, Reference, Timestamp};
 
 use crate::api::CreateOutcome;
@@ -19,6 +20,7 @@ use crate::registry::NameReservation;
 use crate::request::Request;
 use crate::request::mounts::{self, MountKind};
 use crate::request::namespaces::UserNsMode;
+use crate::runtimes;
 use crate::trace::{now_ns, span};
 use crate::volumes::Holds;
 
@@ -51,6 +53,22 @@ impl Engine {
         self.blocking(move |engine| engine.create_now(name.as_deref(), config, host)).await
     }
 
+    /// What the operator chose for containers that do not say otherwise.
+    pub(super) fn with_defaults(&self, host: HostConfig) -> HostConfig {
+        let mut host = self.inner.options.defaults.apply(host);
+        host.runtime = self.inner.options.runtimes.name_or_default(host.runtime);
+        host
+    }
+
+    /// `None`: our own.
+    pub(super) fn runtime_of(&self, host: &HostConfig, request: &Request) -> Result<Option<RuntimeChoice>> {
+        let found = self.inner.options.runtimes.find(&host.runtime, &self.inner.options.shim_search)?;
+        if found.is_some() {
+            runtimes::check_request(&host.runtime, request)?;
+        }
+        Ok(found)
+    }
+
     fn create_now(&self, name: Option<&str>, config: ContainerConfig, host: HostConfig) -> Result<CreateOutcome> {
         let begun = now_ns();
         let id: ContainerId = names::new_id().parse()?;
@@ -64,8 +82,9 @@ impl Engine {
         }
         let config = merge(config, &image.config)?;
         let host = self.with_volumes_from(host)?;
-        let host = self.inner.options.defaults.apply(host);
+        let host = self.with_defaults(host);
         let request = Request::parse(&config, &host, &self.inner.facts)?;
+        self.runtime_of(&host, &request)?;
         HostObjects::look_up_devices(&request)?;
         prepare_bind_sources(&request)?;
         let start_ns = now_ns();

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use berth_core::{Bundle, Task};
 use berth_network::Endpoint;
+use berth_oci::runtime::LinuxSeccomp;
 use berth_rootfs::OverlayRootfs;
-use berth_shim_client::{IoUris, RootfsMount, ShimError};
+use berth_shim_client::{IoUris, RootfsMount, RuntimeChoice, ShimError};
 use berth_types::Span;
 
 use crate::container::{Container, Run};
@@ -49,6 +50,10 @@ struct Prepared {
     namespaces: NamespacePaths,
     host_objects: HostObjects,
     seccomp_program: Option<PathBuf>,
+    /// For another runtime than ours, which takes no compiled program.
+    seccomp_document: Option<LinuxSeccomp>,
+    /// `None`: our own.
+    runtime: Option<RuntimeChoice>,
     endpoint: Option<Endpoint>,
     held: Vec<OwnedFd>,
     spans: Vec<Span>,
@@ -137,7 +142,7 @@ impl<'a> Launch<'a> {
         let init_binary = if init { Some(engine.init_binary()?) } else { None };
         let cgroup_path = engine.cgroup_path(&self.record);
         let id_maps = host_objects::id_maps(&self.record, &prepared.request);
-        let (spec, _reasons) = spec::generate(&SpecInput {
+        let (mut spec, _reasons) = spec::generate(&SpecInput {
             record: &self.record,
             request: &prepared.request,
             facts: &engine.inner.facts,
@@ -152,6 +157,9 @@ impl<'a> Launch<'a> {
             volumes: &prepared.host_objects.volumes,
             shared_shm: prepared.host_objects.shared_shm.as_deref(),
         });
+        if let (Some(linux), Some(document)) = (spec.linux_mut(), &prepared.seccomp_document) {
+            linux.set_seccomp(Some(document.clone()));
+        }
         let json = serde_json::to_vec(&spec)
             .map_err(|error| EngineError::internal(format!("cannot encode the container's spec: {error}")))?;
         self.bundle.write("config.json", 0o600, &json)?;
@@ -163,7 +171,7 @@ impl<'a> Launch<'a> {
         let task = self.task.as_ref().ok_or_else(|| EngineError::internal("the task is gone"))?;
         let io = io_uris(&self.record, &self.engine.inner.paths.log(&self.record.id))?;
         let start_ns = now_ns();
-        let created = task.create(&[overlay_mount(&prepared.rootfs)], &io).await;
+        let created = task.create(&[overlay_mount(&prepared.rootfs)], &io, prepared.runtime.as_ref()).await;
         self.spans.push(span("task.create", self.record.id.short(), start_ns));
         created.map_err(|error| task_failed(&error))?;
         self.engine.inner.faults.check("task.create")?;
@@ -252,7 +260,11 @@ fn prepare_now(engine: &Engine, record: &Record, container: &Container) -> Resul
     host_objects.shared_shm = engine.shared_shm(&request)?;
     let mut spans = vec![span("request.check", "", start_ns)];
     let start_ns = now_ns();
-    let seccomp_program = engine.inner.seccomp.program(&request.security)?;
+    let runtime = engine.runtime_of(&record.host, &request)?;
+    let (seccomp_program, seccomp_document) = match runtime {
+        None => (engine.inner.seccomp.program(&request.security)?, None),
+        Some(_) => (None, engine.inner.seccomp.document(&request.security)?),
+    };
     spans.push(span("seccomp.compile", "", start_ns));
     let rootfs = engine.rootfs_of(container)?;
     let mut namespaces = engine.joined_namespaces(&request, &mut held)?;
@@ -265,7 +277,18 @@ fn prepare_now(engine: &Engine, record: &Record, container: &Container) -> Resul
         namespaces.network = Some(fd_path(&fd));
         held.push(fd);
     }
-    Ok(Prepared { request, rootfs, namespaces, host_objects, seccomp_program, endpoint, held, spans })
+    Ok(Prepared {
+        request,
+        rootfs,
+        namespaces,
+        host_objects,
+        seccomp_program,
+        seccomp_document,
+        runtime,
+        endpoint,
+        held,
+        spans,
+    })
 }
 
 /// The shim opens it through us while we hold it.

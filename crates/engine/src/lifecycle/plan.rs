@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use berth_shim_client::RuntimeChoice;
 use berth_types::{Party, Timestamp};
 
 use crate::api::{PlanStep, PlanView, Status};
@@ -36,8 +37,9 @@ impl Engine {
         }
         let image = self.image_named(&config.image)?;
         let config = merge(config, &image.config)?;
-        let host = self.inner.options.defaults.apply(host);
+        let host = self.with_defaults(host);
         let request = Request::parse(&config, &host, &self.inner.facts)?;
+        let runtime = self.runtime_of(&host, &request)?;
         let record = Record {
             version: RECORD_VERSION,
             name: name.unwrap_or(id.short()).to_owned(),
@@ -62,7 +64,10 @@ impl Engine {
             work: Some(upper.join("work")),
             is_volatile: record.host.auto_remove,
         };
-        steps.extend(self.runtime_steps(&record, &request, rootfs)?);
+        match runtime {
+            None => steps.extend(self.runtime_steps(&record, &request, rootfs)?),
+            Some(runtime) => steps.push(foreign_step(&runtime, &record.host.runtime)),
+        }
         Ok(PlanView { steps, warnings: request.warnings })
     }
 
@@ -124,7 +129,7 @@ impl Engine {
             Party::Engine,
             "shim.start",
             "containerd-shim-berth-v1".to_owned(),
-            "runtime io.containerd.berth.v1",
+            "it keeps the log and the clients, whatever the runtime",
         ));
         steps.push(step(Party::Engine, "bundle.write", "config.json".to_owned(), "OCI runtime specification"));
         steps.push(step(Party::Shim, "task.create", record.id.short().to_owned(), "start workflow, step 3"));
@@ -172,6 +177,20 @@ impl Engine {
             object: step.object,
         };
         Ok(steps.into_iter().map(with_reason).collect())
+    }
+}
+
+/// What another runtime does is its own affair: here it is one step.
+fn foreign_step(runtime: &RuntimeChoice, name: &str) -> PlanStep {
+    let (step, binary) = match runtime {
+        RuntimeChoice::Command { binary, .. } => ("runtime.create", binary),
+        RuntimeChoice::Shim { binary, .. } => ("shim.create", binary),
+    };
+    PlanStep {
+        party: Party::Runtime,
+        name: step.to_owned(),
+        object: binary.display().to_string(),
+        reason: format!("runtime {name}"),
     }
 }
 

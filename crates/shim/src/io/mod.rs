@@ -23,7 +23,7 @@ mod process_io;
 mod stdin;
 mod uri;
 
-pub(crate) use attach::serve as serve_attach;
+pub(crate) use attach::{Attach, serve as serve_attach};
 pub(crate) use outlet::OpenOutlets;
 pub(crate) use process_io::{IoError, ProcessIo, Streams};
 pub(crate) use uri::{IoRequest, UriError};

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use berth_proto::attach::Options;
 use berth_runtime::Stdio;
+use berth_shim_client::IoUris;
 use berth_types::{Classify, ErrorClass};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::termios::Winsize;
 use tokio::io::Interest;
@@ -65,6 +66,15 @@ pub(crate) struct Streams {
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+}
+
+/// FIFOs for a process that another shim makes.
+#[derive(Debug)]
+pub(crate) struct Fifos {
+    pub(crate) addresses: IoUris,
+    pub(crate) ours: Streams,
+    /// The other ends, to be held until the other shim has its own: a FIFO nobody writes to is at its end.
+    pub(crate) keepers: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -174,6 +184,42 @@ impl ProcessIo {
         let stdout = output(&self.request.stdout, &mut ours.stdout)?;
         let stderr = output(&self.request.stderr, &mut ours.stderr)?;
         Ok((Stdio::Fds { stdin, stdout, stderr }, ours))
+    }
+
+    /// The streams as FIFOs in a directory, instead of [`Self::streams`].
+    pub(crate) fn fifos(&self, dir: &Path, name: &str) -> Result<Fifos, IoError> {
+        let terminal = self.request.terminal;
+        let mut fifos = Fifos {
+            addresses: IoUris { terminal, ..IoUris::default() },
+            ours: Streams::default(),
+            keepers: Vec::new(),
+        };
+        if self.request.stdin != Input::Null {
+            let (path, reader, writer) = fifo(dir, name, "stdin")?;
+            fifos.addresses.stdin = path;
+            fifos.ours.stdin = Some(writer);
+            fifos.keepers.push(reader);
+        }
+        if self.request.stdout != Output::Null {
+            let (path, reader, writer) = fifo(dir, name, "stdout")?;
+            fifos.addresses.stdout = path;
+            fifos.ours.stdout = Some(reader);
+            fifos.keepers.push(writer);
+        }
+        if self.request.stderr != Output::Null {
+            let (path, reader, writer) = fifo(dir, name, "stderr")?;
+            fifos.addresses.stderr = path;
+            fifos.ours.stderr = Some(reader);
+            fifos.keepers.push(writer);
+        }
+        Ok(fifos)
+    }
+
+    /// Returns when the process can get no more input; at once when it never gets any.
+    pub(crate) async fn input_closed(&self) {
+        if self.request.stdin != Input::Null {
+            self.stdin.closed().await;
+        }
     }
 
     /// The process exists: its output is read from now on.
@@ -325,6 +371,18 @@ impl ProcessIo {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a FIFO anew; its path, and both ends. Neither open waits.
+fn fifo(dir: &Path, name: &str, stream: &str) -> Result<(String, OwnedFd, OwnedFd), IoError> {
+    let path = dir.join(format!("{name}-{stream}"));
+    let failed = |errno: rustix::io::Errno| IoError::Open { what: "FIFO", path: path.clone(), source: errno.into() };
+    std::fs::remove_file(&path).ok();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(failed)?;
+    let open = |direction| rustix::fs::open(&path, direction | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    let reader = open(OFlags::RDONLY).map_err(failed)?;
+    let writer = open(OFlags::WRONLY).map_err(failed)?;
+    Ok((path.display().to_string(), reader, writer))
 }
 
 #[cfg(test)]

@@ -62,6 +62,17 @@ impl Stdin {
         self.changed.notify_waiters();
     }
 
+    /// Returns when no more input can come.
+    pub(crate) async fn closed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if matches!(&*self.lock(), State::Closed) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Writes all of `data`, waiting as long as the process does not read.
     pub(crate) async fn write_all(&self, mut data: &[u8], ended: impl Fn() -> bool) -> Result<(), InputClosed> {
         let _turn = self.turn.lock().await;

@@ -8,23 +8,30 @@ use std::sync::Arc;
 use berth_oci::annotation;
 use berth_oci::document::Parsed;
 use berth_oci::runtime::{LinuxNamespaceType, Spec};
+use berth_proto::attach::SOCKET_NAME;
+use berth_proto::choice::RuntimeChoice;
 use berth_proto::events;
 use berth_proto::protobuf::MessageField;
 use berth_proto::task::Mount;
-use berth_runtime::{CgroupDriver, Container, CreateOptions, Rootfs, SystemdInstance, Tuning};
+use berth_rootfs::RootDir;
+use berth_runtime::{CgroupDriver, Container, CreateOptions, Rootfs, SystemdInstance, Tuning, resolve_user};
 use berth_types::Span;
 
+use super::machine::{Machine, command};
+use super::relay::{NewRelay, Relay};
 use super::trace::{Trace, now_ns};
 use super::{Options, Shim, Task, rootfs, runtime};
 use crate::error::TaskError;
-use crate::io::{IoRequest, ProcessIo, Streams};
-use crate::log;
+use crate::io::{IoRequest, ProcessIo, Streams, serve_attach};
+use crate::oci::{self, CommandError, Document, NewContainer, OciContainer, OciRuntime};
 use crate::process::{Addresses, Process, Status};
-use crate::reaper;
-use crate::record::Record;
+use crate::record::{OtherShim, Record};
+use crate::{log, reaper, socket};
 
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
 const SECCOMP_BYTES_MAX: u64 = 1 << 20;
+/// Where a root file system is mounted for runtimes that want a path, below the bundle.
+pub(super) const ROOTFS: &str = "rootfs";
 
 #[derive(Debug)]
 pub(crate) struct CreateRequest {
@@ -37,92 +44,255 @@ pub(crate) struct CreateRequest {
 
 /// What the documents say.
 struct Documents {
+    config: Vec<u8>,
     spec: Spec,
     rootfs: Rootfs,
     seccomp_program: Option<Vec<u8>>,
 }
 
+/// What was made of them.
+struct Made {
+    machine: Machine,
+    pid: u32,
+    streams: Streams,
+    spans: Vec<Span>,
+    record: Record,
+}
+
 impl Shim {
     /// Returns init's pid on the host.
-    pub(crate) fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
+    pub(crate) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
         let begun = now_ns();
-        let mut slot = self.lock();
-        if slot.is_some() {
+        if self.lock().contains_key(&request.id) || (self.group.is_none() && !self.lock().is_empty()) {
             return Err(TaskError::TaskExists { id: request.id });
         }
-        if request.id != self.id {
+        if request.id != self.id && self.group.is_none() {
             return Err(TaskError::Argument { what: "task id (this shim was started for another)", value: request.id });
         }
         let io = open_io(&request.addresses, self)?;
-        let made = self.make(&request, &io);
-        let (mut task, mut streams) = match made {
+        let made = match self.documents(&request) {
+            Ok(documents) => self.make(&request, documents, &io).await,
+            Err(error) => Err(error),
+        };
+        let (made, spec) = match made {
             Ok(made) => made,
             Err(error) => {
+                self.mounts.unmount(&request.bundle.join(ROOTFS));
                 tokio::spawn(async move { io.settle().await });
                 return Err(error);
             }
         };
-        let pid = task.init.pid();
-        let connected = task
-            .init
-            .io
-            .connect(std::mem::take(&mut streams), task.container.init.console.take())
-            .map_err(TaskError::from)
-            .and_then(|()| self.follow_init(&task));
-        if let Err(error) = connected {
-            if let Err(undo) = task.container.delete() {
-                log::error(&format!("roll-back of create: {}", berth_types::report(&undo)));
-            }
-            return Err(error);
-        }
-        task.oom_watch = self.watch_memory(&task.container);
-        if let Err(error) = Record::new(pid, task.container.cgroup().path()).store(&request.bundle) {
+        let pid = made.pid;
+        if let Err(error) = made.record.store(&request.bundle) {
             log::warn(&format!("cannot store the task's record: {error}"));
         }
-        task.trace.finish("task.create", &request.id, begun, &request.bundle);
-        *slot = Some(task);
-        drop(slot);
+        self.connect(&request, made, &spec, io, begun)?;
         self.events.created(&created(request, pid));
         Ok(pid)
     }
 
-    fn make(&self, request: &CreateRequest, io: &Arc<ProcessIo>) -> Result<(Task, Streams), TaskError> {
-        let Documents { spec, rootfs, seccomp_program } = self.documents(request)?;
-        let (stdio, streams) = io.streams(terminal_size(&spec))?;
-        let by_systemd = request.options.systemd_cgroup || has_annotation(&spec, annotation::CGROUP_DRIVER, "systemd");
-        let cgroup_driver =
-            if by_systemd { CgroupDriver::Systemd(SystemdInstance::System) } else { CgroupDriver::default() };
+    /// The container exists: its streams are read from now on, and its end is awaited.
+    fn connect(
+        self: &Arc<Self>,
+        request: &CreateRequest,
+        mut made: Made,
+        spec: &Spec,
+        io: Arc<ProcessIo>,
+        begun: u64,
+    ) -> Result<(), TaskError> {
+        let pid = made.pid;
+        let init = Process::new(request.id.clone(), String::new(), request.addresses.clone(), Arc::clone(&io), None);
+        let watch = |source| TaskError::Watch { pid, source };
+        let connected = (|| {
+            let pidfd = made.machine.init_pidfd().map(|pidfd| pidfd.try_clone().map(Arc::new));
+            init.set_live(pid, pidfd.transpose().map_err(watch)?, Status::Created);
+            if let Machine::Relay(relay) = &made.machine {
+                self.follow_relayed(relay, &init);
+                return Ok(());
+            }
+            io.connect(std::mem::take(&mut made.streams), made.machine.take_console())?;
+            if let Some(pidfd) = made.machine.init_pidfd() {
+                let exited = reaper::follow(pidfd).map_err(watch)?;
+                tokio::spawn(Arc::clone(self).init_ends(Arc::clone(&init), exited));
+            }
+            Ok(())
+        })();
+        if let Err(error) = connected {
+            if let Err(undo) = made.machine.delete() {
+                log::error(&format!("roll-back of create: {}", berth_types::report(&undo)));
+            }
+            return Err(error);
+        }
+        let mut task = Task {
+            bundle: request.bundle.clone(),
+            init,
+            execs: HashMap::new(),
+            is_paused: false,
+            shares_pid_ns: shares_pid_ns(spec),
+            oom_score: spec.process().as_ref().and_then(|process| process.oom_score_adj()),
+            oom_watch: self.watch_memory(&request.id, made.machine.cgroup()),
+            attach_job: self.listen_for_clients(request),
+            oom_kills_told: 0,
+            trace: Trace { spans: made.spans, is_written: has_annotation(spec, annotation::TRACE, "true") },
+            machine: made.machine,
+        };
+        task.trace.finish("task.create", &request.id, begun, &request.bundle);
+        self.lock().insert(request.id.clone(), task);
+        Ok(())
+    }
+
+    /// The first task's socket is there since the shim began to serve; further ones of its pod have bundles of their own.
+    fn listen_for_clients(self: &Arc<Self>, request: &CreateRequest) -> Option<tokio::task::JoinHandle<()>> {
+        if request.id == self.id {
+            return None;
+        }
+        let listener = socket::listen_in(&request.bundle, SOCKET_NAME).and_then(crate::server::into_async);
+        match listener {
+            Ok(listener) => Some(tokio::spawn(serve_attach(listener, self.attacher(&request.id)))),
+            Err(error) => {
+                log::warn(&format!("nobody can attach to {}: {error}", request.id));
+                None
+            }
+        }
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        request: &CreateRequest,
+        documents: Documents,
+        io: &Arc<ProcessIo>,
+    ) -> Result<(Made, Spec), TaskError> {
+        let made = match &request.options.choice {
+            None => self.make_own(request, &documents, io)?,
+            Some(RuntimeChoice::Command { binary, arguments }) => {
+                let runtime = self.oci_runtime(request, binary, arguments, &documents.spec)?;
+                self.make_by_command(request, &documents, runtime, io)?
+            }
+            Some(RuntimeChoice::Shim { binary, options }) => {
+                self.make_by_shim(request, &documents, binary.clone(), options.clone(), io).await?
+            }
+        };
+        Ok((made, documents.spec))
+    }
+
+    fn make_own(&self, request: &CreateRequest, documents: &Documents, io: &ProcessIo) -> Result<Made, TaskError> {
+        let spec = &documents.spec;
+        let (stdio, streams) = io.streams(terminal_size(spec))?;
+        let cgroup_driver = if is_by_systemd(request, spec) {
+            CgroupDriver::Systemd(SystemdInstance::System)
+        } else {
+            CgroupDriver::default()
+        };
         let tuning = Tuning { cgroup_driver, ..Tuning::default() };
         let options = CreateOptions {
             id: request.id.parse().map_err(|source| TaskError::Id { id: request.id.clone(), source })?,
             bundle: request.bundle.clone(),
-            rootfs,
+            rootfs: documents.rootfs.clone(),
             stdio,
-            seccomp_program,
+            seccomp_program: documents.seccomp_program.clone(),
             tuning,
         };
         let mut spans: Vec<Span> = Vec::new();
-        let container = Container::create(&spec, options, &mut spans).map_err(|source| runtime("create", source))?;
+        let container = Container::create(spec, options, &mut spans).map_err(|source| runtime("create", source))?;
         for warning in &container.warnings {
             log::warn(warning);
         }
-        let init = Process::new(String::new(), request.addresses.clone(), Arc::clone(io), None);
-        let pidfd = container.init.pidfd.try_clone();
         let pid = container.init.pid;
-        init.set_live(pid, Arc::new(pidfd.map_err(|source| TaskError::Watch { pid, source })?), Status::Created);
-        let task = Task {
-            bundle: request.bundle.clone(),
-            container,
-            init,
-            execs: HashMap::new(),
-            is_paused: false,
-            shares_pid_ns: shares_pid_ns(&spec),
-            oom_score: spec.process().as_ref().and_then(|process| process.oom_score_adj()),
-            oom_watch: None,
-            oom_kills_told: 0,
-            trace: Trace { spans, is_written: has_annotation(&spec, annotation::TRACE, "true") },
-        };
-        Ok((task, streams))
+        let record = Record::new(pid, container.cgroup().path());
+        Ok(Made { machine: Machine::Own(Box::new(container)), pid, streams, spans, record })
+    }
+
+    fn oci_runtime(
+        &self,
+        request: &CreateRequest,
+        binary: &Path,
+        arguments: &[String],
+        spec: &Spec,
+    ) -> Result<OciRuntime, TaskError> {
+        let binary = find_binary(binary, &self.surroundings.search).ok_or_else(|| TaskError::NoRuntime {
+            name: binary.to_owned(),
+            search: self.surroundings.search.clone(),
+        })?;
+        let mut arguments = arguments.to_vec();
+        if is_by_systemd(request, spec) {
+            arguments.push("--systemd-cgroup".to_owned());
+        }
+        // As runc's shim does it: one state directory per namespace.
+        let root = request.options.root.as_ref().map(|root| root.join(&self.surroundings.namespace));
+        Ok(OciRuntime { binary, arguments, root: root.unwrap_or_else(|| oci::state_directory(&request.bundle)) })
+    }
+
+    fn make_by_command(
+        self: &Arc<Self>,
+        request: &CreateRequest,
+        documents: &Documents,
+        runtime: OciRuntime,
+        io: &ProcessIo,
+    ) -> Result<Made, TaskError> {
+        let failed = |source| command("create", source);
+        self.become_reaper()?;
+        let (root, path) = self.root_of(request, documents).map_err(failed)?;
+        let document = rewritten(documents, &root, &path).map_err(failed)?;
+        let (stdio, streams) = io.streams(terminal_size(&documents.spec))?;
+        let begun = now_ns();
+        let id = request.id.as_str();
+        let new = NewContainer { runtime, id, bundle: &request.bundle, document, root, stdio };
+        let container = OciContainer::create(new).map_err(failed)?;
+        let spans =
+            vec![super::trace::own_span("runtime.create", &container.runtime.binary.display().to_string(), begun)];
+        let pid = container.init.pid;
+        let mut record = Record::new(pid, container.cgroup().map(berth_cgroup::Cgroup::path).unwrap_or_default());
+        record.runtime = Some(container.runtime.clone());
+        Ok(Made { machine: Machine::Command(Box::new(container)), pid, streams, spans, record })
+    }
+
+    async fn make_by_shim(
+        &self,
+        request: &CreateRequest,
+        documents: &Documents,
+        binary: PathBuf,
+        options: Option<(String, Vec<u8>)>,
+        io: &Arc<ProcessIo>,
+    ) -> Result<Made, TaskError> {
+        let failed = |source| command("create", source);
+        let (root, root_path) = self.root_of(request, documents).map_err(failed)?;
+        // Its bundle's own directory, onto which it binds what we mounted.
+        let document = rewritten(documents, &root, Path::new(ROOTFS)).map_err(failed)?;
+        let begun = now_ns();
+        let object = binary.display().to_string();
+        let (relay, pid) = Relay::create(NewRelay {
+            binary: binary.clone(),
+            options,
+            id: &request.id,
+            bundle: &request.bundle,
+            config: document.json,
+            annotations: document.annotations,
+            root,
+            root_path,
+            surroundings: &self.surroundings,
+            io,
+        })
+        .await?;
+        let mut record = Record::new(pid, &oci::cgroup_path_of(pid).unwrap_or_default());
+        record.shim = Some(OtherShim::new(binary, relay.shim_pid));
+        let spans = vec![super::trace::own_span("shim.create", &object, begun)];
+        Ok(Made { machine: Machine::Relay(Arc::new(relay)), pid, streams: Streams::default(), spans, record })
+    }
+
+    /// The root file system as a descriptor and as a path.
+    fn root_of(&self, request: &CreateRequest, documents: &Documents) -> Result<(RootDir, PathBuf), CommandError> {
+        match &documents.rootfs {
+            Rootfs::Overlay(overlay) => {
+                let path = request.bundle.join(ROOTFS);
+                Ok((self.mounts.mount(overlay, &path)?, path))
+            }
+            Rootfs::Bundle => {
+                let named = documents.spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+                let path = request.bundle.join(named);
+                let root = RootDir::open_host(&path).map_err(|error| CommandError::Mount { source: error.into() })?;
+                Ok((root, path))
+            }
+        }
     }
 
     fn documents(&self, request: &CreateRequest) -> Result<Documents, TaskError> {
@@ -139,15 +309,29 @@ impl Shim {
         }
         let program = spec.annotations().as_ref().and_then(|all| all.get(annotation::SECCOMP_PROGRAM));
         let seccomp_program = program.map(|path| read_bounded(Path::new(path), SECCOMP_BYTES_MAX)).transpose()?;
-        Ok(Documents { spec, rootfs, seccomp_program })
+        Ok(Documents { config, spec, rootfs, seccomp_program })
     }
+}
 
-    fn follow_init(self: &Arc<Self>, task: &Task) -> Result<(), TaskError> {
-        let pid = task.init.pid();
-        let exited = reaper::follow(&task.container.init.pidfd).map_err(|source| TaskError::Watch { pid, source })?;
-        tokio::spawn(Arc::clone(self).init_ends(Arc::clone(&task.init), exited));
-        Ok(())
+fn rewritten(documents: &Documents, root: &RootDir, path: &Path) -> Result<Document, CommandError> {
+    oci::rewrite(&documents.config, &documents.spec, path, |user, annotations| {
+        resolve_user(root, user, annotations).map_err(|source| CommandError::User { source })
+    })
+}
+
+fn is_by_systemd(request: &CreateRequest, spec: &Spec) -> bool {
+    request.options.systemd_cgroup || has_annotation(spec, annotation::CGROUP_DRIVER, "systemd")
+}
+
+/// A name without a slash is looked for; anything else is the file it names.
+fn find_binary(binary: &Path, search: &[PathBuf]) -> Option<PathBuf> {
+    if binary.components().count() > 1 || binary.is_absolute() {
+        return Some(binary.to_owned());
     }
+    search
+        .iter()
+        .map(|dir| dir.join(binary))
+        .find(|path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
 }
 
 pub(super) fn open_io(addresses: &Addresses, shim: &Shim) -> Result<Arc<ProcessIo>, TaskError> {

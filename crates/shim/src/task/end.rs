@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_cgroup::Cgroup;
 use berth_proto::{events, instant};
-use berth_runtime::Container;
 use berth_types::{ExitNote, Signal, exit_note};
 use tokio::task::JoinHandle;
 
-use super::{Shim, runtime};
+use super::Shim;
+use super::create::ROOTFS;
+use super::machine::Machine;
 use crate::error::TaskError;
 use crate::process::{Exit, Process, Status};
 use crate::{log, oom};
@@ -37,6 +39,10 @@ impl Shim {
             }
             other => return Err(TaskError::State { operation: "delete", state: other.name() }),
         };
+        // A process that never was one is not known behind us.
+        if let Some(relay) = self.relay(id)?.filter(|_| exec_id.is_empty() || deleted.pid != 0) {
+            relay.delete(exec_id).await?;
+        }
         if exec_id.is_empty() {
             self.delete_task(id)?;
         } else {
@@ -54,31 +60,34 @@ impl Shim {
     }
 
     fn delete_task(&self, id: &str) -> Result<(), TaskError> {
-        let mut slot = self.lock();
-        let Some(task) = slot.take() else { return Err(TaskError::NoTask { id: id.to_owned() }) };
-        drop(slot);
-        if let Some(watch) = task.oom_watch {
-            watch.abort();
+        let Some(task) = self.lock().remove(id) else { return Err(TaskError::NoTask { id: id.to_owned() }) };
+        for job in task.oom_watch.iter().chain(&task.attach_job) {
+            job.abort();
         }
-        let warnings = task.container.delete_reporting().map_err(|source| runtime("delete", source))?;
-        warnings.iter().for_each(|warning| log::warn(warning));
-        Ok(())
+        let deleted = match task.machine {
+            Machine::Relay(_) => Ok(()),
+            machine => machine.delete(),
+        };
+        self.mounts.unmount(&task.bundle.join(ROOTFS));
+        deleted
     }
 
     /// The job of init's end.
     pub(super) async fn init_ends(self: Arc<Self>, init: Arc<Process>, exited: impl Future<Output = Exit> + Send) {
         let exit = exited.await;
+        let id = init.task_id.as_str();
         // At once: systemd takes an empty scope away, and the count with it.
-        let _gone = self.look_for_kills();
-        if let Some(task) = &*self.lock()
+        let _gone = self.look_for_kills(id);
+        if let Some(task) = self.lock().get(id)
             && task.shares_pid_ns
-            && let Err(error) = task.container.kill_all(Signal::KILL)
+            && !matches!(task.machine, Machine::Relay(_))
+            && let Err(error) = task.machine.kill_all(Signal::KILL)
         {
             log::warn(&format!("processes outlive their container's init: {}", berth_types::report(&error)));
         }
         if let Some(mut note) = exit.note {
-            note.oom_kills = self.lock().as_ref().map_or(0, |task| task.oom_kills_told);
-            self.keep_note(note);
+            note.oom_kills = self.lock().get(id).map_or(0, |task| task.oom_kills_told);
+            self.keep_note(id, note);
         }
         // Whoever learns of the exit shall know by then whether it was for lack of memory.
         tokio::time::timeout(OOM_NEWS, self.events.delivered()).await.ok();
@@ -86,8 +95,8 @@ impl Shim {
     }
 
     /// Beside the protocol, before anybody learns of the exit: our engine tells with it what ended the container.
-    fn keep_note(&self, note: ExitNote) {
-        let Some(bundle) = self.lock().as_ref().map(|task| task.bundle.clone()) else { return };
+    fn keep_note(&self, id: &str, note: ExitNote) {
+        let Some(bundle) = self.lock().get(id).map(|task| task.bundle.clone()) else { return };
         let json = serde_json::to_vec(&note).map_err(std::io::Error::from);
         if let Err(error) = json.and_then(|json| std::fs::write(bundle.join(exit_note::FILE), json)) {
             log::warn(&format!("cannot write {}: {error}", exit_note::FILE));
@@ -103,8 +112,8 @@ impl Shim {
     async fn ended(&self, process: &Arc<Process>, exit: Exit) {
         process.set_exited(exit);
         self.events.exited(&events::TaskExit {
-            container_id: self.id.clone(),
-            id: if process.exec_id.is_empty() { self.id.clone() } else { process.exec_id.clone() },
+            container_id: process.task_id.clone(),
+            id: if process.exec_id.is_empty() { process.task_id.clone() } else { process.exec_id.clone() },
             pid: process.pid(),
             exit_status: exit.code,
             exited_at: instant::into_wire(exit.at),
@@ -115,34 +124,34 @@ impl Shim {
     }
 
     /// `None` on a host without a memory controller: there is nothing to report then.
-    pub(super) fn watch_memory(self: &Arc<Self>, container: &Container) -> Option<JoinHandle<()>> {
-        let descriptor = match container.cgroup().oom_watch() {
+    pub(super) fn watch_memory(self: &Arc<Self>, id: &str, group: Option<&Cgroup>) -> Option<JoinHandle<()>> {
+        let descriptor = match group?.oom_watch() {
             Ok(descriptor) => descriptor,
             Err(error) => {
                 log::warn(&format!("cannot watch for lack of memory: {}", berth_types::report(&error)));
                 return None;
             }
         };
-        let shim = Arc::clone(self);
+        let (shim, id) = (Arc::clone(self), id.to_owned());
         Some(tokio::spawn(async move {
-            if let Err(error) = oom::follow(descriptor, || shim.look_for_kills()).await {
+            if let Err(error) = oom::follow(descriptor, || shim.look_for_kills(&id)).await {
                 log::warn(&format!("cannot watch for lack of memory any more: {error}"));
             }
         }))
     }
 
     /// Tells of kills that were not told yet, and whether there were any. `None`: there is no group to ask.
-    fn look_for_kills(&self) -> Option<bool> {
+    fn look_for_kills(&self, id: &str) -> Option<bool> {
         let is_new = {
-            let mut slot = self.lock();
-            let task = slot.as_mut()?;
-            let kills = task.container.cgroup().oom_kills().ok()?;
+            let mut tasks = self.lock();
+            let task = tasks.get_mut(id)?;
+            let kills = task.machine.cgroup()?.oom_kills().ok()?;
             let is_new = kills > task.oom_kills_told;
             task.oom_kills_told = kills;
             is_new
         };
         if is_new {
-            self.events.out_of_memory(self.id.clone());
+            self.events.out_of_memory(id.to_owned());
         }
         Some(is_new)
     }

@@ -32,7 +32,7 @@ impl Shim {
                 return Err(TaskError::ProcessExists { id: id.clone(), exec_id: exec_id.clone() });
             }
             let io = open_io(&addresses, self)?;
-            let process = Process::new(exec_id.clone(), addresses, io, Some(plan));
+            let process = Process::new(id.clone(), exec_id.clone(), addresses, io, Some(plan));
             task.execs.insert(exec_id.clone(), Arc::clone(&process));
             Ok(())
         })?;

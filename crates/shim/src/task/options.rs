@@ -1,15 +1,21 @@
-//! The options engines send along with create: those of runc's shim, of which ours obeys what concerns a container.
+//! The options engines send along with create: those of runc's shim, of which ours obeys what concerns a container, and our own engine's
+//! choice of a runtime.
 
+use std::path::PathBuf;
+
+use berth_proto::choice::{self, RuntimeChoice};
 use berth_proto::protobuf::CodedInputStream;
 use berth_proto::protobuf::well_known_types::any::Any;
 
 use crate::error::TaskError;
 
-/// `containerd.runc.v1.Options`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Field 9, `systemd_cgroup`.
     pub(crate) systemd_cgroup: bool,
+    /// `None`: our own runtime.
+    pub(crate) choice: Option<RuntimeChoice>,
+    /// Where another runtime keeps its state; `None`: in the bundle.
+    pub(crate) root: Option<PathBuf>,
 }
 
 const TYPE: &str = "containerd.runc.v1.Options";
@@ -17,23 +23,38 @@ const TYPE: &str = "containerd.runc.v1.Options";
 impl Options {
     /// Options of other types are not meant for us.
     pub(crate) fn from_wire(any: Option<&Any>) -> Result<Self, TaskError> {
+        let Some(any) = any else { return Ok(Self::default()) };
+        if any.type_url == choice::TYPE_URL {
+            let choice = serde_json::from_slice(&any.value);
+            let choice = choice.map_err(|source| TaskError::Document { what: "the runtime's choice", source })?;
+            return Ok(Self { choice: Some(choice), ..Self::default() });
+        }
+        match any.type_url.rsplit('/').next() {
+            Some(TYPE) => Self::from_runc(&any.value)
+                .map_err(|error| TaskError::Argument { what: "runtime options", value: error.to_string() }),
+            _ => Ok(Self::default()),
+        }
+    }
+
+    /// By hand: the generated code would link the descriptors of every message into the shim.
+    fn from_runc(value: &[u8]) -> berth_proto::protobuf::Result<Self> {
+        const BINARY_NAME: u32 = 6 << 3 | 2;
+        const ROOT: u32 = 7 << 3 | 2;
         const SYSTEMD_CGROUP: u32 = 9 << 3;
         let mut options = Self::default();
-        let Some(any) = any.filter(|any| any.type_url.rsplit('/').next() == Some(TYPE)) else { return Ok(options) };
-        let mut stream = CodedInputStream::from_bytes(&any.value);
-        let mut parse = || {
-            while let Some(tag) = stream.read_raw_tag_or_eof()? {
-                match tag {
-                    SYSTEMD_CGROUP => options.systemd_cgroup = stream.read_bool()?,
-                    other => berth_proto::protobuf::rt::skip_field_for_tag(other, &mut stream)?,
+        let mut stream = CodedInputStream::from_bytes(value);
+        while let Some(tag) = stream.read_raw_tag_or_eof()? {
+            match tag {
+                BINARY_NAME => {
+                    let binary = PathBuf::from(stream.read_string()?);
+                    options.choice = Some(RuntimeChoice::Command { binary, arguments: Vec::new() });
                 }
+                ROOT => options.root = Some(PathBuf::from(stream.read_string()?)),
+                SYSTEMD_CGROUP => options.systemd_cgroup = stream.read_bool()?,
+                other => berth_proto::protobuf::rt::skip_field_for_tag(other, &mut stream)?,
             }
-            Ok::<_, berth_proto::protobuf::Error>(())
-        };
-        match parse() {
-            Ok(()) => Ok(options),
-            Err(error) => Err(TaskError::Argument { what: "runtime options", value: error.to_string() }),
         }
+        Ok(options)
     }
 }
 
@@ -53,5 +74,17 @@ mod tests {
         assert_eq!(check("other.Options", &value).unwrap(), Options::default());
         assert_eq!(Options::from_wire(None).unwrap(), Options::default());
         assert!(matches!(check(TYPE, &[0x3a, 9]), Err(TaskError::Argument { .. })));
+    }
+
+    /// S-137: another runtime is named by runc's options, and by our own engine's.
+    #[test]
+    fn s137_choice_of_a_runtime() {
+        let command = RuntimeChoice::Command { binary: "crun".into(), arguments: Vec::new() };
+        let runc = berth_proto::pack_as(TYPE, [&[0x32, 4][..], b"crun", &[0x3a, 2], b"/r"].concat());
+        let options = Options::from_wire(Some(&runc)).unwrap();
+        assert_eq!((options.choice, options.root), (Some(command.clone()), Some("/r".into())));
+        let own = berth_proto::pack_as(choice::TYPE_URL, serde_json::to_vec(&command).unwrap());
+        assert_eq!(Options::from_wire(Some(&own)).unwrap().choice, Some(command));
+        assert!(Options::from_wire(Some(&berth_proto::pack_as(choice::TYPE_URL, b"{".to_vec()))).is_err());
     }
 }

@@ -5,25 +5,53 @@ use std::sync::Arc;
 use berth_types::{ErrorClass, Span, Timestamp};
 
 use super::create::size_of;
+use super::relay::Relay;
 use super::trace::{self, now_ns};
-use super::{Shim, Task, exec_or};
+use super::{Shim, Task};
 use crate::error::TaskError;
 use crate::process::{Exit, Process, Status};
 use crate::reaper;
 
 impl Shim {
     /// Returns the process's pid on the host.
-    pub(crate) fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, TaskError> {
+    pub(crate) async fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, TaskError> {
         let begun = now_ns();
-        let pid = self.with(id, |task| {
-            let process = task.process(id, exec_id)?;
-            if exec_id.is_empty() { task.start_init(id, begun) } else { self.start_exec(task, &process, begun) }
-        })?;
+        let (process, relay) = self.with(id, |task| Ok((task.process(id, exec_id)?, task.machine.relay())))?;
+        let pid = match relay {
+            Some(relay) => self.start_relayed(&relay, &process).await?,
+            None => self.with(id, |task| {
+                if exec_id.is_empty() { task.start_init(id, begun) } else { self.start_exec(task, &process, begun) }
+            })?,
+        };
         if exec_id.is_empty() {
             self.events.started(id.to_owned(), pid);
         } else {
             self.events.exec_started(id.to_owned(), exec_id.to_owned(), pid);
         }
+        Ok(pid)
+    }
+
+    async fn start_relayed(self: &Arc<Self>, relay: &Arc<Relay>, process: &Arc<Process>) -> Result<u32, TaskError> {
+        match (process.exec_id.is_empty(), process.status()) {
+            (true, Status::Created) | (false, Status::Added) => {}
+            (_, other) => return Err(TaskError::State { operation: "start", state: other.name() }),
+        }
+        let pid = match relay.start(process).await {
+            Ok(pid) => pid,
+            Err(error) => {
+                if !process.exec_id.is_empty() {
+                    give_up(process, &error);
+                }
+                return Err(error);
+            }
+        };
+        if process.exec_id.is_empty() {
+            process.set_running();
+        } else {
+            process.set_live(pid, None, Status::Running);
+            self.follow_relayed(relay, process);
+        }
+        tokio::spawn(Arc::clone(relay).follow_input(Arc::clone(process)));
         Ok(pid)
     }
 
@@ -59,9 +87,9 @@ impl Task {
             other => return Err(TaskError::State { operation: "start", state: other.name() }),
         }
         self.init.io.follow_fifo()?;
-        let started = self.container.start(&mut self.trace.spans);
+        let started = self.machine.start(&mut self.trace.spans);
         self.trace.finish("task.start", id, begun, &self.bundle);
-        started.map_err(|source| exec_or("start", source))?;
+        started?;
         self.init.set_running();
         Ok(self.init.pid())
     }
@@ -73,12 +101,12 @@ impl Task {
         spans: &mut Vec<Span>,
     ) -> Result<Arc<std::os::fd::OwnedFd>, TaskError> {
         let (stdio, streams) = process.io.streams(size_of(plan.console_size()))?;
-        let live = self.container.exec(plan, stdio, spans).map_err(|source| exec_or("start a process in", source))?;
+        let live = self.machine.exec(plan, stdio, spans)?;
         let pidfd = Arc::new(live.pidfd);
-        process.set_live(live.pid, Arc::clone(&pidfd), Status::Running);
+        process.set_live(live.pid, Some(Arc::clone(&pidfd)), Status::Running);
         // A process whose streams cannot be set up would run unseen.
         if let Err(error) = process.io.connect(streams, live.console).and_then(|()| process.io.follow_fifo()) {
-            process.signal("", berth_types::Signal::KILL.number())?;
+            process.signal(berth_types::Signal::KILL.number())?;
             return Err(error.into());
         }
         Ok(pidfd)
@@ -90,7 +118,8 @@ fn give_up(process: &Arc<Process>, error: &TaskError) {
     const NOT_FOUND: u32 = 127;
     const NOT_EXECUTABLE: u32 = 126;
     let code = match error {
-        TaskError::Exec { class: ErrorClass::NotFound, .. } => NOT_FOUND,
+        TaskError::Exec { class: ErrorClass::NotFound, .. }
+        | TaskError::OtherExec { class: ErrorClass::NotFound, .. } => NOT_FOUND,
         _ => NOT_EXECUTABLE,
     };
     process.set_exited(Exit { code, at: Timestamp::now(), note: None });

@@ -39,7 +39,7 @@ pub(super) fn finish_exec(mut spans: Vec<Span>, exec_id: &str, start_ns: u64, bu
     }
 }
 
-fn own_span(name: &str, object: &str, start_ns: u64) -> Span {
+pub(super) fn own_span(name: &str, object: &str, start_ns: u64) -> Span {
     let duration_ns = now_ns().saturating_sub(start_ns);
     Span { party: Party::Shim, name: name.to_owned(), object: object.to_owned(), start_ns, duration_ns }
 }

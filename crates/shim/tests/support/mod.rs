@@ -116,6 +116,7 @@ impl Fixture {
             grpc_address: self.events_address.clone(),
             runtime_options: None,
             reports: berth_shim_client::Reports::OutOfMemory,
+            search: Vec::new(),
         }
     }
 

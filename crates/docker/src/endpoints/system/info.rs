@@ -11,7 +11,7 @@ use crate::state::Face;
 pub(super) async fn info(State(face): State<Face>) -> ApiResult<Json<Value>> {
     let info = face.engine.info().await?;
     let runtimes: Map<String, Value> =
-        info.runtimes.iter().map(|name| (name.clone(), json!({ "path": name }))).collect();
+        info.runtimes.into_iter().map(|(name, path)| (name, json!({ "path": path }))).collect();
     let pairs: Vec<[&str; 2]> = info.storage_status.iter().map(|(k, v)| [k.as_str(), v.as_str()]).collect();
     Ok(Json(json!({
         "ID": info.id,

@@ -1,0 +1,48 @@
+//! Which pod a container belongs to: containers of one group share one shim (shim v2, "Shim grouping").
+//!
+//! The annotations are those of the field: the first that is there counts.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+const ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+#[derive(serde::Deserialize)]
+struct Annotated {
+    #[serde(default)]
+    annotations: HashMap<String, String>,
+}
+
+/// `None`: the container has a shim for itself. A document that cannot be read is Create's to complain of.
+pub(crate) fn of_bundle(bundle: &Path) -> Option<String> {
+    let mut json = Vec::new();
+    std::fs::File::open(bundle.join("config.json")).ok()?.take(CONFIG_BYTES_MAX).read_to_end(&mut json).ok()?;
+    // Most documents have none: then nothing needs to be parsed.
+    if !ANNOTATIONS.iter().any(|key| memchr::memmem::find(&json, key.as_bytes()).is_some()) {
+        return None;
+    }
+    let Annotated { mut annotations } = serde_json::from_slice(&json).ok()?;
+    ANNOTATIONS.iter().find_map(|key| annotations.remove(*key)).filter(|group| !group.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S-143: what groups containers.
+    #[test]
+    fn s143_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |json: &str| {
+            std::fs::write(dir.path().join("config.json"), json).unwrap();
+            of_bundle(dir.path())
+        };
+        assert_eq!(check(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#).as_deref(), Some("pod"));
+        assert_eq!(check(r#"{"annotations":{"io.containerd.runc.v2.group":"g"}}"#).as_deref(), Some("g"));
+        assert_eq!(check(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":""}}"#), None);
+        assert_eq!(check(r#"{"process":{}}"#), None);
+        assert_eq!(of_bundle(&dir.path().join("none")), None);
+    }
+}

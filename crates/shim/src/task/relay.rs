@@ -1,0 +1,344 @@
+//! A container on another shim behind ours. That shim makes and runs it; ours keeps what engines of the field's kind leave to themselves
+//! and lose with the daemon: the log, attached clients, the exit status.
+//!
+//! ```text
+//! engine ──ttrpc──> our shim ──ttrpc──> the other shim ──> container
+//!                      └── Hub <──FIFO── stdout, stderr; stdin ──FIFO──> ──┘
+//! <bundle>/shim/<id>/        the other shim's bundle: config.json, rootfs/, log, bootstrap.json
+//! <bundle>/shim/io/          its FIFOs: <process>-<stream>
+//! ```
+//!
+//! Rules of the life cycle are the other shim's: its answers are passed on with their class. Events it tells the engine itself.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_oci::runtime::User;
+use berth_proto::pack_as;
+use berth_proto::protobuf::well_known_types::any::Any;
+use berth_rootfs::RootDir;
+use berth_runtime::{Identity, resolve_user};
+use berth_shim_client::{CreateTask, ExitStatus, IoUris, Reports, RootfsMount, ShimClient, ShimError, ShimOptions};
+use berth_types::{ExecId, Timestamp};
+
+use super::machine::command;
+use super::{Shim, Surroundings};
+use crate::error::TaskError;
+use crate::io::ProcessIo;
+use crate::log;
+use crate::oci::{CommandError, exec_failure};
+use crate::process::{Exit, Process, Status};
+
+const DIRECTORY: &str = "shim";
+/// 128 + SIGKILL: all that can be said of a process whose shim died.
+const KILLED: u32 = 137;
+
+/// What is needed to make one.
+#[derive(Debug)]
+pub(super) struct NewRelay<'a> {
+    pub(super) binary: PathBuf,
+    pub(super) options: Option<(String, Vec<u8>)>,
+    pub(super) id: &'a str,
+    pub(super) bundle: &'a Path,
+    pub(super) config: Vec<u8>,
+    pub(super) annotations: HashMap<String, String>,
+    pub(super) root: RootDir,
+    /// Where the root file system is mounted.
+    pub(super) root_path: PathBuf,
+    pub(super) surroundings: &'a Surroundings,
+    pub(super) io: &'a Arc<ProcessIo>,
+}
+
+#[derive(Debug)]
+pub(super) struct Relay {
+    client: ShimClient,
+    shim: ShimOptions,
+    /// Of the other shim.
+    pub(super) shim_pid: u32,
+    io_dir: PathBuf,
+    root: RootDir,
+    annotations: HashMap<String, String>,
+    /// Ends of FIFOs that keep them open until the other shim has taken its own.
+    keepers: Mutex<HashMap<String, Vec<OwnedFd>>>,
+    cleaned: tokio::sync::OnceCell<ExitStatus>,
+}
+
+/// Where the other shim has its bundle. Its last component is the task's id, as some shims rely on.
+pub(crate) fn inner_bundle(bundle: &Path, id: &str) -> PathBuf {
+    bundle.join(DIRECTORY).join(id)
+}
+
+pub(crate) fn shim_options(
+    surroundings: &Surroundings,
+    binary: PathBuf,
+    options: Option<(String, Vec<u8>)>,
+    bundle: PathBuf,
+    id: &str,
+) -> Result<ShimOptions, TaskError> {
+    Ok(ShimOptions {
+        binary,
+        namespace: surroundings.namespace.clone(),
+        id: id.parse().map_err(|source| TaskError::Id { id: id.to_owned(), source })?,
+        bundle,
+        socket_dir: surroundings.socket_dir.clone(),
+        events_address: surroundings.events_address.clone(),
+        grpc_address: surroundings.grpc_address.clone(),
+        runtime_options: options,
+        reports: Reports::All,
+        search: Vec::new(),
+    })
+}
+
+impl Relay {
+    /// Starts the other shim and lets it create the container; its init's pid on the host.
+    pub(super) async fn create(new: NewRelay<'_>) -> Result<(Self, u32), TaskError> {
+        let bundle = inner_bundle(new.bundle, new.id);
+        let io_dir = new.bundle.join(DIRECTORY).join("io");
+        write_bundle(&bundle, &io_dir, &new.config)?;
+        let shim = shim_options(new.surroundings, new.binary, new.options.clone(), bundle.clone(), new.id)?;
+        follow_log(&bundle)?;
+        let client = ShimClient::start(&shim).await.map_err(|source| failed("start the shim of", source))?;
+        let shim_pid = client.shim_pid().await.unwrap_or_default();
+        let relay = Self {
+            client,
+            shim,
+            shim_pid,
+            io_dir,
+            root: new.root,
+            annotations: new.annotations,
+            keepers: Mutex::default(),
+            cleaned: tokio::sync::OnceCell::new(),
+        };
+        let source = new.root_path.display().to_string();
+        let mount = RootfsMount {
+            fstype: "bind".to_owned(),
+            source,
+            target: String::new(),
+            options: vec!["rbind".to_owned(), "rw".to_owned()],
+        };
+        let created = async {
+            let io = relay.fifos("init", "", new.io)?;
+            let task = CreateTask { rootfs: vec![mount], io, options: new.options, ..CreateTask::default() };
+            relay.client.create_task(&bundle, &task).await.map_err(|source| failed("create", source))
+        };
+        match created.await {
+            Ok(pid) => Ok((relay, pid)),
+            Err(error) => {
+                relay.client.shutdown().await.ok();
+                relay.clean_up().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the FIFOs of a process and connects our ends of them.
+    fn fifos(&self, name: &str, exec_id: &str, io: &ProcessIo) -> Result<IoUris, TaskError> {
+        let fifos = io.fifos(&self.io_dir, name)?;
+        io.connect(fifos.ours, None)?;
+        self.keepers().insert(exec_id.to_owned(), fifos.keepers);
+        Ok(fifos.addresses)
+    }
+
+    fn keepers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<OwnedFd>>> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a process run; for an added one, adds it first. Its pid on the host.
+    pub(super) async fn start(&self, process: &Process) -> Result<u32, TaskError> {
+        let exec_id = exec_id(&process.exec_id)?;
+        let started = async {
+            if let (Some(exec_id), Some(plan)) = (&exec_id, process.take_plan()) {
+                let json = crate::oci::process_document(&plan, |user| self.identity(user));
+                let json = json.map_err(|source| command("start a process in", source))?;
+                let name = format!("exec-{}", &process.exec_id);
+                let io = self.fifos(&name, &process.exec_id, &process.io)?;
+                self.client.exec(exec_id, &json, &io).await.map_err(|source| failed("add a process to", source))?;
+            }
+            self.client.start_process(exec_id.as_ref()).await.map_err(|source| failed("start", source))
+        };
+        let started = started.await;
+        // The other shim holds the FIFOs now, or never will.
+        self.keepers().remove(&process.exec_id);
+        started
+    }
+
+    fn identity(&self, user: &User) -> Result<Identity, CommandError> {
+        resolve_user(&self.root, user, &self.annotations).map_err(|source| CommandError::User { source })
+    }
+
+    /// Returns when a process has ended.
+    pub(super) async fn wait(&self, process: &Process) -> Exit {
+        let waited = match exec_id(&process.exec_id) {
+            Ok(exec_id) => self.client.wait(exec_id.as_ref()).await,
+            Err(_) => Err(ShimError::Answer { answer: String::new() }),
+        };
+        let status = match waited {
+            Ok(status) => status,
+            Err(error) => {
+                log::error(&format!("the other shim: {}", berth_types::report(&error)));
+                self.clean_up().await
+            }
+        };
+        self.keepers().remove(&process.exec_id);
+        Exit { code: status.code, at: status.exited_at, note: None }
+    }
+
+    /// Tells the other shim when the last client's input has ended.
+    pub(super) async fn follow_input(self: Arc<Self>, process: Arc<Process>) {
+        process.io.input_closed().await;
+        if let Ok(exec_id) = exec_id(&process.exec_id) {
+            // A process that has ended meanwhile has no input either.
+            self.client.close_io(exec_id.as_ref()).await.ok();
+        }
+    }
+
+    pub(super) async fn kill(&self, exec: &str, signal: u32, all: bool) -> Result<(), TaskError> {
+        let exec_id = exec_id(exec)?;
+        self.client.kill_number(exec_id.as_ref(), signal, all).await.map_err(|source| failed("signal", source))
+    }
+
+    pub(super) async fn pause(&self) -> Result<(), TaskError> {
+        self.client.pause().await.map_err(|source| failed("pause", source))
+    }
+
+    pub(super) async fn resume(&self) -> Result<(), TaskError> {
+        self.client.resume().await.map_err(|source| failed("resume", source))
+    }
+
+    pub(super) async fn pids(&self) -> Result<Vec<u32>, TaskError> {
+        self.client.pids().await.map_err(|source| failed("list the processes of", source))
+    }
+
+    pub(super) async fn update(&self, resources: &[u8]) -> Result<(), TaskError> {
+        self.client.update(resources).await.map_err(|source| failed("set the limits of", source))
+    }
+
+    pub(super) async fn stats(&self) -> Result<Any, TaskError> {
+        let (type_url, value) = self.client.stats().await.map_err(|source| failed("measure", source))?;
+        Ok(pack_as(&type_url, value))
+    }
+
+    pub(super) async fn resize(&self, exec: &str, rows: u16, columns: u16) -> Result<(), TaskError> {
+        let exec_id = exec_id(exec)?;
+        self.client.resize_pty(exec_id.as_ref(), rows, columns).await.map_err(|source| failed("resize", source))
+    }
+
+    /// Forgets a process; with init, the container and its shim.
+    pub(super) async fn delete(&self, exec: &str) -> Result<(), TaskError> {
+        let exec_id = exec_id(exec)?;
+        match self.client.delete(exec_id.as_ref()).await {
+            Ok(_) if exec_id.is_none() => {
+                // One that has ended by itself is as good.
+                self.client.shutdown().await.ok();
+                Ok(())
+            }
+            Err(ShimError::Gone { .. } | ShimError::Connect { .. }) => {
+                self.clean_up().await;
+                Ok(())
+            }
+            other => other.map(drop).map_err(|source| failed("delete", source)),
+        }
+    }
+
+    /// The other shim has gone: its own clean-up, once.
+    async fn clean_up(&self) -> ExitStatus {
+        let run = || async {
+            ShimClient::delete_dead(&self.shim).await.unwrap_or_else(|error| {
+                log::warn(&format!("cleaning up after the other shim: {}", berth_types::report(&error)));
+                ExitStatus { code: KILLED, exited_at: Timestamp::now() }
+            })
+        };
+        *self.cleaned.get_or_init(run).await
+    }
+}
+
+impl Shim {
+    /// Follows a started process of another shim to its end.
+    pub(super) fn follow_relayed(self: &Arc<Self>, relay: &Arc<Relay>, process: &Arc<Process>) {
+        let (shim, behind, ended) = (Arc::clone(self), Arc::clone(relay), Arc::clone(process));
+        let is_init = process.exec_id.is_empty();
+        tokio::spawn(async move {
+            let exited = {
+                let (behind, ended) = (Arc::clone(&behind), Arc::clone(&ended));
+                async move { behind.wait(&ended).await }
+            };
+            if is_init { shim.init_ends(ended, exited).await } else { shim.exec_ends(ended, exited).await }
+        });
+    }
+
+    /// A signal to a process of another shim; one that has ended is not asked about.
+    pub(super) async fn kill_relayed(
+        &self,
+        relay: &Relay,
+        process: &Process,
+        signal: u32,
+        all: bool,
+    ) -> Result<(), TaskError> {
+        if let Status::Exited(_) = process.status() {
+            return Err(TaskError::Ended { id: process.task_id.clone(), exec_id: process.exec_id.clone() });
+        }
+        relay.kill(&process.exec_id, signal, all).await
+    }
+}
+
+fn exec_id(text: &str) -> Result<Option<ExecId>, TaskError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|source| TaskError::Id { id: text.to_owned(), source })
+}
+
+fn failed(operation: &'static str, source: ShimError) -> TaskError {
+    let class = match &source {
+        ShimError::Remote { message, .. } => exec_failure(message),
+        _ => None,
+    };
+    match class {
+        Some(class) => TaskError::OtherExec { class, source: source.into() },
+        None => TaskError::Relay { operation, source },
+    }
+}
+
+fn write_bundle(bundle: &Path, io_dir: &Path, config: &[u8]) -> Result<(), TaskError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let wrong = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| CommandError::File { what, path, source }
+    };
+    let make = |path: &Path| {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(wrong("make", path));
+        made.map_err(|source| command("make the bundle of", source))
+    };
+    make(&bundle.join("rootfs"))?;
+    make(io_dir)?;
+    let path = bundle.join("config.json");
+    std::fs::write(&path, config).map_err(wrong("write", &path)).map_err(|source| command("make the bundle of", source))
+}
+
+/// `<bundle>/log`: shims of others do not start without it, and stop when nobody reads it. What they say goes into our own log.
+fn follow_log(bundle: &Path) -> Result<(), TaskError> {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
+    const LINE_BYTES_MAX: u64 = 16 << 10;
+    let path = bundle.join("log");
+    let failed = |source| command("follow the log of", CommandError::File { what: "open", path: path.clone(), source });
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    match rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    let receiver = tokio::net::unix::pipe::OpenOptions::new().read_write(true).open_receiver(&path).map_err(failed)?;
+    tokio::spawn(async move {
+        let mut lines = tokio::io::BufReader::new(receiver);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => log::line(&line),
+            }
+        }
+    });
+    Ok(())
+}
