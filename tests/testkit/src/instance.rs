@@ -39,7 +39,7 @@ pub struct Instance {
     extra: Vec<String>,
     environment: Vec<(String, String)>,
     /// Searched by the daemon before the system's directories.
-    first_on_path: Option<PathBuf>,
+    first_on_path: Vec<PathBuf>,
 }
 
 /// Where all instances live: `BERTH_TEST_ROOT`, else a directory of this process below the system's temporary one.
@@ -54,12 +54,12 @@ impl Instance {
 
     /// With further arguments for `berthd`.
     pub fn start_with(extra: &[&str]) -> Self {
-        Self::start_so(extra, None)
+        Self::start_so(extra, &[])
     }
 
     /// With further arguments and variables for `berthd`, after its directory was prepared.
     pub fn start_in(extra: &[&str], environment: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
-        let mut instance = Self::prepared(extra, None);
+        let mut instance = Self::prepared(extra, &[]);
         instance.environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         prepare(&instance.directory);
         instance.spawn();
@@ -68,16 +68,18 @@ impl Instance {
 
     /// With a directory in front of the daemon's PATH.
     pub fn start_on_path(directory: &Path) -> Self {
-        Self::start_so(&[], Some(directory.to_owned()))
+        Self::start_so(&[], &[directory])
     }
 
-    fn start_so(extra: &[&str], first_on_path: Option<PathBuf>) -> Self {
+    /// With further arguments, and directories in front of the daemon's PATH.
+    pub fn start_so(extra: &[&str], first_on_path: &[&Path]) -> Self {
         let mut instance = Self::prepared(extra, first_on_path);
         instance.spawn();
         instance
     }
 
-    fn prepared(extra: &[&str], first_on_path: Option<PathBuf>) -> Self {
+    fn prepared(extra: &[&str], first_on_path: &[&Path]) -> Self {
+        let first_on_path = first_on_path.iter().map(|path| (*path).to_owned()).collect();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = test_root().join(format!("{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();

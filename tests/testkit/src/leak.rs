@@ -59,6 +59,14 @@ fn cgroups(parent: &str) -> BTreeSet<String> {
     found
 }
 
+/// Takes away the groups of a parent that nothing is in; runtimes leave the ones above their own.
+pub fn remove_empty_groups(parent: &str) {
+    // The deepest first. One that is in use stays, and is found by the next look.
+    for directory in cgroups(parent).into_iter().rev() {
+        std::fs::remove_dir(directory).unwrap_or(());
+    }
+}
+
 fn links() -> BTreeSet<String> {
     let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
     text.lines().skip(2).filter_map(|line| line.split(':').next()).map(|name| name.trim().to_owned()).collect()

@@ -1,6 +1,7 @@
 //! What tests share: images built on the spot, a private daemon with its clients, and the picture of what is left behind.
 
 pub mod archive;
+pub mod containerd;
 pub mod deadline;
 pub mod foreign;
 pub mod instance;

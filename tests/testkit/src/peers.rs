@@ -38,3 +38,21 @@ pub fn docker() -> PathBuf {
     let own = Path::new("/usr/local/bin/docker");
     if own.exists() { own.to_owned() } else { peer("usr/bin/docker") }
 }
+
+/// A command that runs a peer with the libraries it was unpacked with, in a directory of the test's: what is started by a daemon of ours gets
+/// no environment that says where they are. The unified hierarchy of a hybrid host is taken out of its sight, as crun wants it.
+pub fn wrapped(path: &str, into: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let binary = peer(path);
+    let root = binary.ancestors().find(|directory| directory.join("usr/lib").exists()).expect("peers have libraries");
+    let file = into.join(binary.file_name().expect("a binary has a name"));
+    let libraries = root.join("usr/lib/x86_64-linux-gnu");
+    let run = format!("exec env LD_LIBRARY_PATH={} {} \"$@\"", libraries.display(), binary.display());
+    let text = format!(
+        "#!/bin/sh\nmountpoint -q /sys/fs/cgroup/unified || {run}\n\
+         exec unshare --mount --propagation slave sh -c 'umount -l /sys/fs/cgroup/unified; {run}' sh \"$@\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    file
+}

@@ -1,0 +1,28 @@
+//! Runtimes of others under our engine, each with the same life of a container (S-122, S-137, S-139).
+
+mod runtimes {
+    mod choice;
+    mod life;
+
+    use std::path::PathBuf;
+
+    use berth_testkit::{Image, Instance, peers};
+
+    /// A daemon that finds Debian's runc, crun and shims, and busybox.
+    fn instance(extra: &[&str]) -> Instance {
+        let bin = peers::peer("usr/bin/runc").parent().unwrap().to_owned();
+        let instance = Instance::start_so(extra, &[&wrappers(), &bin]);
+        instance.load(&Image::busybox().docker_archive()).ok();
+        instance
+    }
+
+    /// Peers that need libraries of their own.
+    fn wrappers() -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("berth-test-wrappers-{}", std::process::id()));
+        if !directory.exists() {
+            std::fs::create_dir_all(&directory).unwrap();
+            peers::wrapped("usr/bin/crun", &directory);
+        }
+        directory
+    }
+}
