@@ -10,7 +10,8 @@ use rustix::io::Errno;
 const CONTROL: &str = "/dev/mapper/control";
 /// `struct dm_ioctl` is 312 bytes: `_IOWR(0xfd, command, struct dm_ioctl)`.
 const HEADER_BYTES: usize = 312;
-const REQUEST: libc::Ioctl = 0xc138_fd00;
+// musl has a signed type for requests: the same bits.
+const REQUEST: libc::Ioctl = 0xc138_fd00_u32 as libc::Ioctl;
 const DEVICE_CREATE: libc::Ioctl = 3;
 const DEVICE_REMOVE: libc::Ioctl = 4;
 const DEVICE_SUSPEND: libc::Ioctl = 6;
