@@ -1,5 +1,6 @@
 #!/bin/sh
-# make soak: the long forms of the tests that kill daemons and shims, in namespaces of their own as the suite runs them.
+# make soak: the long forms of the tests that kill daemons and shims and of those with many containers, runs and execs, in namespaces of their
+# own as the suite runs them. BERTH_SCALE (1000 containers), BERTH_RUNS and BERTH_EXECS (10000 each) shorten it.
 set -eu
 cd "$(dirname "$0")/.."
 top=$PWD
@@ -8,7 +9,11 @@ BERTH_PEERS=$top/target/peers
 BERTH_BIN=$top/target/bin
 BERTH_SEED=${BERTH_SEED:-$(date +%s)}
 BERTH_CRASH_POINTS=${BERTH_CRASH_POINTS:-1000}
-export BERTH_TEST_ROOT BERTH_PEERS BERTH_BIN BERTH_SEED BERTH_CRASH_POINTS
+BERTH_SCALE=${BERTH_SCALE:-1000}
+BERTH_RUNS=${BERTH_RUNS:-10000}
+BERTH_EXECS=${BERTH_EXECS:-10000}
+BERTH_LONG_STORM=1
+export BERTH_TEST_ROOT BERTH_PEERS BERTH_BIN BERTH_SEED BERTH_SCALE BERTH_RUNS BERTH_EXECS BERTH_LONG_STORM BERTH_CRASH_POINTS
 echo "BERTH_SEED=$BERTH_SEED"
 cargo test --quiet --locked -p berth-e2e --no-run
 cargo build --quiet --locked -p berth-testkit --bins
@@ -17,6 +22,6 @@ code=0
 BERTH_FUZZ_SECONDS=$((${BERTH_SOAK:-600} / 10 + 1)) \
   cargo test --quiet --locked -p berth-runtime --test fuzz_checks -- --test-threads 1 --nocapture || code=$?
 unshare --mount --net --pid --fork --mount-proc --propagation private --kill-child -- "${CARGO_TARGET_DIR:-$top/target}/debug/sandbox" \
-  cargo test --quiet --locked -p berth-e2e --test kill --test crash --test transfer_crash -- --nocapture || code=$?
+  cargo test --quiet --locked -p berth-e2e --test kill --test crash --test transfer_crash --test scale -- --nocapture || code=$?
 rmdir "$BERTH_TEST_ROOT" || { echo "left below $BERTH_TEST_ROOT"; code=1; }
 exit "$code"
