@@ -18,6 +18,7 @@ mod log;
 mod member;
 mod recovery;
 mod runtime;
+mod sandbox;
 mod words;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ use crate::objects::{AnyValue, ContainerObject, Tenant};
 pub use error::FleetError;
 pub use member::Member;
 pub use runtime::OWN_RUNTIME;
+pub use sandbox::SandboxMember;
 pub use words::{container_of, docker_words};
 
 use bundle::FleetBundle;
@@ -71,7 +73,11 @@ pub struct Fleet {
     own_shim: Arc<SealedBinary>,
     events: Arc<EventLog>,
     members: Mutex<HashMap<(Tenant, String), Slot>>,
+    /// `None`: somebody is making it.
+    sandboxes: Mutex<HashMap<(Tenant, String), MaybeSandbox>>,
 }
+
+type MaybeSandbox = Option<Arc<SandboxMember>>;
 
 #[derive(Debug, Clone)]
 enum Slot {
@@ -97,7 +103,7 @@ impl Drop for Reservation<'_> {
 
 impl Fleet {
     pub fn new(options: FleetOptions, own_shim: Arc<SealedBinary>, events: Arc<EventLog>) -> Arc<Self> {
-        Arc::new(Self { options, own_shim, events, members: Mutex::default() })
+        Arc::new(Self { options, own_shim, events, members: Mutex::default(), sandboxes: Mutex::default() })
     }
 
     /// # Errors
@@ -146,16 +152,31 @@ impl Fleet {
         let mut reservation = self.reserve(tenant, &object.id)?;
         let runtime =
             new.runtime_path.as_ref().map_or_else(|| object.runtime.name.clone(), |p| p.display().to_string());
-        let shim = runtime::find(&runtime, &self.options.search)?;
+        let home = match object.sandbox.as_str() {
+            "" => None,
+            id => Some(self.sandbox(tenant, id)?),
+        };
+        let shim = match &home {
+            Some(home) => home.shim_binary().clone(),
+            None => runtime::find(&runtime, &self.options.search)?,
+        };
         if shim == runtime::Shim::Own {
             runtime::check_options(new.task.options.as_ref(), object.runtime.options.as_ref())?;
         }
         let bundle = FleetBundle::create(&self.options.dir, tenant, &object.id, object.spec.as_ref(), &shim)?;
-        let log = follow_log(&bundle, &object.id, &shim)?;
-        let member = match self.start(tenant, object, &bundle, &shim, new).await {
+        let log = if home.is_none() { follow_log(&bundle, &object.id, &shim)? } else { None };
+        let started = match &home {
+            Some(home) => self.start_in(home, object, &bundle, &shim, new).await,
+            None => self.start(tenant, object, &bundle, &shim, new).await,
+        };
+        let member = match started {
             Ok(member) => member,
             Err(error) => {
-                self.discard(tenant, &object.id, &bundle, &shim).await;
+                match &home {
+                    // The shim is the sandbox's and lives on; a clean-up by it would be one of the sandbox.
+                    Some(_) => bundle.remove().unwrap_or_else(|e| tracing::warn!("{}", berth_types::report(&e))),
+                    None => self.discard(tenant, &object.id, &bundle, &shim).await,
+                }
                 log.into_iter().for_each(|log| log.abort());
                 return Err(error);
             }
@@ -226,6 +247,27 @@ impl Fleet {
         Ok(Member::new(tenant.clone(), object.id.clone(), pid, bundle.clone(), shim.clone(), client))
     }
 
+    /// A task on the shim of a sandbox.
+    async fn start_in(
+        &self,
+        home: &SandboxMember,
+        object: &ContainerObject,
+        bundle: &FleetBundle,
+        shim: &runtime::Shim,
+        new: NewTask,
+    ) -> Result<Arc<Member>> {
+        bundle.join(home.bundle(), &home.id)?;
+        let id: ContainerId = object.id.parse().map_err(|source| FleetError::Id { source })?;
+        let client = home.shim.for_task(&id, bundle.path());
+        let mut task = new.task;
+        if task.options.is_none() {
+            task.options = object.runtime.options.as_ref().map(|any| (any.type_url.clone(), any.value.clone()));
+        }
+        let created = client.create_task(bundle.path(), &task).await;
+        let pid = created.map_err(|source| FleetError::Shim { operation: "create", source })?;
+        Ok(Member::new(home.tenant.clone(), object.id.clone(), pid, bundle.clone(), shim.clone(), client))
+    }
+
     /// What a failed create left: the shim's own clean-up, then the bundle.
     async fn discard(&self, tenant: &Tenant, id: &str, bundle: &FleetBundle, shim: &runtime::Shim) {
         if let Ok(options) = self.shim_options(tenant, id, bundle, shim, None)
@@ -252,7 +294,9 @@ impl Fleet {
         };
         if member.set_removed() {
             // A shim that has gone by itself is as good as one that was asked to; one that serves others of its pod stays.
-            member.shim.shutdown().await.ok();
+            if !member.bundle.is_in_sandbox() {
+                member.shim.shutdown().await.ok();
+            }
             self.forget(&member);
         }
         Ok((member.pid, status))
@@ -269,8 +313,25 @@ impl Fleet {
         }
     }
 
+    /// Where a checkpoint of a task lies while it is written, and the one a task was made from until that task goes.
+    pub fn checkpoint_dir(&self, tenant: &Tenant, id: &str) -> PathBuf {
+        self.options.dir.with_file_name("checkpoints").join(tenant.as_str()).join(id)
+    }
+
+    /// The directory holds files of criu's and its own alone; there may be none.
+    pub fn drop_checkpoint(&self, tenant: &Tenant, id: &str) {
+        let path = self.checkpoint_dir(tenant, id);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(container_id = id, "cannot remove {}: {error}", path.display());
+            }
+            _ => {}
+        }
+    }
+
     fn forget(&self, member: &Member) {
         member.set_log(None);
+        self.drop_checkpoint(&member.tenant, &member.id);
         if let Err(error) = member.bundle.remove() {
             tracing::warn!(container_id = member.id, "{}", berth_types::report(&error));
         }

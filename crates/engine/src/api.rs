@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 pub use crate::caller::Caller;
 use crate::config::{ContainerConfig, HostConfig, Resources, RestartPolicy};
 pub use crate::container_defaults::ContainerDefaults;
+pub use crate::containerd::{TenantPull, TenantPulled, TenantPush, TransferLease, TransferStep};
 pub use crate::engine::Engine;
 pub use crate::error::EngineError;
 pub use crate::explain::{ExplainLine, ExplainReport};
@@ -21,6 +22,7 @@ pub use crate::metrics::OperationTimer;
 pub use crate::runtimes::{RuntimeEntry, Runtimes};
 pub use crate::shims::{ShimTask, ShimView};
 pub use crate::trace::TraceReport;
+pub use crate::why::audit::KilledCall;
 pub use crate::why::end::{Disposition, End, PastEnd, Sender, Sent};
 pub use crate::why::{Cause, Evidence, WhyReport};
 

@@ -16,6 +16,9 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when the container has ended or is paused.
     pub async fn attach(&self, container_ref: &str, client: OwnedFd, request: AttachRequest) -> Result<()> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_attach(&foreign, client, request).await;
+        }
         let container = self.find(container_ref)?;
         let options = AttachOptions {
             stdin: request.stdin,
@@ -89,6 +92,9 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when it does not run.
     pub async fn resize(&self, container_ref: &str, rows: u16, columns: u16) -> Result<()> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            return Ok(self.foreign_ready(&foreign).await?.shim.resize_pty(None, rows, columns).await?);
+        }
         let container = self.find(container_ref)?;
         container.running()?.task.resize(None, rows, columns).await?;
         let size = [("height", rows.to_string()), ("width", columns.to_string())];
@@ -101,6 +107,12 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn has_terminal(&self, container_ref: &str) -> Result<bool> {
-        Ok(self.find(container_ref)?.lock().record.config.tty)
+        match self.foreign(container_ref) {
+            Some(foreign) => {
+                let view = self.foreign_view(&foreign).await;
+                Ok(view.is_some_and(|view| view.config.tty))
+            }
+            None => Ok(self.find(container_ref)?.lock().record.config.tty),
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! A seam, no policy: what Docker's face made is shown, not copied, so the two can never disagree. Everything here belongs to the tenant
 //! `default`. An exited container has no task, as with containerd: the engine deletes a task when it has ended.
 
+mod registry;
+mod transfer;
+
 use std::sync::Arc;
 
 use berth_core::objects::{AnyValue, ContainerObject, Objects, RuntimeChoice};
@@ -15,6 +18,8 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::Record;
+pub use registry::{TenantPull, TenantPulled, TenantPush};
+pub use transfer::{TransferLease, TransferStep};
 
 /// How containerd's clients pack an OCI document.
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";

@@ -79,11 +79,10 @@ pub(crate) struct Inner {
 impl Engine {
     pub(crate) fn find(&self, container_ref: &str) -> Result<Arc<Container>> {
         let found = self.inner.registry.find(container_ref);
-        if found.is_err() && self.foreign(container_ref).is_some() {
-            let why = format!(
-                "container \"{container_ref}\" was made through containerd's API, and this is not done for such a container"
-            );
-            return Err(EngineError::unimplemented(why).with_hint("use the client that made it (ctr, nerdctl)"));
+        if found.is_err()
+            && let Some(foreign) = self.foreign(container_ref)
+        {
+            return Err(foreign.not_done("this", "its document and its output are its maker's"));
         }
         found
     }

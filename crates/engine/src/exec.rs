@@ -33,6 +33,16 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` when the container does not run or is paused; `InvalidArgument` without a command.
     pub async fn exec_create(&self, container_ref: &str, config: ExecConfig) -> Result<String> {
+        if let Some(foreign) = self.foreign(container_ref) {
+            self.foreign_ready(&foreign).await?;
+            check(&config)?;
+            let id: ExecId = names::new_id().parse()?;
+            let container_id = foreign.object.id.parse()?;
+            let exec = Exec { id, container_id, config, state: ExecState::Created, pid: 0, spans: Vec::new() };
+            let id = exec.id.to_string();
+            self.inner.execs.add(exec)?;
+            return Ok(id);
+        }
         let container = self.find(container_ref)?;
         container.running()?;
         if container.status() == Status::Paused {
@@ -83,6 +93,9 @@ impl Engine {
         client: Option<(OwnedFd, Vec<u8>)>,
         size: Option<(u16, u16)>,
     ) -> Result<()> {
+        if let Some(foreign) = self.foreign(exec.container_id.as_str()) {
+            return self.exec_start_foreign(&foreign, exec, client, size).await;
+        }
         let container = self.find(exec.container_id.as_str())?;
         let begun = now_ns();
         let launched = self.exec_launch(&container, &exec, client, size).await;
@@ -95,6 +108,39 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// Its events come from the shim.
+    async fn exec_start_foreign(
+        &self,
+        foreign: &crate::foreign::Foreign,
+        exec: Exec,
+        client: Option<(OwnedFd, Vec<u8>)>,
+        size: Option<(u16, u16)>,
+    ) -> Result<()> {
+        let spare = client.as_ref().and_then(|(stream, _)| stream.try_clone().ok());
+        let (member, pid) = match self.foreign_exec(foreign, &exec.id, &exec.config, client, size).await {
+            Ok(started) => started,
+            Err(error) => {
+                if let Some(stream) = spare {
+                    tell(&stream, exec.config.tty, &error.message);
+                }
+                self.inner.execs.change(&exec.id, |e| e.state = ExecState::Ended(i32::from(error.exit_code)));
+                return Err(error);
+            }
+        };
+        self.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Running, pid));
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let status = member.shim.wait(Some(&exec.id)).await;
+            // The container ended and took the process along.
+            let code = status.map_or(137, |status| i32::try_from(status.code).unwrap_or(255));
+            engine.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Ended(code), 0));
+            if let Err(error) = member.shim.delete(Some(&exec.id)).await {
+                tracing::debug!(container_id = member.id, exec_id = %exec.id, "{}", berth_types::report(&error));
+            }
+        });
+        Ok(())
     }
 
     async fn exec_launch(
@@ -237,6 +283,10 @@ impl Engine {
     /// `FailedPrecondition` when the container does not run.
     pub async fn exec_resize(&self, exec_id: &str, rows: u16, columns: u16) -> Result<()> {
         let exec = self.inner.execs.get(exec_id)?;
+        if let Some(foreign) = self.foreign(exec.container_id.as_str()) {
+            let member = self.foreign_ready(&foreign).await?;
+            return Ok(member.shim.resize_pty(Some(&exec.id), rows, columns).await?);
+        }
         let container = self.find(exec.container_id.as_str())?;
         container.running()?.task.resize(Some(&exec.id), rows, columns).await?;
         Ok(())
@@ -273,7 +323,7 @@ fn check(config: &ExecConfig) -> Result<()> {
 }
 
 /// Nothing of an exec is logged; without a client its output goes nowhere.
-fn io_uris(config: &ExecConfig, has_client: bool) -> IoUris {
+pub(crate) fn io_uris(config: &ExecConfig, has_client: bool) -> IoUris {
     let output = |is_attached: bool| if has_client && is_attached { "attach://" } else { "null://" }.to_owned();
     IoUris {
         stdin: if has_client && config.attach_stdin { "attach://?once=1".to_owned() } else { String::new() },

@@ -1,7 +1,10 @@
 //! Containers made through containerd's API in the tenant `default`, as Docker's face shows and ends them.
 //!
-//! Their record is core's, their task the fleet's; nothing of them is kept here. What Docker's API can say of them is said; what it cannot do
-//! with them (start, logs, exec, rename: their maker holds the I/O and the document) is refused by name in [`Engine::find`].
+//! Their record is core's, their task the fleet's; nothing of them is kept here. What Docker's API can say of them is said and what it can do is
+//! done; the rest (start, logs, cp, commit …: their maker holds the output and the document) is refused by name in [`Engine::find`].
+
+mod exec;
+mod look;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,12 +43,19 @@ impl Engine {
             Ok(Some(object)) => object,
             Ok(None) => {
                 let all = self.inner.objects.list::<ContainerObject>(&tenant).ok()?;
-                let mut fits = all.into_iter().filter(|object| object.id.starts_with(name));
-                let first = fits.next()?;
-                if fits.next().is_some() {
-                    return None;
+                let is_named =
+                    |object: &&ContainerObject| object.labels.get(look::NAME_LABEL).is_some_and(|own| own == name);
+                match all.iter().find(is_named) {
+                    Some(named) => named.clone(),
+                    None => {
+                        let mut fits = all.into_iter().filter(|object| object.id.starts_with(name));
+                        let first = fits.next()?;
+                        if fits.next().is_some() {
+                            return None;
+                        }
+                        first
+                    }
                 }
-                first
             }
             Err(error) => {
                 tracing::warn!("containers of containerd's API cannot be read: {}", berth_types::report(&error));
@@ -86,7 +96,7 @@ impl Engine {
         let upper = PathBuf::new();
         Some(ContainerView {
             id: object.id.parse().ok()?,
-            name: object.id.clone(),
+            name: foreign.name().to_owned(),
             created: object.created_at,
             path: argv.first().cloned().unwrap_or_default(),
             args: argv.get(1..).unwrap_or_default().to_vec(),
@@ -214,6 +224,9 @@ impl Engine {
             Ok(())
         })
         .await?;
+        if let Ok(container_id) = foreign.object.id.parse() {
+            self.inner.execs.forget_container(&container_id);
+        }
         self.record(destroyed(&foreign.object));
         Ok(())
     }

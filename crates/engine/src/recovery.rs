@@ -266,6 +266,7 @@ impl Engine {
             inner.record.clone()
         };
         self.emit_container(&record, "die", &[("exitCode", record.state.exit_code.to_string())]);
+        self.emit_volume_unmounts(&record);
     }
 }
 

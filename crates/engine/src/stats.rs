@@ -20,9 +20,12 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn stats(&self, container_ref: &str) -> Result<Stats> {
+        let empty = Stats { online_cpus: u32::try_from(self.inner.facts.cpus).unwrap_or(1), ..Stats::default() };
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_stats(&foreign, empty).await;
+        }
         let container = self.find(container_ref)?;
         let record = container.record();
-        let empty = Stats { online_cpus: u32::try_from(self.inner.facts.cpus).unwrap_or(1), ..Stats::default() };
         let Some(layout) = self.inner.facts.cgroups.as_ref().filter(|_| record.state.is_running()) else {
             return Ok(empty);
         };
@@ -40,12 +43,17 @@ impl Engine {
             Err(_) if !container.lock().record.state.is_running() => return Ok(empty),
             Err(error) => return Err(error.into()),
         };
+        Ok(self.stats_of(sample, record.state.pid))
+    }
+
+    /// A group's sample with what is measured beside it.
+    pub(crate) fn stats_of(&self, sample: berth_cgroup::Stats, pid: u32) -> Stats {
         let mut stats = from_sample(sample, self.inner.facts.memory_bytes);
-        stats.online_cpus = empty.online_cpus;
+        stats.online_cpus = u32::try_from(self.inner.facts.cpus).unwrap_or(1);
         stats.system_cpu_ns = system_cpu_ns(&std::fs::read_to_string("/proc/stat").unwrap_or_default());
-        stats.networks = networks(record.state.pid);
+        stats.networks = networks(pid);
         stats.read_at = Some(Timestamp::now());
-        Ok(stats)
+        stats
     }
 }
 

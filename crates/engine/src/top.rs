@@ -124,8 +124,10 @@ impl Engine {
     /// `FailedPrecondition` when it does not run, `InvalidArgument` for arguments of `ps` that are not known here.
     pub async fn top(&self, container_ref: &str, ps_args: &str) -> Result<Top> {
         let columns = columns(ps_args)?;
-        let container = self.find(container_ref)?;
-        let pids = container.running()?.task.pids().await?;
+        let pids = match self.foreign(container_ref) {
+            Some(foreign) => self.foreign_pids(&foreign).await?,
+            None => self.find(container_ref)?.running()?.task.pids().await?,
+        };
         let memory_bytes = self.inner.facts.memory_bytes;
         self.blocking(move |_| {
             let host = HostView::read(memory_bytes);

@@ -3,6 +3,7 @@
 //!
 //! What is absent: guessing. Where no fact decides, the verdict says what the exit status says and no more.
 
+pub(crate) mod audit;
 pub(crate) mod end;
 mod gather;
 #[cfg(test)]

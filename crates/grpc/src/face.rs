@@ -11,6 +11,7 @@ use berth_image::tenant::Tenant as StoreTenant;
 use tonic::Status;
 
 use crate::status::IntoStatus as _;
+use crate::streams::Streams;
 
 #[derive(Debug, Clone)]
 pub struct FaceOptions {
@@ -25,11 +26,12 @@ pub struct FaceOptions {
 pub struct Face {
     pub(crate) engine: Arc<Engine>,
     pub(crate) options: Arc<FaceOptions>,
+    pub(crate) streams: Arc<Streams>,
 }
 
 impl Face {
     pub fn new(engine: Arc<Engine>, options: FaceOptions) -> Self {
-        Self { engine, options: Arc::new(options) }
+        Self { engine, options: Arc::new(options), streams: Arc::default() }
     }
 
     /// Work on a tenant's images, blobs, snapshots or leases, on a thread for it.

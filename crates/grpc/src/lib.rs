@@ -10,9 +10,11 @@
 mod convert;
 mod event;
 mod face;
+mod latency;
 mod server;
 mod services;
 mod status;
+mod streams;
 mod tenant;
 
 pub use face::{Face, FaceOptions};

@@ -6,6 +6,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::Face;
+use crate::latency::Measured;
 
 /// Largest message taken and given, as containerd has it.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -40,7 +41,10 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
     };
     // The empty name, which everybody asks for, is served from the start.
     let (_reporter, health) = tonic_health::server::health_reporter();
+    let engine = std::sync::Arc::clone(&face.engine);
+    let measured = tower::layer::layer_fn(move |inner| Measured { inner, engine: std::sync::Arc::clone(&engine) });
     let router = Server::builder()
+        .layer(measured)
         .add_service(health)
         .add_service(reflection().build_v1().map_err(ServeError::Descriptors)?)
         .add_service(reflection().build_v1alpha().map_err(ServeError::Descriptors)?)

@@ -12,6 +12,7 @@ pub(crate) mod namespaces;
 pub(crate) mod sandbox_controller;
 pub(crate) mod sandbox_store;
 pub(crate) mod snapshots;
+pub(crate) mod streaming;
 pub(crate) mod tasks;
 pub(crate) mod transfer;
 pub(crate) mod version;

@@ -55,7 +55,7 @@ pub use pull::{
     platform_of_config,
 };
 pub use push::{Outgoing, OutgoingBlob};
-pub use store::{Collected, ImageStore, StorageOptions, ThinPool};
+pub use store::{Collected, CollectionCounts, ImageStore, StorageOptions, ThinPool};
 
 type Result<T> = std::result::Result<T, ImageError>;
 

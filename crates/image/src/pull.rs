@@ -35,6 +35,10 @@ impl TargetPlatform {
     pub fn host() -> Self {
         Self(platform::host())
     }
+
+    pub(crate) const fn platform(&self) -> &Platform {
+        &self.0
+    }
 }
 
 impl std::fmt::Display for TargetPlatform {

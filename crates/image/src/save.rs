@@ -145,20 +145,20 @@ fn items(saved: &[Saved]) -> Vec<Item> {
 }
 
 /// Writer of a tar in which nothing depends on the time or the machine.
-struct Archive<'o> {
-    out: &'o mut (dyn Write + Send),
+pub(crate) struct Archive<'o> {
+    pub(crate) out: &'o mut (dyn Write + Send),
 }
 
 impl Archive<'_> {
-    fn directory(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn directory(&mut self, name: &str) -> Result<()> {
         self.header(name, EntryType::Directory, 0o755, 0)
     }
 
-    fn document(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn document(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.file(name, bytes.len() as u64, &mut &*bytes)
     }
 
-    fn file(&mut self, name: &str, size: u64, body: &mut (impl Read + ?Sized)) -> Result<()> {
+    pub(crate) fn file(&mut self, name: &str, size: u64, body: &mut (impl Read + ?Sized)) -> Result<()> {
         self.header(name, EntryType::Regular, 0o644, size)?;
         let failed = |source| ImageError::Io { operation: "save", object: name.to_owned(), source };
         let mut body = io::BufReader::with_capacity(256 << 10, body.take(size));
@@ -184,7 +184,7 @@ impl Archive<'_> {
         self.out.write_all(header.as_bytes()).map_err(failed)
     }
 
-    fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let failed = |source| ImageError::Io { operation: "save", object: "the end of the archive".to_owned(), source };
         self.out.write_all(&[0; 1024]).map_err(failed)?;
         self.out.flush().map_err(failed)

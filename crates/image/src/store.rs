@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_content::ContentStore;
@@ -44,6 +45,7 @@ pub struct ImageStore {
     proxies: Vec<Proxy>,
     /// Held while snapshots of external snapshotters and what refers to them change together; before `changing`.
     pub(crate) proxied: Mutex<()>,
+    collections: Collections,
 }
 
 /// How files are kept.
@@ -64,6 +66,24 @@ pub struct ThinPool {
     pub name: String,
     /// Of each layer and container.
     pub size_bytes: u64,
+}
+
+/// What collection has done since the store was opened.
+#[derive(Debug, Default)]
+struct Collections {
+    runs: AtomicU64,
+    layers: AtomicU64,
+    blobs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The same as numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CollectionCounts {
+    pub runs: u64,
+    pub layers: u64,
+    pub blobs: u64,
+    pub bytes: u64,
 }
 
 /// What removal freed.
@@ -102,6 +122,7 @@ impl ImageStore {
             expansion: Expansion::default(),
             changing: Mutex::new(()),
             pins: Mutex::new(HashMap::new()),
+            collections: Collections::default(),
             applied: Mutex::new(HashMap::new()),
             proxies,
             proxied: Mutex::new(()),
@@ -352,7 +373,21 @@ impl ImageStore {
         for blob in &unreferenced.blobs {
             bytes += self.content.remove(blob)?;
         }
+        let add = |counter: &AtomicU64, count: u64| {
+            counter.fetch_add(count, Ordering::Relaxed);
+        };
+        add(&self.collections.runs, 1);
+        add(&self.collections.layers, unreferenced.layers.len() as u64);
+        add(&self.collections.blobs, unreferenced.blobs.len() as u64);
+        add(&self.collections.bytes, bytes);
         Ok(Collected { bytes })
+    }
+
+    /// How often was collected since the store was opened, and what went.
+    pub fn collections(&self) -> CollectionCounts {
+        let Collections { runs, layers, blobs, bytes } = &self.collections;
+        let [runs, layers, blobs, bytes] = [runs, layers, blobs, bytes].map(|n| n.load(Ordering::Relaxed));
+        CollectionCounts { runs, layers, blobs, bytes }
     }
 
     /// What the next collection would remove.

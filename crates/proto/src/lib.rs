@@ -28,6 +28,17 @@ pub mod events {
     pub use containerd_shim_protos::shim_async::{Events, EventsClient, create_events};
 }
 
+/// The service of shims that run a sandbox, `containerd.runtime.sandbox.v1.Sandbox`.
+pub mod sandbox {
+    pub use containerd_shim_protos::events::sandbox as event;
+    pub use containerd_shim_protos::sandbox_api::*;
+    pub use containerd_shim_protos::sandbox_async::{Sandbox, create_sandbox};
+    pub use containerd_shim_protos::types::{mount::Mount, platform::Platform};
+
+    /// Full name of the ttrpc service.
+    pub const SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
+}
+
 /// Packs a message under the type URL `package.Name`. The package is given by hand: asking the generated code for it would
 /// link the descriptors of every message into the shim.
 pub fn pack<M: protobuf::Message>(package: &str, message: &M) -> protobuf::well_known_types::any::Any {

@@ -37,6 +37,7 @@ pub struct ShimClient {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     client: ttrpc::r#async::Client,
     api: TaskApi,
@@ -100,8 +101,12 @@ impl ShimClient {
         Ok(Self { inner: Arc::new(Inner { client, api: endpoint.api, id, bundle }) })
     }
 
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         self.inner.id.clone()
+    }
+
+    pub(crate) fn renamed(&self, id: String, bundle: PathBuf) -> Self {
+        Self { inner: Arc::new(Inner { id, bundle, ..(*self.inner).clone() }) }
     }
 
     async fn open_call<Req: Message, Resp: Message>(
@@ -109,7 +114,17 @@ impl ShimClient {
         method: &'static str,
         request: &Req,
     ) -> Result<Resp, ShimError> {
-        call::unary(&self.inner.client, self.inner.api.service(), method, request).await.map_err(|error| match error {
+        self.service_call(self.inner.api.service(), method, request).await
+    }
+
+    /// A call without a deadline under this service's name.
+    pub(crate) async fn service_call<Req: Message, Resp: Message>(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        request: &Req,
+    ) -> Result<Resp, ShimError> {
+        call::unary(&self.inner.client, service, method, request).await.map_err(|error| match error {
             ttrpc::Error::RpcStatus(status) => {
                 let class = code::class_of(status.code.enum_value_or(ttrpc::Code::UNKNOWN));
                 ShimError::Remote { class, message: status.message }
@@ -408,7 +423,7 @@ impl ShimClient {
     }
 }
 
-fn packed(any: Option<(String, Vec<u8>)>) -> MessageField<Any> {
+pub(crate) fn packed(any: Option<(String, Vec<u8>)>) -> MessageField<Any> {
     any.map(|(type_url, value)| pack_as(&type_url, value)).map_or_else(MessageField::none, MessageField::some)
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod error;
 mod launch;
 mod runtime_name;
+mod sandbox;
 mod usage;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use berth_proto::choice::RuntimeChoice;
 pub use client::ShimClient;
 pub use error::ShimError;
 pub use runtime_name::find_shim;
+pub use sandbox::{NewSandbox, SandboxMetric, SandboxStatus};
 pub use usage::Usage;
 
 /// The choice of another runtime as our own shim takes it with Create.

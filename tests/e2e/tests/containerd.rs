@@ -1,11 +1,16 @@
 //! containerd's API with containerd's own client: Debian's `ctr` against a daemon of ours, nothing of either changed.
 
 mod containerd {
+    mod both;
+    mod checkpoint;
+    mod client;
     mod events;
     mod images;
     mod metadata;
+    mod sandbox;
     mod shims;
     mod tasks;
+    mod transfer;
 
     use berth_testkit::{Instance, Output};
 

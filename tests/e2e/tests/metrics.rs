@@ -139,6 +139,11 @@ fn the_daemon_itself() {
     berth.sleeper("c1", &[]);
     berth.berth(&["exec", "c1", "true"]).ok();
     assert_ne!(berth.berth(&["start", "nobody"]).code, 0);
+    berth.ctr(&["namespaces", "ls"]).ok();
+    assert_ne!(berth.ctr(&["tasks", "rm", "nobody"]).code, 0);
+    let gone = berth_testkit::Image::new("gone:1").layer(vec![berth_testkit::LayerFile::text("a", "b")]);
+    berth.load(&gone.docker_archive()).ok();
+    berth.berth(&["rmi", "gone:1"]).ok();
     let (samples, _) = scrape(&address);
     let number =
         |name: &str| samples.get(name).unwrap_or_else(|| panic!("{name} in {samples:#?}")).parse::<f64>().unwrap();
@@ -147,7 +152,8 @@ fn the_daemon_itself() {
         ("container.start", "ok"),
         ("exec.start", "ok"),
         ("container.start", "error"),
-        ("image.load", "ok"),
+        ("namespaces.v1.Namespaces/List", "ok"),
+        ("containers.v1.Containers/Get", "error"),
     ] {
         assert_eq!(
             number(&format!("berth_operation_seconds_count{{operation=\"{operation}\",result=\"{result}\"}}")),
@@ -161,6 +167,8 @@ fn the_daemon_itself() {
     assert!(number("berth_jobs") >= 1.0);
     assert!(number("berth_metadata_commits_total{durability=\"immediate\"}") >= 2.0);
     assert!(number("berth_events_total") >= 3.0);
+    assert!(number("berth_gc_runs_total") >= 1.0);
+    assert!(number("berth_gc_removed_total{kind=\"blob\"}") >= 1.0);
     let pid = berth.daemon_pid();
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as f64;
     assert!(

@@ -17,7 +17,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn number(name: &str, short: usize) -> usize {
-    std::env::var(name).ok().map_or(short, |text| text.parse().unwrap())
+    std::env::var_os(name).map_or(short, |text| text.to_str().unwrap().parse().unwrap())
 }
 
 /// KiB of a field of `smaps_rollup`.
@@ -81,7 +81,8 @@ fn s118_many_containers() {
     let tenth = (many / 10).max(5);
     let (first, last) = (median(&times[..tenth]), median(&times[many - tenth..]));
     let lists: Vec<(Duration, usize)> = (0..11).map(|_| list(&berth)).collect();
-    assert!(lists.iter().all(|(_, found)| *found == many), "{lists:?}");
+    let ended = || berth.berth(&["ps", "-a", "--filter", "status=exited"]).stdout;
+    assert!(lists.iter().all(|(_, found)| *found == many), "{lists:?}\n{}", ended());
     let took = median(&lists.iter().map(|(took, _)| *took).collect::<Vec<_>>());
     let shims = shims(&berth);
     assert_eq!(shims.len(), many, "one shim each");
@@ -151,13 +152,19 @@ fn s155_runs_leave_nothing() {
     assert!(grown < 16 << 10, "{grown} KiB more after {runs} runs");
 }
 
-/// S-133, S-155: a storm of execs with and without a terminal: 300 (10,000 with BERTH_EXECS); no descriptor, thread, FIFO or pty stays.
+/// S-133, S-155: a storm of execs with and without a terminal, in the soak alone (BERTH_EXECS; the suite's short one is `ctr`'s); no descriptor, thread, FIFO or pty stays.
 #[test]
 fn s155_execs_leave_nothing() {
     let _alone = alone();
-    let execs = number("BERTH_EXECS", 300);
+    let execs = number("BERTH_EXECS", 0);
+    if execs == 0 {
+        println!("does not apply: only with BERTH_EXECS");
+        return;
+    }
     let berth = Instance::with_busybox();
-    berth.sleeper("c1", &[]);
+    // The first one on a bridge makes the sandboxes that are kept ready.
+    berth.busybox(&[], &["true"]).ok();
+    berth.sleeper("c1", &["--network", "none"]);
     let [shim] = shims(&berth)[..] else { panic!("one shim") };
     berth.berth(&["exec", "c1", "true"]).ok();
     let idle = Traces::idle(&berth);

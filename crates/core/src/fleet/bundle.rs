@@ -12,6 +12,12 @@ use super::{FleetError, Result};
 use crate::objects::{AnyValue, Tenant};
 
 const BINARY_FILE: &str = "shim-binary-path";
+/// Where shims keep what they write on the way, as containerd gives it to them.
+const WORK_DIR: &str = "work";
+/// Where the shim listens (crate `shim-client` writes it).
+const BOOTSTRAP_FILE: &str = "bootstrap.json";
+/// The sandbox whose shim has the task.
+const SANDBOX_FILE: &str = "sandbox";
 const TEXT_BYTES_MAX: u64 = 4096;
 /// Mounts on one directory that are taken off at most.
 const MOUNTS_MAX: usize = 16;
@@ -36,6 +42,8 @@ impl FleetBundle {
         };
         let rootfs = bundle.path.join("rootfs");
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&rootfs).map_err(failed("create", &rootfs))?;
+        let work = bundle.path.join(WORK_DIR);
+        std::fs::DirBuilder::new().mode(0o700).create(&work).map_err(failed("create", &work))?;
         let write = |name: &str, bytes: &[u8]| {
             let path = bundle.path.join(name);
             std::fs::write(&path, bytes).map_err(failed("write", &path))
@@ -43,6 +51,22 @@ impl FleetBundle {
         write("config.json", spec.map(|any| any.value.as_slice()).unwrap_or_default())?;
         write(BINARY_FILE, shim.text().as_bytes())?;
         Ok(bundle)
+    }
+
+    /// The task is on the shim of a sandbox, and is found there again after a restart.
+    pub(super) fn join(&self, sandbox: &Self, sandbox_id: &str) -> Result<()> {
+        let failed = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| FleetError::Bundle { operation, path, source }
+        };
+        let (from, to) = (sandbox.path.join(BOOTSTRAP_FILE), self.path.join(BOOTSTRAP_FILE));
+        std::fs::copy(&from, &to).map_err(failed("copy", &from))?;
+        let mark = self.path.join(SANDBOX_FILE);
+        std::fs::write(&mark, sandbox_id).map_err(failed("write", &mark))
+    }
+
+    pub(super) fn is_in_sandbox(&self) -> bool {
+        self.path.join(SANDBOX_FILE).exists()
     }
 
     /// Which shim it was started with.
@@ -74,7 +98,12 @@ impl FleetBundle {
         for entry in entries {
             let path = entry.map_err(failed("list", &self.path))?.path();
             let is_dir = std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-            let removed = if is_dir { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) };
+            let removed = match is_dir {
+                // The shim's own files; nothing is mounted there.
+                true if path.ends_with(WORK_DIR) => std::fs::remove_dir_all(&path),
+                true => std::fs::remove_dir(&path),
+                false => std::fs::remove_file(&path),
+            };
             removed.map_err(failed("remove", &path))?;
         }
         std::fs::remove_dir(&self.path).map_err(failed("remove", &self.path))

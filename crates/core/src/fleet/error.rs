@@ -13,6 +13,12 @@ pub enum FleetError {
     NotFound { id: String },
     #[error("task {id:?}: already exists")]
     Exists { id: String },
+    #[error("sandbox {id:?}: not found")]
+    NoSandbox { id: String },
+    #[error("sandbox {id:?}: already exists")]
+    SandboxExists { id: String },
+    #[error("shim: cannot {operation} the sandbox")]
+    SandboxShim { operation: &'static str, source: ShimError },
     #[error("the container's id cannot be a task's")]
     Id { source: berth_types::id::IdError },
     #[error("cannot find a shim")]
@@ -28,11 +34,11 @@ pub enum FleetError {
 impl Classify for FleetError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound { .. } => ErrorClass::NotFound,
-            Self::Exists { .. } => ErrorClass::AlreadyExists,
+            Self::NotFound { .. } | Self::NoSandbox { .. } => ErrorClass::NotFound,
+            Self::Exists { .. } | Self::SandboxExists { .. } => ErrorClass::AlreadyExists,
             Self::Id { .. } => ErrorClass::InvalidArgument,
             Self::Option { .. } => ErrorClass::Unimplemented,
-            Self::Runtime { source } | Self::Shim { source, .. } => source.class(),
+            Self::Runtime { source } | Self::Shim { source, .. } | Self::SandboxShim { source, .. } => source.class(),
             Self::Bundle { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorClass::ResourceExhausted,
                 _ => ErrorClass::Internal,

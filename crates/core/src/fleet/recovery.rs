@@ -13,6 +13,7 @@ use crate::objects::Tenant;
 impl Fleet {
     /// Takes back every task whose shim answers; what is left of others is ended and told.
     pub async fn recover(self: &Arc<Self>) {
+        self.recover_sandboxes().await;
         let mut jobs = JoinSet::new();
         for (tenant, id, bundle) in FleetBundle::list(&self.options.dir) {
             let fleet = Arc::clone(self);
@@ -47,9 +48,24 @@ impl Fleet {
             }
             Err(error) => {
                 tracing::info!(container_id = id, "no shim answers: {}", berth_types::report(&error));
-                self.clean_up(&tenant, &id, &bundle, &shim).await;
+                if bundle.is_in_sandbox() {
+                    self.clean_up_in_sandbox(&tenant, &id, &bundle);
+                } else {
+                    self.clean_up(&tenant, &id, &bundle, &shim).await;
+                }
                 log.into_iter().for_each(|job| job.abort());
             }
+        }
+    }
+
+    /// Its processes went with the sandbox.
+    fn clean_up_in_sandbox(&self, tenant: &Tenant, id: &str, bundle: &FleetBundle) {
+        let status = berth_shim_client::ExitStatus { code: 137, exited_at: berth_types::Timestamp::now() };
+        for envelope in super::words::last_words(tenant, id, 0, status, true) {
+            self.record(envelope);
+        }
+        if let Err(error) = bundle.remove() {
+            tracing::warn!(container_id = id, "{}", berth_types::report(&error));
         }
     }
 

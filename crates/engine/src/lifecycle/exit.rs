@@ -103,7 +103,7 @@ impl Engine {
         let why = format!("the container's shim has ended unexpectedly: {}", berth_types::report(error));
         tracing::warn!(container_id = %container.id, "{why}");
         // Before the clean-up takes the control group away.
-        self.note_end(container, run, KILLED, true);
+        self.note_end(container, run, ExitStatus { code: KILLED, exited_at: Timestamp::now() }, true);
         let status = self.inner.tasks.clean_up_dead(&container.id).await.unwrap_or_else(|error| {
             tracing::warn!(container_id = %container.id, "cleaning up after a shim: {}", berth_types::report(&error));
             ExitStatus { code: KILLED, exited_at: Timestamp::now() }
@@ -117,7 +117,7 @@ impl Engine {
         let life = life_span(&container.lock().spans);
         let (begun, code) = (now_ns(), ended.status.code);
         if !was_lost {
-            self.note_end(container, run, ended.status.code, false);
+            self.note_end(container, run, ended.status, false);
         }
         let (record, delay) = self.record_exit(container, ended);
         run.advance(RunProgress::Ended);
@@ -184,6 +184,7 @@ impl Engine {
             [("exitCode", record.state.exit_code.to_string()), ("execDuration", ran_for.as_secs().to_string())];
         if !is_told {
             self.emit_container_process(&record, "die", &attributes, pid);
+            self.emit_volume_unmounts(&record);
         }
         self.inner.faults.pass("exit.told");
         let mut inner = container.lock();
@@ -193,8 +194,8 @@ impl Engine {
     }
 
     /// What the control group and the shim's note say; both are there until the task is deleted.
-    fn note_end(&self, container: &Container, run: &Run, exit_code: u32, shim_lost: bool) {
-        let end = self.gather_end(&container.record(), run.task.bundle(), exit_code, shim_lost);
+    fn note_end(&self, container: &Container, run: &Run, status: ExitStatus, shim_lost: bool) {
+        let end = self.gather_end(&container.record(), run.task.bundle(), status, shim_lost);
         // Signals sent meanwhile stay.
         let mut inner = container.lock();
         let sent = std::mem::take(&mut inner.record.state.end.sent);

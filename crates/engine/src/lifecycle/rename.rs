@@ -8,8 +8,11 @@ impl Engine {
     /// # Errors
     /// `AlreadyExists` when the name is taken, `InvalidArgument` when it is not a name.
     pub async fn rename(&self, container_ref: &str, new_name: &str) -> Result<()> {
-        let container = self.find(container_ref)?;
         let new_name = new_name.strip_prefix('/').unwrap_or(new_name);
+        if let Some(foreign) = self.foreign(container_ref) {
+            return self.foreign_rename(&foreign, new_name).await;
+        }
+        let container = self.find(container_ref)?;
         names::check(new_name)?;
         let _operation = container.operation.lock().await;
         container.ensure_present()?;

@@ -91,6 +91,7 @@ impl Engine {
             inner.record.clone()
         };
         self.inner.faults.pass("state.running");
+        self.emit_volume_mounts(&record);
         self.emit_container(&record, "start", &[]);
         self.inner.faults.pass("start.told");
         // The exit is only looked for after the start is told: create < start < die.

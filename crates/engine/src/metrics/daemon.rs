@@ -21,6 +21,12 @@ pub(super) fn write(engine: &Engine, exposition: &mut Exposition) {
     }
     exposition.add("berth_events_total", &[], Number::Whole(inner.events.last_sequence()));
     exposition.add("berth_event_subscribers", &[], whole(inner.events.subscribers()));
+    let collections = inner.images.collections();
+    exposition.add("berth_gc_runs_total", &[], Number::Whole(collections.runs));
+    for (kind, count) in [("blob", collections.blobs), ("layer", collections.layers)] {
+        exposition.add("berth_gc_removed_total", &[("kind", kind)], Number::Whole(count));
+    }
+    exposition.add("berth_gc_bytes_total", &[], Number::Whole(collections.bytes));
     exposition.add(
         "berth_trash_runs_total",
         &[],

@@ -8,6 +8,7 @@ use berth_rootfs::OverlayRootfs;
 use crate::api::{Filters, NewVolume, PruneOutcome, VolumeView};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::record::Record;
 use crate::{filters, names};
 
 use super::store::Volume;
@@ -161,6 +162,26 @@ impl Engine {
         let data = OverlayRootfs { upper: Some(self.inner.volumes.source(volume)), ..OverlayRootfs::default() };
         // One that is removed in this moment has no size.
         self.inner.images.writable_size(&data).unwrap_or(0)
+    }
+
+    /// A container that starts mounts its volumes: Docker tells one event for each, before the start.
+    pub(crate) fn emit_volume_mounts(&self, record: &Record) {
+        for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+            let extra = [
+                ("container", record.id.to_string()),
+                ("destination", mount.destination.clone()),
+                ("propagation", mount.propagation.clone()),
+                ("read/write", mount.writable.to_string()),
+            ];
+            self.emit_volume("mount", &mount.name, &extra);
+        }
+    }
+
+    /// And one for each after its end.
+    pub(crate) fn emit_volume_unmounts(&self, record: &Record) {
+        for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+            self.emit_volume("unmount", &mount.name, &[("container", record.id.to_string())]);
+        }
     }
 
     pub(crate) fn emit_volume(&self, action: &str, name: &str, extra: &[(&str, String)]) {

@@ -4,6 +4,7 @@ use berth_types::{Signal, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Cause;
+use super::audit::KilledCall;
 use crate::caller::Caller;
 
 /// Signals that are kept, the latest ones.
@@ -31,6 +32,8 @@ pub struct End {
     pub memory_limit_hits: u64,
     pub pids_limit: Option<u64>,
     pub forks_refused: u64,
+    /// What a seccomp filter ended init for, where the kernel's log says so.
+    pub killed_call: Option<KilledCall>,
     /// What clients of the engine sent, oldest first.
     pub sent: Vec<Sent>,
 }

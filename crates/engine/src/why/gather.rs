@@ -2,25 +2,32 @@
 
 use berth_cgroup::Cgroup;
 use berth_core::Bundle;
+use berth_shim_client::ExitStatus;
 
 use super::end::End;
 use crate::engine::Engine;
 use crate::record::Record;
 
+/// signal(7).
+const SIGSYS: i32 = 31;
+
 impl Engine {
     /// Completes what is known of a run that has just ended. Of a good exit only the kernel's count of kills is read: that is
     /// on the way of every `run`.
-    pub(crate) fn gather_end(&self, record: &Record, bundle: &Bundle, exit_code: u32, shim_lost: bool) -> End {
+    pub(crate) fn gather_end(&self, record: &Record, bundle: &Bundle, status: ExitStatus, shim_lost: bool) -> End {
         let mut end = record.state.end.clone();
         end.shim_lost = shim_lost;
         if let Some(note) = bundle.exit_note() {
             end.signal = Some(note.signal);
             end.core_dumped = note.core_dumped;
             end.oom_kills = note.oom_kills;
+            if note.signal == SIGSYS {
+                end.killed_call = super::audit::killed_call(record.state.pid, status.exited_at);
+            }
         }
         let Some(layout) = &self.inner.facts.cgroups else { return end };
         let Ok(group) = Cgroup::open(layout, &self.cgroup_path(record)) else { return end };
-        if exit_code == 0 && !shim_lost {
+        if status.code == 0 && !shim_lost {
             end.oom_kills = end.oom_kills.max(group.oom_kills().unwrap_or(0));
             return end;
         }

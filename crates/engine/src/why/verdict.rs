@@ -197,15 +197,28 @@ fn stop_timed_out(record: &Record, deadline: &Sent) -> Verdict {
     }
 }
 
+fn by_seccomp(end: &End) -> Verdict {
+    let Some(call) = &end.killed_call else {
+        return Verdict::new(
+            Cause::Seccomp,
+            "killed by the kernel: it made a system call that its seccomp filter answers with a kill (SIGSYS)",
+        )
+        .advise("find the call with strace -f or in dmesg (type=1326), and allow it with --security-opt seccomp=FILE");
+    };
+    let name = if call.name.is_empty() { format!("number {}", call.number) } else { call.name.clone() };
+    let (number, comm) = (call.number, &call.comm);
+    Verdict::new(
+        Cause::Seccomp,
+        format!("killed by the kernel: {comm} made the system call {name} ({number}), which its seccomp filter answers with a kill (SIGSYS)"),
+    )
+    .advise(format!("allow {name} with --security-opt seccomp=FILE"))
+}
+
 fn by_signal(record: &Record, signal: Signal) -> Verdict {
     let end = &record.state.end;
     match signal.to_string().as_str() {
         "SIGKILL" if end.oom_kills > 0 => out_of_memory(record, end),
-        "SIGSYS" => Verdict::new(
-            Cause::Seccomp,
-            "killed by the kernel: it made a system call that its seccomp filter answers with a kill (SIGSYS)",
-        )
-        .advise("find the call with strace -f or in dmesg (type=1326), and allow it with --security-opt seccomp=FILE"),
+        "SIGSYS" => by_seccomp(end),
         "SIGXCPU" => {
             Verdict::new(Cause::CpuTimeLimit, "killed by the kernel: its limit of CPU time is used up (SIGXCPU)")
                 .advise("raise it with --ulimit cpu=SECONDS")

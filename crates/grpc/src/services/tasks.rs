@@ -6,6 +6,7 @@
 //! Docker's API (`default`)    engine              the engine: here it can be looked at, signalled, paused, and joined by exec
 //! ```
 
+mod checkpoint;
 mod process;
 
 use berth_containerd_api::containerd::services::tasks::v1::tasks_server::Tasks;
@@ -92,14 +93,22 @@ impl Tasks for Face {
             let why = format!("container {container_id:?} was made through Docker's API: start it there (berth start)");
             return Err(Status::failed_precondition(why));
         }
-        if request.checkpoint.is_some() {
-            return Err(Status::unimplemented("starting a task from a checkpoint is not done yet"));
-        }
         let object = self.container(&tenant, &container_id).await?;
-        let (fleet, new) = (std::sync::Arc::clone(self.engine.fleet()), new_task(request));
+        let mut request = request;
+        let checkpoint = request.checkpoint.take();
+        let is_restored = checkpoint.is_some();
+        let mut new = new_task(request);
+        if let Some(checkpoint) = checkpoint {
+            new.task.checkpoint = self.take_checkpoint(&tenant, &container_id, checkpoint).await?;
+        }
+        let fleet = std::sync::Arc::clone(self.engine.fleet());
+        let owner = tenant.clone();
         // A client that hangs up must not leave half a task behind: the job runs to its end.
         let job = tokio::spawn(async move { fleet.create(&tenant, &object, new).await });
         let made = job.await.map_err(|_| Status::internal("the create ended early"))?;
+        if made.is_err() && is_restored {
+            self.engine.fleet().drop_checkpoint(&owner, &container_id);
+        }
         let member = made.map_err(|error| error.into_status())?;
         Ok(Response::new(CreateTaskResponse { container_id, pid: member.pid }))
     }
@@ -263,8 +272,9 @@ impl Tasks for Face {
 
     async fn checkpoint(&self, request: Request<CheckpointTaskRequest>) -> Answer<CheckpointTaskResponse> {
         let tenant = tenant::of(&request)?;
-        self.task(&tenant, &request.into_inner().container_id)?;
-        Err(Status::unimplemented("checkpointing a task is not done yet"))
+        let lease = tenant::lease_of(&request);
+        let answer = self.checkpoint_task(&tenant, lease, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn update(&self, request: Request<UpdateTaskRequest>) -> Answer<()> {

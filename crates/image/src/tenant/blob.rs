@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use berth_content::{Expected, IngestStatus, ResumableIngest, Staged};
 use berth_metadata::Table;
 use berth_types::label::{self, Labels};
-use berth_types::{Digest, Timestamp};
+use berth_types::{Classify, Digest, ErrorClass, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Resource;
 use super::{Tenant, exists, unknown};
 use crate::{ImageError, Result};
+
+const COPY_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobInfo {
@@ -32,6 +34,42 @@ impl BlobRecord {
     fn now(labels: &Labels) -> Self {
         let now = Timestamp::now().0;
         Self { created_ns: now, updated_ns: now, labels: labels.clone() }
+    }
+}
+
+/// What a blob must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expectation {
+    pub digest: Digest,
+    pub size_bytes: u64,
+}
+
+/// Content that is written goes to its end.
+struct Appending<'w>(&'w BlobWriter);
+
+impl std::io::Write for Appending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.append(bytes).map_err(|error| std::io::Error::other(berth_types::report(&error)))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn copy_into(writer: &BlobWriter, content: &mut dyn std::io::Read, digest: &Digest) -> Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let n = content.read(&mut buffer).map_err(|source| ImageError::Io {
+            operation: "read",
+            object: format!("content {digest}"),
+            source,
+        })?;
+        if n == 0 {
+            return Ok(());
+        }
+        writer.append(&buffer[..n])?;
     }
 }
 
@@ -214,6 +252,81 @@ impl<'s> Tenant<'s> {
     pub(super) fn keep_blob(&self, staged: Staged, labels: &Labels, lease: Option<&str>) -> Result<()> {
         label::check(labels)?;
         self.keep(staged.digest(), Some(staged), labels, lease).map(|_| ())
+    }
+
+    /// Content that is here, under whatever tenant, becomes a blob of this one, held by the lease. False when it is not here.
+    ///
+    /// # Errors
+    /// `NotFound` for the lease.
+    pub fn hold_blob(&self, expected: Expectation, labels: &Labels, lease: &str) -> Result<bool> {
+        if !self.store.content.size(&expected.digest).is_ok_and(|size| size == expected.size_bytes) {
+            return Ok(false);
+        }
+        match self.keep(expected.digest, None, labels, Some(lease)) {
+            Ok(_) => Ok(true),
+            // Collected in the meantime.
+            Err(error) if error.class() == ErrorClass::NotFound && !self.store.content.has(&expected.digest) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads content to its end and keeps it as a blob, held by the lease. Tells whether the tenant did not have it before.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is not what it must be; `NotFound` for the lease.
+    pub fn take_blob(
+        &self,
+        expected: Expectation,
+        content: &mut dyn std::io::Read,
+        labels: &Labels,
+        lease: &str,
+    ) -> Result<bool> {
+        if self.hold_blob(expected, labels, lease)? {
+            return Ok(false);
+        }
+        let wanted = Expected { digest: Some(expected.digest), size_bytes: Some(expected.size_bytes) };
+        let reference = format!("take-{lease}-{}", expected.digest);
+        let writer = match self.write_blob(&reference, wanted, Some(lease))? {
+            shared @ BlobWriter::Shared(_) => shared,
+            ingest => {
+                ingest.restart()?;
+                copy_into(&ingest, content, &expected.digest)?;
+                ingest
+            }
+        };
+        match self.commit_blob(writer, wanted, labels, Some(lease)) {
+            Err(ImageError::Exists { .. }) => self.hold_blob(expected, labels, lease).map(|_| false),
+            other => other.map(|_| true),
+        }
+    }
+
+    /// Keeps what `produce` writes as a blob; its digest and size. The tenant may have had it before.
+    ///
+    /// # Errors
+    /// Those of `produce`; `NotFound` for the lease.
+    pub fn keep_written(
+        &self,
+        reference: &str,
+        lease: Option<&str>,
+        produce: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
+    ) -> Result<(Digest, u64)> {
+        let writer = self.write_blob(reference, Expected::default(), lease)?;
+        writer.restart()?;
+        let failed = |source| ImageError::Io { operation: "write", object: reference.to_owned(), source };
+        let mut buffered = std::io::BufWriter::with_capacity(COPY_BYTES, Appending(&writer));
+        produce(&mut buffered)?;
+        std::io::Write::flush(&mut buffered).map_err(failed)?;
+        drop(buffered);
+        let BlobWriter::Ingest(ingest) = writer else {
+            return Err(ImageError::Invalid { what: "write", why: "nothing was expected".to_owned() });
+        };
+        let staged = ingest.finish(Expected::default())?;
+        staged.flush()?;
+        let (digest, size) = (staged.digest(), staged.size_bytes());
+        self.keep_blob(staged, &Labels::new(), lease)?;
+        Ok((digest, size))
     }
 
     /// Tells whether the tenant had it already.

@@ -17,26 +17,34 @@
 //! a blob or snapshot appears and the moment its lease or owner is recorded nothing can be collected (S-114).
 
 mod adopt;
+mod archive_in;
+mod archive_out;
 mod blob;
 mod diff;
+mod document;
 pub(crate) mod gc;
 mod lease;
 mod name;
 mod namespace;
 mod proxied;
 mod snapshot;
+mod unpack;
 
 use berth_metadata::{Table, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use blob::{BlobInfo, BlobWriter};
+pub use archive_in::Imported;
+pub use archive_out::ExportOptions;
+pub use blob::{BlobInfo, BlobWriter, Expectation};
 pub use diff::{AppliedLayer, CreatedLayer, LayerFormat};
+pub use document::{Child, Leads, Parts};
 pub use lease::{Lease, Resource};
 pub use name::{NamedImage, Target};
 pub use namespace::Namespace;
 pub use proxied::TenantSnapshots;
 pub use snapshot::{OWN_SNAPSHOTTER, TenantSnapshotter};
+pub use unpack::UnpackedLayer;
 
 use crate::store::ImageStore;
 use crate::{ImageError, Result};

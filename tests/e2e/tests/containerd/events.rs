@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 
 use berth_testkit::{Instance, wait_until};
 
+use super::client::{Client, block_on};
 use super::{ctr_exec, ctr_run};
 
 static PROBES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -138,4 +139,63 @@ fn filtered() {
     });
     assert_eq!(follower.topics("other"), [""; 0]);
     assert!(follower.topics("web").iter().all(|topic| topic == "/tasks/start"));
+}
+
+/// S-120: every topic of containerd that `ctr` and our shim give rise to (sandboxes and checkpoints: their own tests).
+#[test]
+fn s120_every_topic() {
+    let instance = Instance::with_busybox();
+    instance.ctr(&["namespaces", "create", "other", "a=b"]).ok();
+    instance.ctr(&["namespaces", "label", "other", "a=c"]).ok();
+    instance.ctr(&["namespaces", "remove", "other"]).ok();
+    let archive = instance.directory.join("image.tar");
+    let more = berth_testkit::Image::new("more:1").layer(vec![berth_testkit::LayerFile::text("a", "b")]);
+    std::fs::write(&archive, more.docker_archive()).unwrap();
+    instance.ctr(&["images", "import", archive.to_str().unwrap()]).ok();
+    instance.ctr(&["images", "label", "docker.io/library/more:1", "x=y"]).ok();
+    instance.ctr(&["images", "rm", "--sync", "docker.io/library/more:1"]).ok();
+    let blob = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let ingest = instance.ctr_command(&["content", "ingest", "--expected-digest", blob, "one"]);
+    berth_testkit::instance::run(ingest, b"hello").ok();
+    instance.ctr(&["content", "rm", blob]).ok();
+    ctr_run(&instance, &["-d"], "web", &["sleep", "1000"]).ok();
+    instance.ctr(&["containers", "label", "web", "x=y"]).ok();
+    ctr_exec(&instance, "web", "e1", &["true"]).ok();
+    instance.ctr(&["tasks", "pause", "web"]).ok();
+    instance.ctr(&["tasks", "resume", "web"]).ok();
+    instance.ctr(&["snapshots", "prepare", "mine"]).ok();
+    instance.ctr(&["snapshots", "commit", "done", "mine"]).ok();
+    instance.ctr(&["snapshots", "rm", "done"]).ok();
+    instance.berth(&["rm", "-f", "web"]).ok();
+    let hungry = ["sh", "-c", "exec tail -c 200m /dev/zero"];
+    ctr_run(&instance, &["--rm", "--memory-limit", "16777216"], "hungry", &hungry);
+    block_on(async {
+        let topics = Client::connect(&instance, "default").await.topics().await;
+        let expected = [
+            "/containers/create",
+            "/containers/update",
+            "/containers/delete",
+            "/content/create",
+            "/content/delete",
+            "/images/create",
+            "/images/update",
+            "/images/delete",
+            "/snapshot/prepare",
+            "/snapshot/commit",
+            "/snapshot/remove",
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/exec-added",
+            "/tasks/exec-started",
+            "/tasks/exit",
+            "/tasks/oom",
+            "/tasks/paused",
+            "/tasks/resumed",
+            "/tasks/delete",
+        ];
+        let missing: Vec<&str> = expected.into_iter().filter(|topic| !topics.iter().any(|t| t == topic)).collect();
+        assert_eq!(missing, [""; 0], "{topics:?}");
+        let of_other = Client::connect(&instance, "other").await.topics().await;
+        assert_eq!(of_other, ["/namespaces/create", "/namespaces/update", "/namespaces/delete"]);
+    });
 }

@@ -5,7 +5,7 @@ use berth_testkit::{Instance, peers, wait_until};
 use super::{ctr_exec, ctr_run, rows};
 
 /// A daemon that finds Debian's shims and runc on its PATH.
-fn with_debian_shims() -> Instance {
+pub(super) fn with_debian_shims() -> Instance {
     let directory = peers::peer("usr/bin/containerd-shim-runc-v2").parent().unwrap().to_owned();
     let instance = Instance::start_on_path(&directory);
     instance.load(&berth_testkit::Image::busybox().docker_archive()).ok();
@@ -13,7 +13,7 @@ fn with_debian_shims() -> Instance {
 }
 
 /// runc's state, else shared by all tests of the machine.
-fn runc_root(instance: &Instance) -> String {
+pub(super) fn runc_root(instance: &Instance) -> String {
     instance.directory.join("runc").display().to_string()
 }
 

@@ -1,0 +1,83 @@
+//! What can be seen of a container of containerd's API, and its name in Docker's words.
+
+use berth_cgroup::Cgroup;
+use berth_core::objects::{ContainerObject, Tenant};
+
+use super::Foreign;
+use crate::api::Stats;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::names;
+
+/// A name that Docker's face gave; the id stays what its maker knows.
+pub(super) const NAME_LABEL: &str = "berth.container.name";
+
+impl Engine {
+    pub(crate) async fn foreign_pids(&self, foreign: &Foreign) -> Result<Vec<u32>> {
+        let member = foreign.running().await.ok_or_else(|| foreign.not_running())?;
+        Ok(member.shim.pids().await?)
+    }
+
+    /// From the group its init is in; empty when it does not run.
+    pub(crate) async fn foreign_stats(&self, foreign: &Foreign, empty: Stats) -> Result<Stats> {
+        let (Some(layout), Some(member)) = (self.inner.facts.cgroups.as_ref(), foreign.running().await) else {
+            return Ok(empty);
+        };
+        let Some(path) = group_of(member.pid) else { return Ok(empty) };
+        let sample = match Cgroup::open(layout, &path).and_then(|group| group.stats()) {
+            Ok(sample) => sample,
+            Err(_) if foreign.running().await.is_none() => return Ok(empty),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(self.stats_of(sample, member.pid))
+    }
+
+    /// Gives it a name for Docker's face; with containerd an id is for life.
+    pub(crate) async fn foreign_rename(&self, foreign: &Foreign, new_name: &str) -> Result<()> {
+        names::check(new_name)?;
+        let id = foreign.object.id.clone();
+        let is_taken = self.inner.registry.find(new_name).is_ok()
+            || self.foreign(new_name).is_some_and(|other| other.object.id != id && other.name() == new_name);
+        if is_taken {
+            let why = format!("Conflict. The container name \"/{new_name}\" is already in use");
+            return Err(EngineError::new(berth_types::ErrorClass::AlreadyExists, why));
+        }
+        let (old_name, new_name) = (foreign.name().to_owned(), new_name.to_owned());
+        let (renamed, name) = (id.clone(), new_name.clone());
+        self.blocking(move |engine| {
+            engine.inner.objects.update::<ContainerObject>(&Tenant::docker(), &renamed, |object| {
+                object.labels.insert(NAME_LABEL.to_owned(), name);
+                Ok(())
+            })?;
+            Ok(())
+        })
+        .await?;
+        let attributes = [
+            ("image".to_owned(), foreign.object.image.clone()),
+            ("name".to_owned(), new_name),
+            ("oldName".to_owned(), format!("/{old_name}")),
+        ];
+        self.emit("container", "rename", &id, attributes.into());
+        Ok(())
+    }
+}
+
+impl Foreign {
+    /// In Docker's words.
+    pub(crate) fn name(&self) -> &str {
+        self.object.labels.get(NAME_LABEL).unwrap_or(&self.object.id)
+    }
+}
+
+/// The group of a process: the unified one, else that of the memory controller. proc_pid_cgroup(5).
+fn group_of(pid: u32) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let of = |wanted: &str| {
+        text.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let controllers = fields.next()?;
+            controllers.split(',').any(|name| name == wanted).then(|| fields.next().map(str::to_owned)).flatten()
+        })
+    };
+    of("memory").or_else(|| of("pids")).or_else(|| of(""))
+}

@@ -1,0 +1,195 @@
+//! The transfer service as containerd's clients from 1.7 on use it: the daemon imports, exports, pulls, pushes and tags.
+
+use berth_containerd_api::containerd::services::transfer::v1::transfer_client::TransferClient;
+use berth_containerd_api::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
+use berth_containerd_api::containerd::types::Platform;
+use berth_containerd_api::containerd::types::transfer::{
+    AuthRequest, AuthResponse, AuthType, ImageExportStream, ImageImportStream, ImageReference, ImageStore, OciRegistry,
+    Progress, RegistryResolver, UnpackConfiguration,
+};
+use berth_testkit::registry::{DockerRegistry, PASSWORD, USER};
+use berth_testkit::{Image, Instance};
+use prost_types::Any;
+use tonic::{Code, Status};
+
+use super::client::{Client, block_on, pack, unpack};
+use super::{ctr_run, rows};
+
+const APP: &str = "example.org/app:v1";
+
+async fn transfer(client: &Client, source: Any, destination: Any, progress: &str) -> Result<(), Status> {
+    let request = TransferRequest {
+        source: Some(source),
+        destination: Some(destination),
+        options: Some(TransferOptions { progress_stream: progress.to_owned() }),
+    };
+    TransferClient::new(client.channel.clone()).transfer(client.request(request)).await.map(|_| ())
+}
+
+fn store(name: &str) -> ImageStore {
+    ImageStore { name: name.to_owned(), ..Default::default() }
+}
+
+/// As a client that wants to run the image asks.
+fn unpacked(name: &str) -> ImageStore {
+    let platform = Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), ..Default::default() };
+    let unpacks = vec![UnpackConfiguration { platform: Some(platform), snapshotter: String::new() }];
+    ImageStore { unpacks, ..store(name) }
+}
+
+fn prefixed(prefix: &str) -> ImageStore {
+    let reference =
+        ImageReference { name: prefix.to_owned(), is_prefix: true, allow_overwrite: true, ..Default::default() };
+    ImageStore { extra_references: vec![reference], ..unpacked("") }
+}
+
+async fn import(client: &Client, archive: Vec<u8>, to: &ImageStore) -> Result<(), Status> {
+    let stream = client.stream("import").await?;
+    let sending = tokio::spawn(stream.send_all(archive));
+    let from = ImageImportStream { stream: "import".to_owned(), ..Default::default() };
+    let done = transfer(client, pack(&from), pack(to), "").await;
+    sending.await.unwrap();
+    done
+}
+
+async fn export(client: &Client, name: &str) -> Vec<u8> {
+    let stream = client.stream("export").await.unwrap();
+    let receiving = tokio::spawn(stream.receive_all());
+    let to = ImageExportStream { stream: "export".to_owned(), ..Default::default() };
+    transfer(client, pack(&store(name)), pack(&to), "").await.unwrap();
+    receiving.await.unwrap()
+}
+
+fn names(instance: &Instance, tenant: &str) -> Vec<String> {
+    let listed = instance.ctr(&["--namespace", tenant, "images", "ls", "-q"]);
+    listed.ok().lines().map(str::to_owned).collect()
+}
+
+/// S-116: archives of both forms in, with their names; unpacked, run by `ctr`; out again, and into Docker's face.
+#[test]
+fn s116_transfer_archives() {
+    let instance = Instance::start();
+    let image = Image::busybox();
+    block_on(async {
+        for (tenant, archive) in [("oci", image.oci_archive()), ("dock", image.docker_archive())] {
+            let client = Client::connect(&instance, tenant).await;
+            import(&client, archive, &prefixed("example.org/app")).await.unwrap();
+            assert_eq!(names(&instance, tenant), [super::BUSYBOX], "{tenant}");
+            let snapshots = instance.ctr(&["--namespace", tenant, "snapshots", "ls"]);
+            assert!(rows(snapshots.ok()).iter().all(|row| row.last() == Some(&"Committed")), "{snapshots:?}");
+            assert!(!rows(snapshots.ok()).is_empty());
+        }
+        let client = Client::connect(&instance, "oci").await;
+        let out = export(&client, super::BUSYBOX).await;
+        // Docker's readers take it, and so does another tenant of ours, under another name.
+        assert!(instance.load(&out).ok().contains("busybox:latest"));
+        let docker = Client::connect(&instance, "default").await;
+        import(&docker, out, &unpacked(APP)).await.unwrap();
+    });
+    assert_eq!(ctr_run(&instance, &["--rm"], "c1", &["echo", "from a transfer"]).ok(), "from a transfer");
+    // The lease of a transfer ends with it.
+    assert_eq!(rows(instance.ctr(&["--namespace", "oci", "leases", "ls"]).ok()), [[""; 0]; 0]);
+    instance.ctr(&["--namespace", "oci", "images", "rm", "--sync", super::BUSYBOX]).ok();
+    assert_eq!(rows(instance.ctr(&["--namespace", "oci", "content", "ls"]).ok()), [[""; 0]; 0]);
+}
+
+/// A damaged archive, a stream nobody opened, a pair nobody serves: refused by class, and nothing stays.
+#[test]
+fn transfer_refusals() {
+    let instance = Instance::start();
+    block_on(async {
+        let client = Client::connect(&instance, "t").await;
+        let from = ImageImportStream { stream: "nobody".to_owned(), ..Default::default() };
+        let missing = transfer(&client, pack(&from), pack(&store(APP)), "").await.unwrap_err();
+        assert_eq!((missing.code(), missing.message()), (Code::NotFound, "stream \"nobody\": not found"));
+        let rubbish = import(&client, vec![b'x'; 100_000], &store(APP)).await.unwrap_err();
+        assert_eq!(rubbish.code(), Code::InvalidArgument, "{rubbish:?}");
+        let mut archive = Image::busybox().oci_archive();
+        let at = archive.len() / 2;
+        archive[at] ^= 1;
+        let damaged = import(&client, archive, &store(APP)).await.unwrap_err();
+        assert_eq!(damaged.code(), Code::InvalidArgument, "{damaged:?}");
+        let pair = transfer(&client, pack(&from), pack(&from), "").await.unwrap_err();
+        assert_eq!(pair.code(), Code::Unimplemented, "{pair:?}");
+        let _open = client.stream("twice").await.unwrap();
+        let twice = client.stream("twice").await.map(|_| ()).unwrap_err();
+        assert_eq!(twice.code(), Code::AlreadyExists, "{twice:?}");
+        let other = Client::connect(&instance, "other").await;
+        drop(other.stream("twice").await.unwrap());
+    });
+    assert_eq!(names(&instance, "t"), [""; 0]);
+    assert_eq!(rows(instance.ctr(&["--namespace", "t", "leases", "ls"]).ok()), [[""; 0]; 0]);
+}
+
+/// Answers the daemon's questions with a user and a password; how often it was asked.
+async fn answer_credentials(mut stream: super::client::Stream, password: &'static str) -> usize {
+    let mut asked = 0;
+    while let Ok(Some(message)) = stream.incoming.message().await {
+        let request: AuthRequest = unpack(&message);
+        assert!(request.host.starts_with("127.0.0.1:"), "{request:?}");
+        asked += 1;
+        let answer = AuthResponse {
+            auth_type: AuthType::Credentials.into(),
+            username: USER.to_owned(),
+            secret: password.to_owned(),
+            expire_at: None,
+        };
+        stream.outgoing.as_ref().unwrap().send(pack(&answer)).await.unwrap();
+    }
+    asked
+}
+
+/// S-116: push to a registry that asks for a password, pull from it into another tenant with progress, tag; run what came.
+#[test]
+fn s116_transfer_registries() {
+    let instance = Instance::start();
+    let registry = DockerRegistry::start_with(true);
+    let name = registry.name("app:v1");
+    let run = async |client: &Client, source: Any, destination: Any, auth: &str, progress: &str, password| {
+        let stream = client.stream(auth).await.unwrap();
+        let answering = tokio::spawn(answer_credentials(stream, password));
+        let done = transfer(client, source, destination, progress).await;
+        assert_eq!(answering.await.unwrap(), 1);
+        done
+    };
+    let at = |auth: &str| {
+        let resolver = RegistryResolver { auth_stream: auth.to_owned(), ..Default::default() };
+        pack(&OciRegistry { reference: name.clone(), resolver: Some(resolver) })
+    };
+    block_on(async {
+        let client = Client::connect(&instance, "one").await;
+        import(&client, Image::busybox().oci_archive(), &store(APP)).await.unwrap();
+        let wrong = run(&client, pack(&store(APP)), at("wrong"), "wrong", "", "guess").await.unwrap_err();
+        // In Docker's words, which leave open whether there is such a repository.
+        assert_eq!(wrong.code(), Code::NotFound, "{wrong:?}");
+        assert!(wrong.message().contains("push access denied"), "{wrong:?}");
+        run(&client, pack(&store(APP)), at("push"), "push", "", PASSWORD).await.unwrap();
+
+        let client = Client::connect(&instance, "default").await;
+        let mut progress = client.stream("progress").await.unwrap();
+        let told = tokio::spawn(async move {
+            let mut events = Vec::new();
+            while let Ok(Some(message)) = progress.incoming.message().await {
+                events.push(unpack::<Progress>(&message));
+            }
+            events
+        });
+        run(&client, at("pull"), pack(&unpacked(&name)), "pull", "progress", PASSWORD).await.unwrap();
+        let told = told.await.unwrap();
+        let saved = told.iter().find(|step| step.event == "saved").unwrap();
+        assert_eq!(saved.name, name);
+        assert!(told.last().unwrap().event.starts_with("Completed pull from OCI Registry"), "{told:?}");
+        let layers =
+            |event: &str| told.iter().filter(|s| s.event == event && s.name.starts_with("layer-sha256:")).count();
+        assert!(layers("complete") + layers("already exists") > 0, "{told:?}");
+
+        transfer(&client, pack(&store(&name)), pack(&store(super::BUSYBOX)), "").await.unwrap();
+        let headers = RegistryResolver { headers: [("x".to_owned(), "y".to_owned())].into(), ..Default::default() };
+        let refused = pack(&OciRegistry { reference: name.clone(), resolver: Some(headers) });
+        let refused = transfer(&client, refused, pack(&store("x.org/y:1")), "").await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+        assert!(refused.message().contains("headers"), "{refused:?}");
+    });
+    assert_eq!(ctr_run(&instance, &["--rm"], "c1", &["echo", "pulled"]).ok(), "pulled");
+    assert_eq!(instance.berth(&["run", "--rm", &name, "echo", "in both faces"]).ok(), "in both faces");
+}
