@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use berth_shim_client::{RuntimeChoice, ShimError, find_shim};
-use berth_types::ErrorClass;
 
 use crate::error::{EngineError, Result};
 use crate::request::Request;
@@ -78,7 +77,8 @@ impl Runtimes {
     /// `None`: our own.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name of no form, `NotFound` for one that nothing is installed for.
+    /// `InvalidArgument` for a name of no form, and for one that nothing is installed for: to Docker's client, what is not found at a create is
+    /// the image.
     pub(crate) fn find(&self, name: &str, search: &[PathBuf]) -> Result<Option<RuntimeChoice>> {
         if OWN_NAMES.contains(&name) {
             return Ok(None);
@@ -179,7 +179,7 @@ fn command(name: &str, binary: &Path, arguments: Vec<String>, search: &[PathBuf]
 }
 
 fn missing(name: &str, why: &str) -> EngineError {
-    EngineError::new(ErrorClass::NotFound, format!("runtime {name:?} is not installed: {why}"))
+    EngineError::invalid(format!("runtime {name:?} is not installed: {why}"))
         .with_hint("berth info lists the runtimes there are; name others in [runtimes.NAME] of berthd's configuration")
 }
 
@@ -231,6 +231,8 @@ pub(crate) fn check_request(name: &str, request: &Request) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use berth_types::ErrorClass;
+
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -277,10 +279,10 @@ mod tests {
         let runtimes = Runtimes::default();
         let search = [PathBuf::from("/nowhere")];
         for (name, class, words) in [
-            ("youki", ErrorClass::NotFound, "no executable youki in /nowhere"),
-            ("io.containerd.kata.v2", ErrorClass::NotFound, "containerd-shim-kata-v2"),
-            ("/nowhere/containerd-shim-x-v1", ErrorClass::NotFound, "/nowhere/containerd-shim-x-v1"),
-            ("/nowhere/runc", ErrorClass::NotFound, "/nowhere/runc"),
+            ("youki", ErrorClass::InvalidArgument, "no executable youki in /nowhere"),
+            ("io.containerd.kata.v2", ErrorClass::InvalidArgument, "containerd-shim-kata-v2"),
+            ("/nowhere/containerd-shim-x-v1", ErrorClass::InvalidArgument, "/nowhere/containerd-shim-x-v1"),
+            ("/nowhere/runc", ErrorClass::InvalidArgument, "/nowhere/runc"),
             ("a/b", ErrorClass::InvalidArgument, "invalid runtime name"),
             ("x.y", ErrorClass::InvalidArgument, "invalid runtime name"),
         ] {

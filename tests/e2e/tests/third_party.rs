@@ -18,7 +18,8 @@ mod third_party {
         fn new(names: &[&str]) -> Self {
             static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
             let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let directory = std::env::temp_dir().join(format!("berth-toy-{}-{number}", std::process::id()));
+            let directory =
+                berth_testkit::instance::test_root().join(format!("berth-toy-{}-{number}", std::process::id()));
             std::fs::create_dir_all(&directory).unwrap();
             for name in names {
                 std::fs::copy(env!("CARGO_BIN_EXE_containerd-shim-toy-v1"), directory.join(name)).unwrap();

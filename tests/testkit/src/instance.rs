@@ -43,7 +43,7 @@ pub struct Instance {
 }
 
 /// Where all instances live: `BERTH_TEST_ROOT`, else a directory of this process below the system's temporary one.
-pub(crate) fn test_root() -> PathBuf {
+pub fn test_root() -> PathBuf {
     std::env::var_os("BERTH_TEST_ROOT").map_or_else(|| std::env::temp_dir().join("berth-test"), PathBuf::from)
 }
 

@@ -107,7 +107,7 @@ mod tests {
         let call = KilledCall { number: 83, name: "mkdir".to_owned(), comm: "mkdir".to_owned() };
         assert_eq!(line.call, call);
         assert_eq!(parse(&RECORD.replace("sig=31", "sig=0")), None, "a call that was only logged");
-        assert_eq!(parse(&RECORD.replace("arch=c000003e", "arch=c00000b7")).unwrap().call.name, "capset");
+        assert_eq!(parse(&RECORD.replace("arch=c000003e", "arch=c00000b7")).unwrap().call.name, "fdatasync");
         assert_eq!(parse("6,1,2,-;audit: type=1400 audit(1.2:3): x"), None);
     }
 

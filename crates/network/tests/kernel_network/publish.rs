@@ -146,8 +146,10 @@ fn addresses_to_publish_on_are_checked() {
     let refused = network.attach("a", &[tcp(Some("198.51.100.1"), 80, 80)], None).unwrap_err();
     assert_eq!(refused.to_string(), "address 198.51.100.1 to publish on is not an address of this host");
     assert_eq!(refused.class(), ErrorClass::InvalidArgument);
+    let refused = network.attach("a", &[tcp(Some("2001:db8::1"), 80, 80)], None).unwrap_err();
+    assert_eq!(refused.to_string(), "cannot publish on the IPv6 address 2001:db8::1: this network has no IPv6");
     let refused = network.attach("a", &[tcp(Some("::1"), 80, 80)], None).unwrap_err();
-    assert_eq!(refused.to_string(), "cannot publish on the IPv6 address ::1: this network has no IPv6");
+    assert_eq!(refused.to_string(), "cannot publish on ::1: the kernel lets no packet from ::1 reach a bridge");
 }
 
 /// A caller that goes on sending from the same port is a flow the kernel remembers; it must not be led to where nobody

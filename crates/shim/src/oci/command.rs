@@ -13,6 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 
+use super::null::{not_the_hosts, private_null};
+
 /// Hooks run within `create`, `start` and `delete`.
 const TIMEOUT: Timespec = Timespec { tv_sec: 100, tv_nsec: 0 };
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
@@ -109,8 +111,8 @@ impl OciRuntime {
         std::fs::remove_file(&log).ok();
         let (mut output, mut complaint) = (memory_file()?, memory_file()?);
         let [stdin, stdout, stderr] = match streams {
-            Streams::Of(streams) => streams.map(Stdio::from),
-            Streams::None => [Stdio::null(), same(&output)?, same(&complaint)?],
+            Streams::Of([stdin, stdout, stderr]) => [own(stdin)?, own(stdout)?, own(stderr)?],
+            Streams::None => [private_null().map_err(no_null)?.into(), same(&output)?, same(&complaint)?],
         };
         let mut child = Command::new(&self.binary)
             .arg("--root")
@@ -170,6 +172,14 @@ fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
 fn memory_file() -> Result<File, CommandError> {
     let made = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).map(File::from);
     made.map_err(|errno| CommandError::File { what: "make", path: "a file in memory".into(), source: errno.into() })
+}
+
+fn own(stream: OwnedFd) -> Result<Stdio, CommandError> {
+    not_the_hosts(stream).map(Stdio::from).map_err(no_null)
+}
+
+fn no_null(errno: rustix::io::Errno) -> CommandError {
+    CommandError::File { what: "make", path: "a null device".into(), source: errno.into() }
 }
 
 fn same(file: &File) -> Result<Stdio, CommandError> {

@@ -16,6 +16,7 @@ mod command;
 mod console;
 mod document;
 mod measure;
+mod null;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

@@ -66,11 +66,14 @@ pub fn processes(runtime: &Runtime) -> Outcome {
 
 pub fn stats(runtime: &Runtime) -> Outcome {
     cgroup::needs("memory")?;
-    let mut container = Container::with_script(runtime, "sleep 60");
+    // Long enough for a kernel that counts CPU time by ticks.
+    let mut container =
+        Container::with_script(runtime, "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo ready; sleep 60");
     container
         .set("/linux/resources/memory", json!({"limit": 33_554_432}))
         .set("/linux/resources/pids", json!({"limit": 50}));
     container.create_and_start();
+    container.wait_for_said("ready");
     let event: Value = serde_json::from_str(container.verb(&["events", "--stats"]).ok()).unwrap();
     assert_eq!((event["type"].as_str(), event["id"].as_str()), (Some("stats"), Some(container.id.as_str())));
     let data = &event["data"];

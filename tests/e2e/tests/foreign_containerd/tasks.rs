@@ -113,7 +113,7 @@ fn terminal(containerd: &Containerd, options: &[&str]) {
 /// operator's (`--add-runtime`) are both driven by our shim.
 #[test]
 fn s137_under_debians_dockerd() {
-    let bin = std::env::temp_dir().join(format!("berth-test-shim-{}", std::process::id()));
+    let bin = berth_testkit::instance::test_root().join(format!("berth-test-shim-{}", std::process::id()));
     std::fs::create_dir_all(&bin).unwrap();
     std::fs::copy(shim(), bin.join("containerd-shim-runc-v2")).unwrap();
     let mut containerd = Containerd::start(&bin);

@@ -24,7 +24,7 @@ fn s122_missing_runtimes() {
 /// S-122: runtimes of the configuration with arguments and options, in both clients; `info` lists them.
 #[test]
 fn s122_configured_runtimes() {
-    let directory = std::env::temp_dir().join(format!("berth-test-config-{}", std::process::id()));
+    let directory = berth_testkit::instance::test_root().join(format!("berth-test-config-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let runc = peers::peer("usr/bin/runc").display().to_string();
     let file = directory.join("config.toml");
