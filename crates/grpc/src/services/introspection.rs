@@ -93,7 +93,8 @@ impl Face {
         let external = self.engine.image_store().proxies().iter().map(|proxy| proxy.name());
         plugins.extend(external.map(|name| with_platform(plugin("snapshotter", name))));
         if let Some(snapshotter) = plugins.get_mut(1) {
-            snapshotter.exports.insert("root".to_owned(), data.join("snapshots/overlay").display().to_string());
+            let root = data.join("snapshots").join(self.engine.image_store().snapshotter());
+            snapshotter.exports.insert("root".to_owned(), root.display().to_string());
         }
         plugins.extend(SERVICES.map(|id| plugin("grpc", id)));
         plugins
