@@ -28,6 +28,8 @@ pub fn prepare_host_view() {
         "ipam":{"type":"host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}"#;
     fs::write("/etc/cni/net.d/10-bench.conflist", network).unwrap();
     mount(&["-t", "tmpfs", "tmpfs", "/run"]);
+    // CNI keeps its addresses there.
+    mount(&["-t", "tmpfs", "tmpfs", "/var/lib"]);
     // What the package's installation would link.
     fs::create_dir_all("/run/bench-bin").unwrap();
     for name in ["iptables", "ip6tables"] {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Quiet for this long is idle.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(1);
 /// So often the thread sleeps and wakes for the watch itself.
 const OWN_PARKS: u32 = 8;
 

@@ -306,21 +306,22 @@ mod tests {
         assert!(!clashes(ip("::"), ip("127.0.0.1")), "the families are told apart");
     }
 
+    // Each test has an address of its own: what one lets go another could take.
     #[test]
     fn a_free_port_is_held_until_it_is_released() {
         let mut table = PortTable::default();
-        let asked = mapping(Protocol::Tcp, Some("127.0.0.1"), 0);
+        let asked = mapping(Protocol::Tcp, Some("127.0.0.21"), 0);
         let got = table.reserve("a", std::slice::from_ref(&asked), false).unwrap().remove(0);
         assert_ne!(got.host_port, 0);
-        let taken = std::net::TcpListener::bind(("127.0.0.1", got.host_port)).unwrap_err();
+        let taken = std::net::TcpListener::bind(("127.0.0.21", got.host_port)).unwrap_err();
         assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
         let refused = table.reserve("b", std::slice::from_ref(&got), false).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            format!("port {}/tcp on 127.0.0.1 is already published by container a", got.host_port)
+            format!("port {}/tcp on 127.0.0.21 is already published by container a", got.host_port)
         );
         table.release("a");
-        std::net::TcpListener::bind(("127.0.0.1", got.host_port)).unwrap();
+        std::net::TcpListener::bind(("127.0.0.21", got.host_port)).unwrap();
     }
 
     /// A copy of the socket stands for a program between fork and exec.
@@ -328,14 +329,14 @@ mod tests {
     fn a_port_let_go_is_free_at_once() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let mut table = PortTable::default();
-            let asked = mapping(protocol, Some("127.0.0.1"), 0);
+            let asked = mapping(protocol, Some("127.0.0.22"), 0);
             let got = table.reserve("a", std::slice::from_ref(&asked), false).unwrap().remove(0);
             let claims = &table.claims[&(protocol, got.host_port)];
             let copy = claims[0]._socket.as_ref().unwrap().0.try_clone().unwrap();
             table.release("a");
             table.reserve("b", std::slice::from_ref(&got), false).unwrap();
             if protocol == Protocol::Tcp {
-                let taken = std::net::TcpListener::bind(("127.0.0.1", got.host_port)).unwrap_err();
+                let taken = std::net::TcpListener::bind(("127.0.0.22", got.host_port)).unwrap_err();
                 assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse, "and it is ours again");
             }
             drop(copy);

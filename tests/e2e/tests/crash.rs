@@ -132,8 +132,12 @@ fn check_state(berth: &Instance, after: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
     wait_until("state and kernel agree", || {
         let shown = berth.berth(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+        assert_eq!(shown.code, 0, "after {after}: {shown:?}\n{}", berth.log());
         let Some((name, state)) = shown.ok().split_once(' ') else { return Some(()) };
         assert!(name == "c1" || after.starts_with("rename") && name == "c2", "after {after}: {name}");
+        if state == "removing" {
+            return None;
+        }
         assert!(["created", "running", "paused", "exited"].contains(&state), "after {after}: {state}");
         let pid = berth.berth(&["inspect", "--format", "{{.State.Pid}}", name]).stdout;
         let is_alive = std::path::Path::new(&format!("/proc/{}/ns", pid.trim())).exists();

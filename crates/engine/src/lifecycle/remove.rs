@@ -64,12 +64,13 @@ impl Engine {
             inner.record.state.error.clone_from(&error.message);
             return Err(error.while_doing(format!("cannot remove container \"{}\"", container.id.short())));
         }
+        // Told at the moment nobody finds it any more.
         self.inner.registry.remove(container);
-        self.inner.execs.forget_container(&container.id);
         let record = container.record();
-        self.free_hidden_image(&record.image_id).await;
         self.emit_container(&record, "destroy", &[]);
         self.inner.faults.pass("remove.told");
+        self.inner.execs.forget_container(&container.id);
+        self.free_hidden_image(&record.image_id).await;
         let mut inner = container.lock();
         inner.pending_attaches.clear();
         inner.run = None;
