@@ -198,8 +198,10 @@ pub fn delete_force_takes_everything(runtime: &Runtime) -> Outcome {
 }
 
 pub fn delete_needs_no_bundle(runtime: &Runtime) -> Outcome {
-    let container = Container::with_script(runtime, "sleep 60");
+    // Nothing is executed any more once the root is taken away.
+    let container = Container::with_script(runtime, "echo ready; while :; do :; done");
     container.create_and_start();
+    container.wait_for_said("ready");
     fs::remove_dir_all(container.bundle()).unwrap();
     assert_eq!(container.status(), "running");
     container.call(&["kill", &container.id, "9"]).ok();
