@@ -140,11 +140,7 @@ pub(crate) const CASES: &[Case] = &[
     ("--plan", &["--plan"], Prints("true", "cgroup")),
     ("--help", &["--help"], Prints("true", "Usage")),
     // The stock client's own.
-    (
-        "--disable-content-trust",
-        &["--disable-content-trust=true"],
-        Prints("echo it has no effect in this client either", "either"),
-    ),
+    ("--disable-content-trust", &[], Takes(special::content_trust)),
     ("--gpus", &["--gpus", "all"], Refused("gpu")),
     ("--health-cmd", &["--health-cmd", "true"], Refused("health")),
     ("--health-interval", &["--health-interval", "9s"], Refused("health")),
@@ -155,7 +151,7 @@ pub(crate) const CASES: &[Case] = &[
     ("--ip", &["--ip", "192.0.2.77"], Refused("address")),
     ("--ip6", &["--ip6", "2001:db8::77"], Refused("address")),
     ("--isolation", &["--isolation", "hyperv"], Refused("isolation")),
-    ("--kernel-memory", &["--kernel-memory", "8m"], Prints("echo this client sends it to nobody", "nobody")),
+    ("--kernel-memory", &[], Takes(special::kernel_memory_of_run)),
     ("--link", &["--link", "neighbour:n"], Refused("link")),
     ("--link-local-ip", &["--link-local-ip", "169.254.3.3"], Refused("link")),
     ("--mac-address", &["--mac-address", "02:42:ac:11:00:77"], Refused("MAC")),

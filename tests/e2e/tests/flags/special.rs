@@ -1,7 +1,9 @@
 //! Flags whose effect takes more than one command to see.
 
 use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use berth_testkit::{Instance, instance, wait_until};
 
@@ -114,4 +116,78 @@ pub(crate) fn exec_detaches(berth: &Instance, client: Client<'_>) {
     assert_eq!(id_of(berth, &["exec", "-d", "changed", "sh", "-c", "echo said; touch /made"], client), "");
     wait_until("the file", || (berth.berth(&["exec", "changed", "ls", "/made"]).code == 0).then_some(()));
     berth.berth(&["exec", "changed", "rm", "/made"]).ok();
+}
+
+pub(crate) fn update_help(berth: &Instance, client: Client<'_>) {
+    assert!(instance::run(client(berth, &["update", "--help"]), b"").ok().contains("Usage"));
+}
+
+/// The stock client knows the flag and sends it to nobody: an engine has nothing to honour or refuse.
+pub(crate) fn kernel_memory_of_run(berth: &Instance, client: Client<'_>) {
+    let said = requests(berth, client(berth, &["run", "--rm", "--kernel-memory", "8m", "busybox", "true"]));
+    assert!(said.contains("\"Image\":\"busybox\"") && !said.contains("KernelMemory\":8"), "{said}");
+}
+
+pub(crate) fn kernel_memory_of_update(berth: &Instance, client: Client<'_>) {
+    let said = requests(berth, client(berth, &["update", "--kernel-memory", "8m", "--pids-limit", "33", "changed"]));
+    assert!(said.contains("\"PidsLimit\":33") && !said.contains("KernelMemory\":8"), "{said}");
+}
+
+pub(crate) fn content_trust(berth: &Instance, client: Client<'_>) {
+    let words = ["create", "--name", "trusting", "--disable-content-trust=true", "busybox", "true"];
+    let said = requests(berth, client(berth, &words));
+    assert!(said.contains("\"Image\":\"busybox\"") && !said.to_lowercase().contains("trust\""), "{said}");
+    berth.berth(&["rm", "trusting"]).ok();
+}
+
+/// What the stock client asks of the engine, byte for byte, on its way there.
+fn requests(berth: &Instance, mut command: Command) -> String {
+    let path = berth.directory.join("between.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let (engine, heard) = (berth.socket(), Arc::clone(&said));
+    let relay = std::thread::spawn(move || {
+        for client in listener.incoming().map(Result::unwrap) {
+            let Ok(engine) = UnixStream::connect(&engine) else { return };
+            if relayed(client, engine, &heard).is_none() {
+                return;
+            }
+        }
+    });
+    command.env("DOCKER_HOST", format!("unix://{}", path.display()));
+    let done = instance::run(command, b"");
+    // A connection without a word ends the relay.
+    drop(UnixStream::connect(&path).unwrap());
+    relay.join().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    done.ok();
+    let said = said.lock().unwrap();
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// Passes a connection on in both directions, in threads of its own; nothing when its client says nothing.
+fn relayed(mut client: UnixStream, mut engine: UnixStream, heard: &Arc<Mutex<Vec<u8>>>) -> Option<()> {
+    let mut bytes = [0; 4096];
+    let length = client.read(&mut bytes).unwrap();
+    if length == 0 {
+        return None;
+    }
+    heard.lock().unwrap().extend_from_slice(&bytes[..length]);
+    engine.write_all(&bytes[..length]).unwrap();
+    let (mut from, mut to) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
+    std::thread::spawn(move || {
+        std::io::copy(&mut from, &mut to).ok();
+        to.shutdown(std::net::Shutdown::Write).ok();
+    });
+    let heard = Arc::clone(heard);
+    std::thread::spawn(move || {
+        while let Ok(length) = client.read(&mut bytes) {
+            heard.lock().unwrap().extend_from_slice(&bytes[..length]);
+            if length == 0 || engine.write_all(&bytes[..length]).is_err() {
+                engine.shutdown(std::net::Shutdown::Write).ok();
+                return;
+            }
+        }
+    });
+    Some(())
 }

@@ -40,6 +40,6 @@ pub(crate) const UPDATE: &[Case] = &[
     ("--blkio-weight", &["--blkio-weight", "300"], Prints("cat /sys/fs/cgroup/blkio/blkio.bfq.weight", "300")),
     ("--memory-swappiness", &["--memory-swappiness", "3"], Prints("cat /sys/fs/cgroup/memory/memory.swappiness", "3")),
     ("--restart", &["--restart", "on-failure:3"], Inspects("{{.HostConfig.RestartPolicy}}", "on-failure")),
-    ("--kernel-memory", &["--kernel-memory", "8m"], Prints("echo this client sends it to nobody", "nobody")),
-    ("--help", &["--help"], Prints("true", "")),
+    ("--kernel-memory", &[], Takes(special::kernel_memory_of_update)),
+    ("--help", &[], Takes(special::update_help)),
 ];
