@@ -30,7 +30,7 @@ pub(crate) fn ensure_directory(path: &Path, mode: u32) -> Result<(), SocketError
 
 /// Binds `<state>/docker.sock`, mode 0660, in place of one that nobody answers on.
 pub(crate) fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, SocketError> {
-    if UnixStream::connect(path).is_ok() {
+    if is_served(path) {
         return Err(SocketError::InUse { path: path.to_owned() });
     }
     match std::fs::remove_file(path) {
@@ -43,6 +43,16 @@ pub(crate) fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Sock
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(permissions)?;
     std::os::unix::fs::chown(path, Some(0), Some(group.unwrap_or(0))).map_err(permissions)?;
     Ok(listener)
+}
+
+/// Whether the process that listened there lives. That a connection is made is no proof: a child of a killed daemon holds its sockets
+/// until it executes its own program.
+fn is_served(path: &Path) -> bool {
+    let Ok(stream) = UnixStream::connect(path) else { return false };
+    let connected = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
+    // Of a listener in another PID namespace nothing is known.
+    let listener = connected.and_then(|stream| stream.peer_cred()).ok().and_then(|peer| peer.pid());
+    listener.is_none_or(|pid| pid == 0 || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok())
 }
 
 /// The listening socket that socket activation passed to this very process, if any.
@@ -63,5 +73,47 @@ pub(crate) fn notify_ready() {
     let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", &path));
     if let Err(error) = sent {
         tracing::warn!(%error, "cannot tell the service manager that the daemon is ready");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    const SOCKET: &str = "BERTH_TEST_SOCKET";
+
+    /// A listener that dies and leaves its socket to a child.
+    #[test]
+    #[ignore = "run by a_dead_daemons_socket_is_taken_over"]
+    fn listener() {
+        let path = std::env::var_os(SOCKET).expect("given by the outer test");
+        let socket = std::os::unix::net::UnixListener::bind(path).unwrap();
+        let child = Command::new("sleep").arg("1000").stdin(Stdio::from(std::os::fd::OwnedFd::from(socket))).spawn();
+        println!("child {}.", child.unwrap().id());
+    }
+
+    #[tokio::test]
+    async fn a_dead_daemons_socket_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("docker.sock");
+        let mut inner = Command::new(std::env::current_exe().unwrap());
+        inner.args(["--exact", "socket::tests::listener", "--ignored", "--nocapture"]).env(SOCKET, &path);
+        // Not its output's end is waited for, which the child holds too.
+        let mut inner = inner.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(inner.stdout.take().unwrap()));
+        let said = lines.find_map(|line| line.unwrap().split_once("child ").map(|(_, rest)| rest.to_owned())).unwrap();
+        let holder: i32 = said.split('.').next().unwrap().parse().unwrap();
+        inner.wait().unwrap();
+        let answers = UnixStream::connect(&path).is_ok();
+        let bound = bind(&path, None);
+        rustix::process::kill_process(rustix::process::Pid::from_raw(holder).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
+        assert!(answers, "the child holds the socket");
+        let listener = bound.unwrap();
+        assert!(matches!(bind(&path, None), Err(SocketError::InUse { .. })), "a living one is kept");
+        drop(listener);
+        bind(&path, None).unwrap();
     }
 }

@@ -9,6 +9,7 @@ mod told;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_core::events::EventLimits;
 use berth_core::fleet::FleetOptions;
@@ -18,6 +19,7 @@ use berth_metadata::{Durability, Metadata, Table, Write};
 use berth_network::{Endpoint, NamespacePool, Network, NetworkConfig};
 use berth_shim_client::ExitStatus;
 use berth_types::{ErrorClass, Timestamp};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::api::{EngineOptions, Status};
 use crate::container::{Container, Run};
@@ -348,22 +350,31 @@ fn open_fleet(
     Fleet::new(options, Arc::clone(binary), Arc::clone(events))
 }
 
+/// A child that was being started when the last daemon was killed holds that one's descriptors until it executes its program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// One daemon per data root; the lock ends with the process, however that ends.
 fn lock_root(path: &Path) -> Result<File> {
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|error| EngineError::io("open", path, &error))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(EngineError::new(
+    let failed = |operation: &'static str| move |error: std::io::Error| EngineError::io(operation, path, &error);
+    let open = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = open.map_err(failed("open"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {}
+        Err(errno) => return Err(failed("lock")(errno.into())),
+    }
+    // Both descriptors are of one open file: the lock is the other's too. The thread ends with the process when nobody lets go.
+    let waiting = file.try_clone().map_err(failed("share"))?;
+    let (sender, locked) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || sender.send(flock(&waiting, FlockOperation::LockExclusive)));
+    match locked.recv_timeout(LOCK_PATIENCE) {
+        Ok(Ok(())) => Ok(file),
+        Ok(Err(errno)) => Err(failed("lock")(errno.into())),
+        Err(_) => Err(EngineError::new(
             ErrorClass::AlreadyExists,
             format!("another berthd uses this data root: {} is locked", path.display()),
         )
         .with_hint("stop that daemon, or give this one its own --root and --state")),
-        Err(errno) => Err(EngineError::io("lock", path, &errno.into())),
     }
 }
 
@@ -423,4 +434,27 @@ fn open_network(
         tracing::error!(container_id = %endpoint.container_id, "network of a running container is not restored: {}", berth_types::report(&error));
     }
     Ok(Arc::new(network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let held = lock_root(&path).unwrap();
+        let refused = lock_root(&path).unwrap_err();
+        assert!(refused.message.contains("another berthd"), "{}", refused.message);
+        let (next, waiting) = (path.clone(), std::sync::Arc::new(std::sync::Barrier::new(2)));
+        let begun = Arc::clone(&waiting);
+        let second = std::thread::spawn(move || {
+            begun.wait();
+            lock_root(&next).map(drop)
+        });
+        waiting.wait();
+        drop(held);
+        second.join().unwrap().unwrap();
+    }
 }
