@@ -14,7 +14,7 @@ mod seccomp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use berth_shim_client::{RuntimeChoice, ShimError, find_shim};
+use berth_shim_client::{RuntimeChoice, ShimError, find_executable, find_shim};
 
 use crate::error::{EngineError, Result};
 use crate::request::Request;
@@ -105,7 +105,7 @@ impl Runtimes {
         for dir in search {
             for file in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 if let Some(name) = file.file_name().to_str().and_then(runtime_name)
-                    && is_executable(&file.path())
+                    && find_executable(&file.path(), &[]).is_some()
                 {
                     all.entry(name).or_insert_with(|| file.path().display().to_string());
                 }
@@ -161,7 +161,7 @@ fn shim(name: &str, kind: &str, options: Option<(String, Vec<u8>)>, search: &[Pa
             EngineError::invalid(format!("unknown or invalid runtime name: {name}: {}", berth_types::report(&other)))
         }
     })?;
-    if !is_executable(&binary) {
+    if find_executable(&binary, &[]).is_none() {
         return Err(missing(name, &format!("no executable file {}", binary.display())));
     }
     Ok(RuntimeChoice::Shim { binary, options })
@@ -185,17 +185,6 @@ fn missing(name: &str, why: &str) -> EngineError {
 
 fn joined(dirs: &[PathBuf]) -> String {
     dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":")
-}
-
-fn find_executable(binary: &Path, search: &[PathBuf]) -> Option<PathBuf> {
-    if binary.is_absolute() {
-        return is_executable(binary).then(|| binary.to_owned());
-    }
-    search.iter().map(|dir| dir.join(binary)).find(|path| is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 fn is_shim_file(path: &Path) -> bool {

@@ -19,7 +19,7 @@ use berth_types::ContainerId;
 pub use berth_proto::choice::RuntimeChoice;
 pub use client::ShimClient;
 pub use error::ShimError;
-pub use runtime_name::find_shim;
+pub use runtime_name::{find_executable, find_shim};
 pub use sandbox::{NewSandbox, SandboxMetric, SandboxStatus};
 pub use usage::Usage;
 

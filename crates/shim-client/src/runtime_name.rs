@@ -33,6 +33,14 @@ fn binary_name(runtime: &str) -> Option<String> {
     (is_plain(name) && is_plain(version)).then(|| format!("containerd-shim-{name}-{version}"))
 }
 
+/// A name without a slash is looked for in these directories; anything else is the file it names. Nothing when that cannot be executed.
+pub fn find_executable(binary: &Path, search: &[PathBuf]) -> Option<PathBuf> {
+    if binary.components().count() > 1 || binary.is_absolute() {
+        return is_executable(binary).then(|| binary.to_owned());
+    }
+    search.iter().map(|dir| dir.join(binary)).find(|path| is_executable(path))
+}
+
 fn is_executable(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }

@@ -37,8 +37,11 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
         if let Some(runtime) = &record.runtime {
             oci::delete_forced(runtime, &invocation.id, &oci::make_directory(&bundle).map_err(other_runtime)?);
         }
-        if let Some(shim) = record.shim {
-            delete_by_other_shim(invocation, &bundle, shim)?;
+        if let Some(shim) = record.shim
+            && let Err(error) = delete_by_other_shim(invocation, &bundle, shim)
+        {
+            // What is ours goes all the same.
+            crate::log::warn(&format!("cleaning up by the other shim: {}", berth_types::report(&error)));
         }
         if !record.cgroup.is_empty() {
             remove_cgroup(&record.cgroup)?;
@@ -129,8 +132,8 @@ fn remove_socket(invocation: &Invocation, bundle: &Path) -> Result<(), ShimError
     );
     // Others of the pod may be served there.
     let is_in_use = group.is_some() && std::os::unix::net::UnixStream::connect(&path).is_ok();
-    let path = if is_in_use { PathBuf::new() } else { path };
-    for path in [path, bundle.join(berth_proto::attach::SOCKET_NAME)] {
+    let shared = (!is_in_use).then_some(path);
+    for path in shared.into_iter().chain([bundle.join(berth_proto::attach::SOCKET_NAME)]) {
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(ShimError::File { what: "remove", path, source });

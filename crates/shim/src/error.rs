@@ -105,6 +105,8 @@ pub(crate) enum TaskError {
     Cgroup { source: berth_cgroup::CgroupError },
     #[error("cannot signal process {pid}")]
     Signal { pid: u32, source: io::Error },
+    #[error("cannot become the parent of what other runtimes leave behind")]
+    Reaper { source: io::Error },
     #[error("cannot watch process {pid}")]
     Watch { pid: u32, source: io::Error },
 }
@@ -135,7 +137,7 @@ impl Classify for TaskError {
             Self::Command { source, .. } => source.class(),
             Self::Relay { source, .. } => source.class(),
             Self::Cgroup { source } => source.class(),
-            Self::Read { .. } | Self::Signal { .. } | Self::Watch { .. } => ErrorClass::Internal,
+            Self::Read { .. } | Self::Signal { .. } | Self::Watch { .. } | Self::Reaper { .. } => ErrorClass::Internal,
         }
     }
 

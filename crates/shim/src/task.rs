@@ -11,6 +11,7 @@ mod start;
 mod trace;
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,9 @@ use berth_oci::runtime::LinuxResources;
 use berth_proto::attach::{Reply, Request};
 use berth_proto::protobuf::well_known_types::any::Any;
 use berth_runtime::RuntimeError;
+use berth_sys::signal_fd::SignalFd;
 use berth_types::{Classify, ErrorClass, Signal};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -245,23 +248,26 @@ impl Shim {
     /// What commands of other runtimes leave behind becomes ours to wait for.
     fn become_reaper(self: &Arc<Self>) -> Result<(), TaskError> {
         if !self.is_reaper.swap(true, Ordering::Relaxed) {
-            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-                .map_err(|errno| TaskError::Watch { pid: 0, source: errno.into() })?;
-            tokio::spawn(Arc::clone(self).reap_orphans());
+            let failed = |errno: rustix::io::Errno| TaskError::Reaper { source: errno.into() };
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed)?;
+            // Not by the event loop's own watch of signals, for which every shim would pay.
+            let told = SignalFd::block(&[rustix::process::Signal::CHILD.as_raw()]).map_err(failed)?;
+            let readiness = rustix::io::fcntl_dupfd_cloexec(&told, 0).map_err(failed)?;
+            let readiness = crate::io::watch(readiness, tokio::io::Interest::READABLE)
+                .map_err(|source| TaskError::Reaper { source })?;
+            tokio::spawn(Arc::clone(self).reap_orphans(told, readiness));
         }
         Ok(())
     }
 
     /// Collects processes that nobody waits for: orphans of containers without a pid namespace.
-    async fn reap_orphans(self: Arc<Self>) {
-        let mut told = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()) {
-            Ok(told) => told,
-            Err(error) => {
+    async fn reap_orphans(self: Arc<Self>, told: SignalFd, readiness: AsyncFd<OwnedFd>) {
+        while let Ok(mut ready) = readiness.readable().await {
+            if let Err(error) = told.next() {
                 crate::log::warn(&format!("orphans are not collected: {error}"));
                 return;
             }
-        };
-        while told.recv().await.is_some() {
+            ready.clear_ready();
             let awaited: Vec<u32> = self
                 .lock()
                 .values()

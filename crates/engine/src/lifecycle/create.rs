@@ -200,13 +200,10 @@ impl Engine {
 
     /// A missing image can be fetched, so that a name that can be none is told apart.
     fn image_to_run(&self, name: &str) -> Result<Image> {
-        let looked_up = self.image_named(name);
-        match (&looked_up, name.parse::<Reference>()) {
-            (Err(error), Err(invalid)) if error.class == ErrorClass::NotFound => {
-                Err(EngineError::invalid(invalid.to_string()))
-            }
-            _ => looked_up,
-        }
+        self.image_named(name).map_err(|error| match name.parse::<Reference>() {
+            Err(invalid) if error.class == ErrorClass::NotFound => EngineError::invalid(invalid.to_string()),
+            _ => error,
+        })
     }
 
     fn reserve_name(&self, name: Option<&str>, id: &ContainerId) -> Result<NameReservation<'_>> {

@@ -25,7 +25,7 @@ mod uri;
 
 pub(crate) use attach::{Attach, serve as serve_attach};
 pub(crate) use outlet::OpenOutlets;
-pub(crate) use process_io::{IoError, ProcessIo, Streams};
+pub(crate) use process_io::{IoError, ProcessIo, Streams, remove_fifos};
 pub(crate) use uri::{IoRequest, UriError};
 
 use std::io;

@@ -373,9 +373,22 @@ impl ProcessIo {
     }
 }
 
+const STREAMS: [&str; 3] = ["stdin", "stdout", "stderr"];
+
+/// Both sides have opened them, or nobody will.
+pub(crate) fn remove_fifos(dir: &Path, name: &str) {
+    for stream in STREAMS {
+        std::fs::remove_file(fifo_path(dir, name, stream)).ok();
+    }
+}
+
+fn fifo_path(dir: &Path, name: &str, stream: &str) -> PathBuf {
+    dir.join(format!("{name}-{stream}"))
+}
+
 /// Makes a FIFO anew; its path, and both ends. Neither open waits.
 fn fifo(dir: &Path, name: &str, stream: &str) -> Result<(String, OwnedFd, OwnedFd), IoError> {
-    let path = dir.join(format!("{name}-{stream}"));
+    let path = fifo_path(dir, name, stream);
     let failed = |errno: rustix::io::Errno| IoError::Open { what: "FIFO", path: path.clone(), source: errno.into() };
     std::fs::remove_file(&path).ok();
     rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(failed)?;

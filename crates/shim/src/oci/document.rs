@@ -39,7 +39,7 @@ pub(crate) fn rewrite(
     value["ociVersion"] = json!(VERSION);
     value["root"] = json!({ "path": root, "readonly": read_only });
     if let Some(process) = spec.process()
-        && (needs_names(process.user()) || annotations.contains_key(annotation::GROUP_ADD))
+        && needs_identity(process.user(), &annotations)
     {
         let identity = identify(process.user(), &annotations)?;
         set_user(&mut value["process"]["user"], process.user(), &identity);
@@ -51,21 +51,23 @@ pub(crate) fn rewrite(
     Ok(Document { json, annotations })
 }
 
-/// A further process.
+/// A further process of the container with these annotations.
 pub(crate) fn process(
     plan: &Process,
+    annotations: &HashMap<String, String>,
     identify: impl Fn(&User) -> Result<Identity, CommandError>,
 ) -> Result<Vec<u8>, CommandError> {
     let failed = |source| CommandError::Document { what: "process", source };
     let mut value = serde_json::to_value(plan).map_err(failed)?;
-    if needs_names(plan.user()) {
+    if needs_identity(plan.user(), annotations) {
         set_user(&mut value["user"], plan.user(), &identify(plan.user())?);
     }
     serde_json::to_vec(&value).map_err(failed)
 }
 
-fn needs_names(user: &User) -> bool {
-    user.username().as_ref().is_some_and(|name| !name.is_empty())
+/// Names, and the groups that are added to every process of the container.
+fn needs_identity(user: &User, annotations: &HashMap<String, String>) -> bool {
+    user.username().as_ref().is_some_and(|name| !name.is_empty()) || annotations.contains_key(annotation::GROUP_ADD)
 }
 
 fn set_user(value: &mut Value, user: &User, identity: &Identity) {
@@ -93,5 +95,14 @@ mod tests {
         assert_eq!(value["annotations"], json!({"mine": "1"}));
         assert_eq!((&value["unknown"], &value["ociVersion"]), (&json!({"x": 1}), &json!("1.0.2")));
         assert_eq!(document.annotations.len(), 2);
+        // A further process without a name: the groups are added all the same.
+        let plan: Process = serde_json::from_str(r#"{"user":{"uid":0,"gid":0},"args":["a"],"cwd":"/"}"#).unwrap();
+        let groups = HashMap::from([(annotation::GROUP_ADD.to_owned(), "9".to_owned())]);
+        let user = |annotations| -> Value {
+            let json = super::process(&plan, annotations, |_| Ok(identity.clone())).unwrap();
+            serde_json::from_slice::<Value>(&json).unwrap()["user"].clone()
+        };
+        assert_eq!(user(&groups)["additionalGids"], json!([8, 9]));
+        assert_eq!(user(&HashMap::new())["uid"], json!(0));
     }
 }

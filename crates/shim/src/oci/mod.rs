@@ -121,7 +121,7 @@ impl OciContainer {
 
     /// Starts a further process.
     pub(crate) fn exec(&self, plan: &runtime::Process, stdio: Stdio) -> Result<Process, CommandError> {
-        let json = document::process(plan, |user| self.identity(user))?;
+        let json = document::process(plan, &self.annotations, |user| self.identity(user))?;
         let process_file = self.directory.join("process.json");
         in_file(&process_file, &json)?;
         let pid_file = self.directory.join("exec.pid");

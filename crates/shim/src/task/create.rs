@@ -15,6 +15,7 @@ use berth_proto::protobuf::MessageField;
 use berth_proto::task::Mount;
 use berth_rootfs::RootDir;
 use berth_runtime::{CgroupDriver, Container, CreateOptions, Rootfs, SystemdInstance, Tuning, resolve_user};
+use berth_shim_client::find_executable;
 use berth_types::Span;
 
 use super::machine::{Machine, command};
@@ -163,7 +164,7 @@ impl Shim {
         io: &Arc<ProcessIo>,
     ) -> Result<(Made, Spec), TaskError> {
         let made = match &request.options.choice {
-            None => self.make_own(request, &documents, io)?,
+            None => return self.make_own(request, documents, io),
             Some(RuntimeChoice::Command { binary, arguments }) => {
                 let runtime = self.oci_runtime(request, binary, arguments, &documents.spec)?;
                 self.make_by_command(request, &documents, runtime, io)?
@@ -175,10 +176,15 @@ impl Shim {
         Ok((made, documents.spec))
     }
 
-    fn make_own(&self, request: &CreateRequest, documents: &Documents, io: &ProcessIo) -> Result<Made, TaskError> {
-        let spec = &documents.spec;
-        let (stdio, streams) = io.streams(terminal_size(spec))?;
-        let cgroup_driver = if is_by_systemd(request, spec) {
+    fn make_own(
+        &self,
+        request: &CreateRequest,
+        documents: Documents,
+        io: &ProcessIo,
+    ) -> Result<(Made, Spec), TaskError> {
+        let Documents { spec, rootfs, seccomp_program, .. } = documents;
+        let (stdio, streams) = io.streams(terminal_size(&spec))?;
+        let cgroup_driver = if is_by_systemd(request, &spec) {
             CgroupDriver::Systemd(SystemdInstance::System)
         } else {
             CgroupDriver::default()
@@ -187,19 +193,19 @@ impl Shim {
         let options = CreateOptions {
             id: request.id.parse().map_err(|source| TaskError::Id { id: request.id.clone(), source })?,
             bundle: request.bundle.clone(),
-            rootfs: documents.rootfs.clone(),
+            rootfs,
             stdio,
-            seccomp_program: documents.seccomp_program.clone(),
+            seccomp_program,
             tuning,
         };
         let mut spans: Vec<Span> = Vec::new();
-        let container = Container::create(spec, options, &mut spans).map_err(|source| runtime("create", source))?;
+        let container = Container::create(&spec, options, &mut spans).map_err(|source| runtime("create", source))?;
         for warning in &container.warnings {
             log::warn(warning);
         }
         let pid = container.init.pid;
         let record = Record::new(pid, container.cgroup().path());
-        Ok(Made { machine: Machine::Own(Box::new(container)), pid, streams, spans, record })
+        Ok((Made { machine: Machine::Own(Box::new(container)), pid, streams, spans, record }, spec))
     }
 
     fn oci_runtime(
@@ -209,7 +215,7 @@ impl Shim {
         arguments: &[String],
         spec: &Spec,
     ) -> Result<OciRuntime, TaskError> {
-        let binary = find_binary(binary, &self.surroundings.search).ok_or_else(|| TaskError::NoRuntime {
+        let binary = find_executable(binary, &self.surroundings.search).ok_or_else(|| TaskError::NoRuntime {
             name: binary.to_owned(),
             search: self.surroundings.search.clone(),
         })?;
@@ -321,17 +327,6 @@ fn rewritten(documents: &Documents, root: &RootDir, path: &Path) -> Result<Docum
 
 fn is_by_systemd(request: &CreateRequest, spec: &Spec) -> bool {
     request.options.systemd_cgroup || has_annotation(spec, annotation::CGROUP_DRIVER, "systemd")
-}
-
-/// A name without a slash is looked for; anything else is the file it names.
-fn find_binary(binary: &Path, search: &[PathBuf]) -> Option<PathBuf> {
-    if binary.components().count() > 1 || binary.is_absolute() {
-        return Some(binary.to_owned());
-    }
-    search
-        .iter()
-        .map(|dir| dir.join(binary))
-        .find(|path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
 }
 
 pub(super) fn open_io(addresses: &Addresses, shim: &Shim) -> Result<Arc<ProcessIo>, TaskError> {

@@ -34,6 +34,8 @@ use crate::process::{Exit, Process, Status};
 const DIRECTORY: &str = "shim";
 /// 128 + SIGKILL: all that can be said of a process whose shim died.
 const KILLED: u32 = 137;
+/// containerd's code of an end that nobody saw.
+const UNKNOWN: u32 = 255;
 
 /// What is needed to make one.
 #[derive(Debug)]
@@ -150,17 +152,19 @@ impl Relay {
         let exec_id = exec_id(&process.exec_id)?;
         let started = async {
             if let (Some(exec_id), Some(plan)) = (&exec_id, process.take_plan()) {
-                let json = crate::oci::process_document(&plan, |user| self.identity(user));
+                let json = crate::oci::process_document(&plan, &self.annotations, |user| self.identity(user));
                 let json = json.map_err(|source| command("start a process in", source))?;
-                let name = format!("exec-{}", &process.exec_id);
-                let io = self.fifos(&name, &process.exec_id, &process.io)?;
+                let io = self.fifos(&exec_name(process), &process.exec_id, &process.io)?;
                 self.client.exec(exec_id, &json, &io).await.map_err(|source| failed("add a process to", source))?;
             }
             self.client.start_process(exec_id.as_ref()).await.map_err(|source| failed("start", source))
         };
         let started = started.await;
-        // The other shim holds the FIFOs now, or never will.
+        // The other shim holds the FIFOs now, or never will; those of init go with the bundle.
         self.keepers().remove(&process.exec_id);
+        if exec_id.is_some() {
+            crate::io::remove_fifos(&self.io_dir, &exec_name(process));
+        }
         started
     }
 
@@ -178,7 +182,11 @@ impl Relay {
             Ok(status) => status,
             Err(error) => {
                 log::error(&format!("the other shim: {}", berth_types::report(&error)));
-                self.clean_up().await
+                match error {
+                    ShimError::Gone { .. } | ShimError::Connect { .. } => self.clean_up().await,
+                    // It lives, and so may its container: this one process alone is lost sight of.
+                    _ => ExitStatus { code: UNKNOWN, exited_at: Timestamp::now() },
+                }
             }
         };
         self.keepers().remove(&process.exec_id);
@@ -281,6 +289,11 @@ impl Shim {
         }
         relay.kill(&process.exec_id, signal, all).await
     }
+}
+
+/// Of the FIFOs of an added process.
+fn exec_name(process: &Process) -> String {
+    format!("exec-{}", process.exec_id)
 }
 
 fn exec_id(text: &str) -> Result<Option<ExecId>, TaskError> {
