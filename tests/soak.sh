@@ -12,8 +12,8 @@ BERTH_CRASH_POINTS=${BERTH_CRASH_POINTS:-1000}
 BERTH_SCALE=${BERTH_SCALE:-1000}
 BERTH_RUNS=${BERTH_RUNS:-10000}
 BERTH_EXECS=${BERTH_EXECS:-10000}
-BERTH_LONG_STORM=1
-export BERTH_TEST_ROOT BERTH_PEERS BERTH_BIN BERTH_SEED BERTH_SCALE BERTH_RUNS BERTH_EXECS BERTH_LONG_STORM BERTH_CRASH_POINTS
+BERTH_LONG_STORM=1 BERTH_LONG_IO=1
+export BERTH_TEST_ROOT BERTH_PEERS BERTH_BIN BERTH_SEED BERTH_SCALE BERTH_RUNS BERTH_EXECS BERTH_LONG_STORM BERTH_LONG_IO BERTH_CRASH_POINTS
 echo "BERTH_SEED=$BERTH_SEED"
 cargo test --quiet --locked -p berth-e2e --no-run
 cargo build --quiet --locked -p berth-testkit --bins
@@ -22,6 +22,6 @@ code=0
 BERTH_FUZZ_SECONDS=$((${BERTH_SOAK:-600} / 10 + 1)) \
   cargo test --quiet --locked -p berth-runtime --test fuzz_checks -- --test-threads 1 --nocapture || code=$?
 unshare --mount --net --pid --fork --mount-proc --propagation private --kill-child -- "${CARGO_TARGET_DIR:-$top/target}/debug/sandbox" \
-  cargo test --quiet --locked -p berth-e2e --test kill --test crash --test transfer_crash --test scale -- --nocapture || code=$?
+  cargo test --quiet --locked -p berth-e2e --test kill --test crash --test transfer_crash --test scale --test io --test containerd -- --nocapture || code=$?
 rmdir "$BERTH_TEST_ROOT" || { echo "left below $BERTH_TEST_ROOT"; code=1; }
 exit "$code"

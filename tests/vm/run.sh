@@ -28,6 +28,9 @@ cargo test --quiet --locked --no-run --message-format=json -p berth-conformance 
     name=${binary##*/}
     cp "$binary" "$stage/conformance_${name%-*}"
   done
+for wanted in conformance_runtimes conformance_as_newest_runc; do
+  [ -e "$stage/$wanted" ] || { echo "$wanted does not build"; exit 1; }
+done
 cp "${BERTH_PEERS:-$target/peers}/root/bin/busybox" "$stage/"
 for binary in runb containerd-shim-berth-v1 berthd berth; do cp "${BERTH_BIN:-$target/bin}/$binary" "$stage/"; done
 cp tests/vm/guest.sh "$stage/"

@@ -334,7 +334,7 @@ impl ResumableIngest {
             state.note().map_err(|e| self.journal_error(e))?;
             (state.ranges.clone(), std::mem::take(&mut state.unsynced))
         };
-        let synced = self.data.sync_data().map_err(|e| ContentError::io("flush", &self.path(), e));
+        let synced = self.flush_data();
         let journal = {
             let mut state = self.state();
             if let Err(error) = synced {
@@ -346,6 +346,14 @@ impl ResumableIngest {
             written.and_then(|()| state.journal.try_clone()).map_err(|e| self.journal_error(e))?
         };
         journal.sync_data().map_err(|e| self.journal_error(e))
+    }
+
+    /// The bytes alone, without a note of which they are: for content that is complete.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn flush_data(&self) -> Result<()> {
+        self.data.sync_data().map_err(|e| ContentError::io("flush", &self.path(), e))
     }
 
     /// Reads the content back, compares it with what it must be, and hands it over, complete but without a name until

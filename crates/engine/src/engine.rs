@@ -78,13 +78,10 @@ pub(crate) struct Inner {
 
 impl Engine {
     pub(crate) fn find(&self, container_ref: &str) -> Result<Arc<Container>> {
-        let found = self.inner.registry.find(container_ref);
-        if found.is_err()
-            && let Some(foreign) = self.foreign(container_ref)
-        {
-            return Err(foreign.not_done("this", "its document and its output are its maker's"));
+        match self.foreign(container_ref) {
+            Some(foreign) => Err(foreign.not_done("this", "its document and its output are its maker's")),
+            None => self.inner.registry.find(container_ref),
         }
-        found
     }
 
     /// Runs work that may block on a thread for it.

@@ -20,9 +20,9 @@ use crate::api::{ContainerView, NetworkView, Status};
 use crate::config::{ContainerConfig, HostConfig};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::lifecycle::KILL_WAIT;
 
 const DEFAULT_STOP: Duration = Duration::from_secs(10);
-const KILL_WAIT: Duration = Duration::from_secs(10);
 
 /// One of them.
 #[derive(Debug, Clone)]
@@ -32,37 +32,39 @@ pub(crate) struct Foreign {
 }
 
 impl Engine {
-    /// By full id, or by an unambiguous prefix. A container of the engine's own wins.
+    /// An id or name of either kind before the beginning of an id of either kind, and the engine's own first of both.
     pub(crate) fn foreign(&self, container_ref: &str) -> Option<Foreign> {
-        if container_ref.is_empty() || self.inner.registry.find(container_ref).is_ok() {
+        if container_ref.is_empty() || self.inner.registry.is_exact(container_ref) {
             return None;
         }
-        let tenant = Tenant::docker();
         let name = container_ref.strip_prefix('/').unwrap_or(container_ref);
-        let object = match self.inner.objects.find::<ContainerObject>(&tenant, name) {
-            Ok(Some(object)) => object,
-            Ok(None) => {
-                let all = self.inner.objects.list::<ContainerObject>(&tenant).ok()?;
-                let is_named =
-                    |object: &&ContainerObject| object.labels.get(look::NAME_LABEL).is_some_and(|own| own == name);
-                match all.iter().find(is_named) {
-                    Some(named) => named.clone(),
-                    None => {
-                        let mut fits = all.into_iter().filter(|object| object.id.starts_with(name));
-                        let first = fits.next()?;
-                        if fits.next().is_some() {
-                            return None;
-                        }
-                        first
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!("containers of containerd's API cannot be read: {}", berth_types::report(&error));
-                return None;
-            }
-        };
-        Some(self.with_member(object))
+        if let Some(exact) = self.foreign_named(name) {
+            return Some(exact);
+        }
+        if self.inner.registry.find(container_ref).is_ok() {
+            return None;
+        }
+        let mut fits = self.foreign_objects().into_iter().filter(|object| object.id.starts_with(name));
+        let first = fits.next()?;
+        fits.next().is_none().then(|| self.with_member(first))
+    }
+
+    /// By full id, or the name that Docker's face gave it.
+    pub(crate) fn foreign_named(&self, name: &str) -> Option<Foreign> {
+        let is_named = |object: &ContainerObject| object.labels.get(look::NAME_LABEL).is_some_and(|own| own == name);
+        match self.inner.objects.find::<ContainerObject>(&Tenant::docker(), name) {
+            Ok(Some(object)) => Some(object),
+            // Told by the listing, too.
+            Ok(None) | Err(_) => self.foreign_objects().into_iter().find(is_named),
+        }
+        .map(|object| self.with_member(object))
+    }
+
+    fn foreign_objects(&self) -> Vec<ContainerObject> {
+        self.inner.objects.list::<ContainerObject>(&Tenant::docker()).unwrap_or_else(|error| {
+            tracing::warn!("containers of containerd's API cannot be read: {}", berth_types::report(&error));
+            Vec::new()
+        })
     }
 
     fn with_member(&self, object: ContainerObject) -> Foreign {
@@ -71,12 +73,8 @@ impl Engine {
     }
 
     pub(crate) async fn foreign_views(&self) -> Vec<ContainerView> {
-        let objects = self.inner.objects.list::<ContainerObject>(&Tenant::docker()).unwrap_or_else(|error| {
-            tracing::warn!("containers of containerd's API cannot be read: {}", berth_types::report(&error));
-            Vec::new()
-        });
         let mut views = Vec::new();
-        for object in objects {
+        for object in self.foreign_objects() {
             let foreign = self.with_member(object);
             views.extend(self.foreign_view(&foreign).await);
         }
@@ -179,7 +177,12 @@ impl Engine {
     pub(crate) async fn foreign_kill(&self, foreign: &Foreign, signal: Option<Signal>) -> Result<()> {
         let member = foreign.running().await.ok_or_else(|| foreign.not_running())?;
         let signal = signal.unwrap_or(Signal::KILL);
-        Ok(member.shim.kill(None, signal, signal == Signal::KILL).await?)
+        let is_end = signal == Signal::KILL;
+        member.shim.kill(None, signal, is_end).await?;
+        if is_end {
+            drop(tokio::time::timeout(KILL_WAIT, member.shim.wait(None)).await);
+        }
+        Ok(())
     }
 
     pub(crate) async fn foreign_pause(&self, foreign: &Foreign, is_pause: bool) -> Result<()> {

@@ -15,7 +15,7 @@ pub(crate) use commit::COMMIT_PAUSE;
 
 use std::collections::BTreeMap;
 
-use berth_image::{Image, ImageUse};
+use berth_image::{Image, ImageError, ImageUse};
 use berth_types::{Digest, Reference};
 
 use crate::api::{Filters, HistoryEntry, ImageDeleted, ImageView, PruneOutcome};
@@ -102,9 +102,8 @@ impl Engine {
         let name = image_ref.to_owned();
         self.blocking(move |engine| {
             let image = engine.image_named(&name)?;
-            let uses = engine.image_uses();
             engine.inner.faults.check("rmi.find")?;
-            let removed = engine.inner.images.remove(&name, force, &|id| use_of(&uses, id))?;
+            let removed = engine.inner.images.remove(&name, force, &|id| engine.use_now(id))?;
             engine.inner.faults.pass("rmi.remove");
             let told = engine.tell_removed(&image.id, removed);
             engine.inner.faults.pass("rmi.told");
@@ -133,7 +132,11 @@ impl Engine {
                 if !is_due {
                     continue;
                 }
-                let removed = engine.inner.images.remove(&image.id.to_string(), true, &|id| use_of(&uses, id))?;
+                let removed = match engine.inner.images.remove_unused(&image.id.to_string(), &|id| engine.use_now(id)) {
+                    // Somebody began to use it meanwhile, or removed it.
+                    Err(ImageError::Conflict { .. } | ImageError::NotFound { .. }) => continue,
+                    removed => removed?,
+                };
                 outcome.reclaimed_bytes = outcome.reclaimed_bytes.saturating_add(removed.reclaimed_bytes);
                 for item in engine.tell_removed(&image.id, removed) {
                     outcome.deleted.push(match item {

@@ -17,3 +17,4 @@ mod wait;
 pub(crate) use create::no_such_image;
 pub(crate) use exit::Ended;
 pub(crate) use launch::{exec_exit_code, fd_path};
+pub(crate) use stop::KILL_WAIT;

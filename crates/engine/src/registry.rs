@@ -42,7 +42,7 @@ impl NameReservation<'_> {
     }
 }
 
-fn conflict(name: &str, owner: &ContainerId) -> EngineError {
+pub(crate) fn conflict(name: &str, owner: impl std::fmt::Display) -> EngineError {
     EngineError::new(
         berth_types::ErrorClass::AlreadyExists,
         format!("Conflict. The container name \"/{name}\" is already in use by container \"{owner}\""),
@@ -98,6 +98,13 @@ impl Registry {
         let mut inner = self.inner.write();
         inner.by_id.remove(container.id.as_str());
         inner.names.remove(&name);
+    }
+
+    /// Whether one has exactly this id or name, not one that only begins so.
+    pub(crate) fn is_exact(&self, container_ref: &str) -> bool {
+        let inner = self.inner.read();
+        let name = container_ref.strip_prefix('/').unwrap_or(container_ref);
+        inner.by_id.contains_key(container_ref) || inner.names.contains_key(name)
     }
 
     pub(crate) fn contains(&self, id: &ContainerId) -> bool {

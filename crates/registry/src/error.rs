@@ -30,6 +30,9 @@ pub enum RegistryError {
     /// Docker's words, which its clients show.
     #[error("manifest for {name} not found: manifest unknown")]
     NoManifest { name: String },
+    /// Neither the referrers API nor the tag for registries without it can be used.
+    #[error("cannot note what the manifest refers to: tag {tag} holds something that is no index")]
+    ReferrersTag { tag: String },
     #[error("{action} access denied for {name}, repository does not exist or may require 'docker login'{}", spoken("", .message))]
     Denied { action: &'static str, name: String, message: String },
     #[error("login to {host} failed{}", spoken("", .message))]
@@ -120,6 +123,7 @@ impl Classify for RegistryError {
                 _ => ErrorClass::Unavailable,
             },
             Self::NoManifest { .. } | Self::Denied { .. } => ErrorClass::NotFound,
+            Self::ReferrersTag { .. } => ErrorClass::FailedPrecondition,
             Self::BadLogin { .. } | Self::Refused { .. } => ErrorClass::PermissionDenied,
             Self::TooLarge { .. } | Self::Config { .. } | Self::Option { .. } => ErrorClass::InvalidArgument,
             Self::WrongDigest { .. } | Self::Misbehaves { .. } => ErrorClass::DataLoss,

@@ -199,7 +199,8 @@ impl Partial {
             let what = format!("blob {}", self.digest.short());
             return Err(RegistryError::WrongDigest { what, expected: self.digest, found });
         }
-        Ok(self.ingest.sync()?)
+        // It is adopted next, and its journal goes: the bytes alone have to be on the disk.
+        Ok(self.ingest.flush_data()?)
     }
 
     /// Why the bytes will not come.

@@ -48,11 +48,13 @@ impl Session {
     /// For a registry that did not say that it noted the subject of this manifest: the index under the fallback tag gets an entry for it.
     pub(crate) async fn note_referrer(&self, media_type: &str, manifest: &[u8]) -> Result<()> {
         let Some((subject, descriptor)) = referrer(media_type, manifest) else { return Ok(()) };
+        let tag = fallback_tag(&subject);
         let known = self.tagged_referrers(&subject).await?;
-        let Some(index) = with_referrer(known.as_ref().map(|found| &found.bytes[..]), descriptor) else {
-            return Ok(());
-        };
-        self.send_manifest(&fallback_tag(&subject), INDEX, &index).await.map(drop)
+        match with_referrer(known.as_ref().map(|found| &found.bytes[..]), descriptor) {
+            Ok(Some(index)) => self.send_manifest(&tag, INDEX, &index).await.map(drop),
+            Ok(None) => Ok(()),
+            Err(NoIndex) => Err(RegistryError::ReferrersTag { tag }),
+        }
     }
 }
 
@@ -76,15 +78,22 @@ fn referrer(media_type: &str, manifest: &[u8]) -> Option<(Digest, Value)> {
     Some((subject, descriptor))
 }
 
-/// The index with one more entry; `None` when it has it. What is no index is replaced.
-fn with_referrer(known: Option<&[u8]>, descriptor: Value) -> Option<Vec<u8>> {
-    let known: Option<Value> = known.and_then(|bytes| serde_json::from_slice(bytes).ok());
-    let mut entries = known.and_then(|index| index.get("manifests")?.as_array().cloned()).unwrap_or_default();
+/// Something else stands under the tag.
+#[derive(Debug, PartialEq, Eq)]
+struct NoIndex;
+
+/// The index with one more entry, everything else in it as it is; `None` when it has it.
+fn with_referrer(known: Option<&[u8]>, descriptor: Value) -> std::result::Result<Option<Vec<u8>>, NoIndex> {
+    let mut index = match known {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|_| NoIndex)?,
+        None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
+    };
+    let entries = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or(NoIndex)?;
     if entries.iter().any(|entry| entry.get("digest") == descriptor.get("digest")) {
-        return None;
+        return Ok(None);
     }
     entries.push(descriptor);
-    Some(json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string().into_bytes())
+    Ok(Some(index.to_string().into_bytes()))
 }
 
 #[cfg(test)]
@@ -105,12 +114,20 @@ mod tests {
             (&descriptor["artifactType"], &descriptor["annotations"]["a"]),
             (&json!("application/x-sbom"), &json!("b"))
         );
-        let first = with_referrer(None, descriptor.clone()).unwrap();
-        assert_eq!(with_referrer(Some(&first), descriptor.clone()), None);
-        let second = with_referrer(Some(&first), json!({"digest": "other"})).unwrap();
+        let first = with_referrer(None, descriptor.clone()).unwrap().unwrap();
+        assert_eq!(with_referrer(Some(&first), descriptor.clone()), Ok(None));
+        let second = with_referrer(Some(&first), json!({"digest": "other"})).unwrap().unwrap();
         let index: Value = serde_json::from_slice(&second).unwrap();
         assert_eq!(index["manifests"], json!([descriptor, {"digest": "other"}]));
-        assert!(with_referrer(Some(b"rubbish"), json!({"digest": "other"})).is_some());
+        let noted = with_referrer(Some(br#"{"manifests":[],"annotations":{"kept":"1"}}"#), json!({"digest": "other"}));
+        assert!(String::from_utf8(noted.unwrap().unwrap()).unwrap().contains(r#""kept":"1""#));
+        for other in [&b"rubbish"[..], br#"{"schemaVersion":2,"config":{},"layers":[]}"#] {
+            assert_eq!(
+                with_referrer(Some(other), json!({"digest": "other"})),
+                Err(NoIndex),
+                "nobody's manifest is replaced"
+            );
+        }
         assert_eq!(referrer("m", br#"{"schemaVersion":2}"#), None);
     }
 }

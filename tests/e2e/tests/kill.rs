@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use berth_testkit::dice::{Dice, number};
 use berth_testkit::instance::run;
 use berth_testkit::{Instance, Output, Traces, peers, wait_until};
 
@@ -21,19 +22,6 @@ fn alone() -> MutexGuard<'static, ()> {
 const WORKERS: u64 = 4;
 const KILLS: u64 = 6;
 const READY_MAX: Duration = Duration::from_secs(2);
-
-/// splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
 
 /// A client of the instance that needs no hold on it.
 #[derive(Clone)]
@@ -131,7 +119,8 @@ impl Worker {
         for (kind, names) in [("container", &self.containers), ("image", &self.images)] {
             let Some(name) = names.last() else { continue };
             let shown = self.client.berth(&["inspect", "--type", kind, name]);
-            let is_lost = shown.stderr.to_lowercase().contains("no such");
+            let is_unanswered = shown.stderr.contains("cannot connect to the daemon");
+            let is_lost = !is_unanswered && shown.stderr.to_lowercase().contains("no such");
             assert!(!is_lost, "{kind} {name} was acknowledged and is lost: {shown:?}");
         }
     }
@@ -143,10 +132,6 @@ fn check_lines(text: &str) {
     for pair in numbers.windows(2) {
         assert_eq!(pair[1], pair[0] + 1, "a line is lost or doubled");
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var_os(variable).and_then(|text| text.to_str()?.parse().ok())
 }
 
 fn seed() -> u64 {

@@ -17,7 +17,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn number(name: &str, short: usize) -> usize {
-    std::env::var_os(name).map_or(short, |text| text.to_str().unwrap().parse().unwrap())
+    berth_testkit::dice::number(name).map_or(short, |long| usize::try_from(long).unwrap())
 }
 
 /// KiB of a field of `smaps_rollup`.

@@ -8,29 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use berth_testkit::dice::{Dice, number};
 use berth_testkit::registry::{DockerRegistry, Wire, noise};
 use berth_testkit::{Image, Instance, LayerFile, wait_until};
 
 /// Bytes of each of the two layers of the image that is pulled.
 const LAYER_BYTES: usize = 4 << 20;
 const POINTS: u64 = 8;
-
-/// splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var_os(variable).and_then(|text| text.to_str()?.parse().ok())
-}
 
 fn two_layers(reference: &str, length: usize, seed: u64) -> Image {
     let layer = |n: u64| vec![LayerFile::program(&format!("noise-{n}"), noise(length, seed + n))];

@@ -198,5 +198,12 @@ fn cp_of_a_stopped_container_reaches_its_mounts() {
     let refused = berth.berth(&["cp", here.to_str().unwrap(), "c2:/tmp/"]);
     assert!(refused.code != 0 && refused.stderr.contains("read-only"), "{refused:?}");
     assert_eq!(berth.berth(&["start", "-a", "c2"]).ok(), "sealed root");
-    berth.berth(&["rm", "-v", "c1", "c2"]).ok();
+    // A part of a volume is all there is of it.
+    let part = "type=volume,source=named,target=/part,volume-subpath=inner";
+    let made = berth.berth(&["run", "--rm", "-v", "named:/named", "v:1", "/bin/busybox", "mkdir", "/named/inner"]);
+    made.ok();
+    berth.berth(&["create", "--name", "c3", "--mount", part, "v:1", "/bin/busybox", "cat", "/part/two"]).ok();
+    berth.berth(&["cp", here.to_str().unwrap(), "c3:/part/"]).ok();
+    assert_eq!(berth.berth(&["start", "-a", "c3"]).ok(), "sealed root");
+    berth.berth(&["rm", "-v", "c1", "c2", "c3"]).ok();
 }

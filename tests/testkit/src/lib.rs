@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod containerd;
 pub mod deadline;
+pub mod dice;
 pub mod foreign;
 pub mod instance;
 pub mod leak;

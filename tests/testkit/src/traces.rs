@@ -47,10 +47,12 @@ impl Traces {
 
     /// Of an idle instance, once its daemon has the network sandboxes ready that it keeps for the next starts.
     pub fn idle(instance: &Instance) -> Self {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
         wait_until("the sandboxes are ready", || {
             let picture = Self::of(instance);
             let is_trash = |line: &String| line.starts_with("trash") || line.contains("/trash/");
             let is_idle = picture.0.contains(SANDBOXES_READY) && !picture.0.iter().any(is_trash);
+            assert!(is_idle || std::time::Instant::now() < deadline, "the instance is not idle: {picture:#?}");
             is_idle.then_some(picture)
         })
     }

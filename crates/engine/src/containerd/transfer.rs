@@ -24,6 +24,7 @@ pub struct TransferLease {
     engine: Engine,
     tenant: String,
     id: String,
+    /// To be deleted: by [`Self::end`], or when a client hangs up in the middle and this is dropped.
     is_ours: bool,
 }
 
@@ -37,18 +38,30 @@ impl TransferLease {
     }
 
     /// Deletes the lease, unless it is the client's.
-    pub async fn end(self) {
-        if !self.is_ours {
-            return;
+    pub async fn end(mut self) {
+        if std::mem::take(&mut self.is_ours) {
+            delete(self.engine.clone(), self.tenant.clone(), self.id.clone()).await;
         }
-        let (tenant, id) = (self.tenant, self.id);
-        let ended = self.engine.blocking(move |engine| {
-            let tenant = engine.inner.images.tenant(&tenant)?;
-            Ok(tenant.delete_lease(&id, false)?)
-        });
-        if let Err(error) = ended.await {
-            tracing::warn!("a transfer's lease stays until it is over: {}", error.message);
+    }
+}
+
+impl Drop for TransferLease {
+    fn drop(&mut self) {
+        if self.is_ours
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(delete(self.engine.clone(), self.tenant.clone(), self.id.clone()));
         }
+    }
+}
+
+async fn delete(engine: Engine, tenant: String, id: String) {
+    let ended = engine.blocking(move |engine| {
+        let tenant = engine.inner.images.tenant(&tenant)?;
+        Ok(tenant.delete_lease(&id, false)?)
+    });
+    if let Err(error) = ended.await {
+        tracing::warn!("a transfer's lease stays until it is over: {}", error.message);
     }
 }
 

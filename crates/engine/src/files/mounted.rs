@@ -14,6 +14,7 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::Record;
+use crate::request::Request;
 
 /// A root, and the path in it.
 #[derive(Debug)]
@@ -28,8 +29,16 @@ impl Engine {
             return Ok(Place { root, path: path.to_owned() });
         }
         let root = self.layers_of(container)?;
+        let record = container.record();
+        // Held until the mounts are made: a part of a volume is named by its descriptor.
+        let mut held = Vec::new();
+        let request = Request::parse(&record.config, &record.host, &self.inner.facts)?;
+        let volumes = self.volume_sources(&record, &request, &mut held)?;
         let mut apart = Vec::new();
-        for view in in_order(&container.record()) {
+        for mut view in in_order(&record) {
+            if let Some(source) = volumes.get(Path::new(&view.destination)) {
+                view.source = source.display().to_string();
+            }
             let Some(mount) = open(&view)? else { continue };
             if let Some(apart_from) = attach(&root, &view, mount)? {
                 apart.push(apart_from);

@@ -2,6 +2,7 @@
 
 use berth_cgroup::Cgroup;
 use berth_core::objects::{ContainerObject, Tenant};
+use berth_types::ContainerId;
 
 use super::Foreign;
 use crate::api::Stats;
@@ -36,11 +37,11 @@ impl Engine {
     pub(crate) async fn foreign_rename(&self, foreign: &Foreign, new_name: &str) -> Result<()> {
         names::check(new_name)?;
         let id = foreign.object.id.clone();
-        let is_taken = self.inner.registry.find(new_name).is_ok()
-            || self.foreign(new_name).is_some_and(|other| other.object.id != id && other.name() == new_name);
-        if is_taken {
-            let why = format!("Conflict. The container name \"/{new_name}\" is already in use");
-            return Err(EngineError::new(berth_types::ErrorClass::AlreadyExists, why));
+        // Held until the label is written: nobody of the engine's own takes the name meanwhile.
+        let owner = ContainerId::of_runtime(&id).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let _reserved = self.inner.registry.reserve(new_name, &owner)?;
+        if self.foreign_named(new_name).is_some_and(|other| other.object.id != id) {
+            return Err(crate::registry::conflict(new_name, &id));
         }
         let (old_name, new_name) = (foreign.name().to_owned(), new_name.to_owned());
         let (renamed, name) = (id.clone(), new_name.clone());

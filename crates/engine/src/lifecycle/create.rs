@@ -16,7 +16,7 @@ use crate::host_objects::HostObjects;
 use crate::merge::merge;
 use crate::names;
 use crate::record::{RECORD_VERSION, Record, RunState};
-use crate::registry::NameReservation;
+use crate::registry::{NameReservation, conflict};
 use crate::request::Request;
 use crate::request::mounts::{self, MountKind};
 use crate::request::namespaces::UserNsMode;
@@ -209,7 +209,11 @@ impl Engine {
     fn reserve_name(&self, name: Option<&str>, id: &ContainerId) -> Result<NameReservation<'_>> {
         if let Some(name) = name {
             names::check(name)?;
-            return self.inner.registry.reserve(name, id);
+            let reservation = self.inner.registry.reserve(name, id)?;
+            return match self.foreign_named(name) {
+                Some(foreign) => Err(conflict(name, &foreign.object.id)),
+                None => Ok(reservation),
+            };
         }
         for attempt in 0..NAME_ATTEMPTS {
             let name = names::generate(attempt);

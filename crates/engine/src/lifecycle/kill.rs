@@ -5,10 +5,11 @@ use berth_types::Signal;
 use crate::container::RunProgress;
 use crate::engine::Engine;
 use crate::error::{Doing, Result};
+use crate::lifecycle::KILL_WAIT;
 use crate::why::end::Sender;
 
 impl Engine {
-    /// Signals the container's init; SIGKILL (the default) ends all its processes.
+    /// Signals the container's init; SIGKILL (the default) ends all its processes and returns once they have ended: whoever kills may remove next.
     ///
     /// # Errors
     /// `FailedPrecondition` when it does not run.
@@ -35,6 +36,8 @@ impl Engine {
                 killed.doing(|| format!("cannot kill container: {container_ref}"))?;
             }
             self.emit_container(&container.record(), "kill", &[("signal", signal.number().to_string())]);
+            // One that does not end in time was killed all the same; `ps` shows it.
+            drop(tokio::time::timeout(KILL_WAIT, run.reached(RunProgress::Ended)).await);
             return Ok(());
         }
         if stops(&container.lock().record.config.stop_signal, signal) {

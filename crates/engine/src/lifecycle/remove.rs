@@ -89,8 +89,7 @@ impl Engine {
         let id = *id;
         let freed = self.blocking(move |engine| {
             if engine.inner.images.is_hidden(&id)? {
-                let uses = engine.image_uses();
-                engine.inner.images.collect(&|id| crate::images::use_of(&uses, id))?;
+                engine.inner.images.collect(&|id| engine.use_now(id))?;
             }
             Ok(())
         });

@@ -3,6 +3,7 @@
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::names;
+use crate::registry::conflict;
 
 impl Engine {
     /// # Errors
@@ -14,6 +15,9 @@ impl Engine {
         }
         let container = self.find(container_ref)?;
         names::check(new_name)?;
+        if let Some(foreign) = self.foreign_named(new_name) {
+            return Err(conflict(new_name, &foreign.object.id));
+        }
         let _operation = container.operation.lock().await;
         container.ensure_present()?;
         let old_name = container.name();

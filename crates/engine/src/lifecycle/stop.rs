@@ -14,8 +14,8 @@ use crate::why::disposition_of;
 use crate::why::end::Sender;
 
 const DEFAULT_TIMEOUT_SECONDS: i64 = 10;
-/// After SIGKILL only a process that sleeps in the kernel stays.
-const KILL_WAIT: Duration = Duration::from_secs(10);
+/// How long killed processes may take to end: only one that sleeps in the kernel takes longer.
+pub(crate) const KILL_WAIT: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Ok(false): it was not running. `timeout_seconds`: -1 waits for ever.

@@ -4,7 +4,8 @@
 //! audit: type=1326 audit(1795667332.976:69): … pid=24082 comm="mkdir" exe="/bin/busybox" sig=31 arch=c000003e syscall=83 compat=0 … code=0x80000000
 //! ```
 //! The line is not always there: an audit daemon takes it away, the log may be closed to us or have moved on, and the kernel limits how many it
-//! writes. Its pid is the kernel's own, so below another pid namespace only the time can tell; then a line is taken when it is the only one.
+//! writes. Its pid is the kernel's own, so below another pid namespace only the time can tell; there a line is taken when it is the only one, and
+//! what is told says so.
 
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +20,8 @@ const RECORD_BYTES_MAX: usize = 8192;
 /// Records of the log that are looked at.
 const RECORDS_MAX: usize = 65_536;
 const SIGSYS: &str = "31";
+/// `PROC_PID_INIT_INO` of the kernel.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// The shim's clock of the end and the kernel's of the line may be this far apart.
 const APART_NS: i64 = 2_000_000_000;
 
@@ -30,6 +33,9 @@ pub struct KilledCall {
     pub name: String,
     /// The process's name, as the kernel has it.
     pub comm: String,
+    /// Told by the time alone: it is the only such line about then, and its pid means nothing here.
+    #[serde(default)]
+    pub by_time: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,15 +47,18 @@ struct Line {
 
 /// The call by which a process ended at about this time; `None` when the log does not say.
 pub(super) fn killed_call(pid: u32, ended: Timestamp) -> Option<KilledCall> {
-    choose(read_log(), pid, ended)
+    let are_pids_ours =
+        std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == FIRST_PID_NAMESPACE);
+    choose(read_log(), are_pids_ours.then_some(pid), ended)
 }
 
-fn choose(lines: Vec<Line>, pid: u32, ended: Timestamp) -> Option<KilledCall> {
+/// `pid`: nothing where it is another number than the kernel's.
+fn choose(lines: Vec<Line>, pid: Option<u32>, ended: Timestamp) -> Option<KilledCall> {
     let near: Vec<Line> = lines.into_iter().filter(|line| (line.at_ns - ended.0).abs() <= APART_NS).collect();
-    let own = near.iter().rfind(|line| line.pid == pid);
-    match (own, &near[..]) {
-        (Some(line), _) | (None, [line]) => Some(line.call.clone()),
-        _ => None,
+    match (pid, &near[..]) {
+        (Some(pid), near) => near.iter().rfind(|line| line.pid == pid).map(|line| line.call.clone()),
+        (None, [line]) => Some(KilledCall { by_time: true, ..line.call.clone() }),
+        (None, _) => None,
     }
 }
 
@@ -85,7 +94,7 @@ fn parse(record: &str) -> Option<Line> {
     let arch = u32::from_str_radix(field("arch")?, 16).ok()?;
     let name = named(arch, number).unwrap_or_default().to_owned();
     let comm = field("comm")?.trim_matches('"').to_owned();
-    Some(Line { at_ns, pid: field("pid")?.parse().ok()?, call: KilledCall { number, name, comm } })
+    Some(Line { at_ns, pid: field("pid")?.parse().ok()?, call: KilledCall { number, name, comm, by_time: false } })
 }
 
 fn named(audit_arch: u32, number: u32) -> Option<&'static str> {
@@ -104,7 +113,7 @@ mod tests {
     fn lines_of_the_kernel() {
         let line = parse(RECORD).unwrap();
         assert_eq!((line.at_ns, line.pid), (1_795_667_332_976_000_000, 24082));
-        let call = KilledCall { number: 83, name: "mkdir".to_owned(), comm: "mkdir".to_owned() };
+        let call = KilledCall { number: 83, name: "mkdir".to_owned(), comm: "mkdir".to_owned(), by_time: false };
         assert_eq!(line.call, call);
         assert_eq!(parse(&RECORD.replace("sig=31", "sig=0")), None, "a call that was only logged");
         assert_eq!(parse(&RECORD.replace("arch=c000003e", "arch=c00000b7")).unwrap().call.name, "fdatasync");
@@ -116,9 +125,11 @@ mod tests {
         let line = parse(RECORD).unwrap();
         let at = Timestamp(line.at_ns + 20_000_000);
         let other = Line { pid: 7, ..line.clone() };
-        assert_eq!(choose(vec![other.clone(), line.clone()], 24082, at), Some(line.call.clone()));
-        assert_eq!(choose(vec![other.clone()], 5, at), Some(line.call.clone()));
-        assert_eq!(choose(vec![other, line.clone()], 5, at), None, "two could be it");
-        assert_eq!(choose(vec![line.clone()], 24082, Timestamp(line.at_ns + 10_000_000_000)), None, "long ago");
+        assert_eq!(choose(vec![other.clone(), line.clone()], Some(24082), at), Some(line.call.clone()));
+        assert_eq!(choose(vec![other.clone()], Some(5), at), None, "somebody else's");
+        let by_time = KilledCall { by_time: true, ..line.call.clone() };
+        assert_eq!(choose(vec![other.clone()], None, at), Some(by_time));
+        assert_eq!(choose(vec![other, line.clone()], None, at), None, "two could be it");
+        assert_eq!(choose(vec![line.clone()], Some(24082), Timestamp(line.at_ns + 10_000_000_000)), None, "long ago");
     }
 }

@@ -207,9 +207,12 @@ fn by_seccomp(end: &End) -> Verdict {
     };
     let name = if call.name.is_empty() { format!("number {}", call.number) } else { call.name.clone() };
     let (number, comm) = (call.number, &call.comm);
+    let doubt = if call.by_time { "; told by the time alone: the only such line of the kernel's log then" } else { "" };
     Verdict::new(
         Cause::Seccomp,
-        format!("killed by the kernel: {comm} made the system call {name} ({number}), which its seccomp filter answers with a kill (SIGSYS)"),
+        format!(
+            "killed by the kernel: {comm} made the system call {name} ({number}), which its seccomp filter answers with a kill (SIGSYS){doubt}"
+        ),
     )
     .advise(format!("allow {name} with --security-opt seccomp=FILE"))
 }

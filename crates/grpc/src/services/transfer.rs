@@ -43,8 +43,8 @@ use naming::Named;
 
 /// Steps on their way to a client.
 const STEPS: usize = 256;
-/// The only snapshotter's name.
-const SNAPSHOTTER: &str = "overlayfs";
+/// The snapshotter that transfers unpack to.
+const SNAPSHOTTER: &str = berth_image::tenant::OWN_SNAPSHOTTER;
 /// A client that reads its progress slowly does not hold the end up longer than this.
 const PROGRESS_WAIT: Duration = Duration::from_secs(2);
 
@@ -215,8 +215,8 @@ impl Job {
     async fn unpack(&self, target: &Target, to: &ImageStore) -> Result<(), Status> {
         for wanted in &to.unpacks {
             if !["", SNAPSHOTTER].contains(&wanted.snapshotter.as_str()) {
-                let what = format!("snapshotter {:?} is not served; there is {SNAPSHOTTER:?}", wanted.snapshotter);
-                return Err(Status::invalid_argument(what));
+                let what = format!("a transfer unpacks to {SNAPSHOTTER:?} only, not to {:?}", wanted.snapshotter);
+                return Err(Status::unimplemented(what));
             }
             let platform = match &wanted.platform {
                 Some(platform) => platforms(std::slice::from_ref(platform))?.remove(0),

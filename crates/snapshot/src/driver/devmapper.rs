@@ -101,7 +101,12 @@ impl DevmapperDriver {
     fn read_number(&self, name: &str) -> Result<Option<u32>> {
         let path = self.directory.join(name);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok()),
+            // Never taken for none: ids that are given out twice are devices of two layers.
+            Ok(text) => {
+                text.trim().parse().map(Some).map_err(|_| {
+                    SnapshotError::io("understand the number in", &path, io::ErrorKind::InvalidData.into())
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(SnapshotError::io("read", &path, source)),
         }
@@ -109,7 +114,7 @@ impl DevmapperDriver {
 
     /// On the disk before anybody counts on it.
     fn write_number(&self, name: &str, number: u32) -> Result<()> {
-        let (path, draft) = (self.directory.join(name), self.directory.join("number.new"));
+        let (path, draft) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
         let write = || {
             let mut file = fs::File::create(&draft)?;
             file.write_all(number.to_string().as_bytes())?;

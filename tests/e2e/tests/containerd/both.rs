@@ -47,6 +47,18 @@ fn s004_docker_verbs_on_ctr_containers() {
     instance.berth(&["kill", "shop"]).ok();
     instance.berth(&["rm", "shop"]).ok();
     assert_eq!(instance.ctr(&["containers", "ls", "-q"]).ok().lines().count(), 1);
+
+    // A whole id comes before the beginning of another's, and a name is one container's.
+    let taken = instance.inspect("taken", "{{.Id}}");
+    let beginning = &taken[..7];
+    ctr_run(&instance, &["-d"], beginning, &["sleep", "1000"]).ok();
+    let refused = instance.berth(&["create", "--name", beginning, "busybox"]);
+    assert!(refused.stderr.contains("already in use"), "{refused:?}");
+    let refused = instance.berth(&["rename", "taken", beginning]);
+    assert!(refused.stderr.contains("already in use"), "{refused:?}");
+    instance.berth(&["rm", "-f", beginning]).ok();
+    assert_eq!(instance.inspect("taken", "{{.State.Status}}"), "running");
+    assert_eq!(instance.inspect(beginning, "{{.Name}}"), "/taken");
 }
 
 /// S-004: an attached client gets what comes after it; the container's pipes are its maker's still.

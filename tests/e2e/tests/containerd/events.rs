@@ -141,7 +141,8 @@ fn filtered() {
     assert!(follower.topics("web").iter().all(|topic| topic == "/tasks/start"));
 }
 
-/// S-120: every topic of containerd that `ctr` and our shim give rise to (sandboxes and checkpoints: their own tests).
+/// S-120: every topic of containerd that `ctr` and our shim give rise to (sandboxes have tests of their own; a checkpoint is told by the shim that
+/// makes one, and ours makes none).
 #[test]
 fn s120_every_topic() {
     let instance = Instance::with_busybox();

@@ -218,7 +218,8 @@ fn s140_sandbox_of_a_third_party() {
         assert_eq!(platform.architecture, "riscv64");
         let metrics = ControllerMetricsRequest { sandbox_id: id(), ..Default::default() };
         // The toy has no such call: its own answer comes through.
-        assert_ne!(controller.metrics(client.request(metrics)).await.unwrap_err().code(), Code::Ok);
+        let metrics = controller.metrics(client.request(metrics)).await.unwrap_err();
+        assert!(metrics.message().contains("Sandbox/SandboxMetrics is not supported"), "{metrics:?}");
         assert_eq!(toy.calls(), ["create pod1 /run/netns/x {\"pod\":1}", "start"]);
 
         a_container_in_it(&client, &toy).await;
@@ -312,6 +313,8 @@ fn sandbox_refusals() {
         let other =
             controller.create(client.request(create("io.containerd.berth.v1", "podsandbox"))).await.unwrap_err();
         assert_eq!(other.code(), Code::NotFound, "{other:?}");
+        let without = controller.create(client.request(create("io.containerd.berth.v1", ""))).await.unwrap_err();
+        assert!(without.message().contains("Sandbox service does not exist"), "{without:?}");
         let missing = controller.create(client.request(create("io.containerd.kata.v2", ""))).await.unwrap_err();
         assert_eq!(missing.code(), Code::NotFound, "{missing:?}");
         assert!(missing.message().contains("containerd-shim-kata-v2"), "{missing:?}");

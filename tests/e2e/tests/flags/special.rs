@@ -20,6 +20,23 @@ pub(crate) fn detaches(berth: &Instance, client: Client<'_>) {
     berth.berth(&["rm", "-f", &id]).ok();
 }
 
+pub(crate) fn attaches_one(berth: &Instance, client: Client<'_>) {
+    let words = ["run", "--rm", "-a", "stderr", "busybox", "sh", "-c", "echo out; echo err >&2"];
+    let done = instance::run(client(berth, &words), b"");
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", "err\n"));
+}
+
+/// The stock client knows `host` alone, which is the default where a daemon maps no users; another word reaches nobody.
+pub(crate) fn user_namespace(berth: &Instance, client: Client<'_>) {
+    let run = |mode: &str| {
+        instance::run(client(berth, &["run", "--rm", "--userns", mode, "busybox", "cat", "/proc/self/uid_map"]), b"")
+    };
+    assert!(run("host").ok().ends_with("4294967295"));
+    assert_eq!(run("nonsense").code, 125);
+    let mapped = run("map:0:700000:10");
+    assert!(mapped.code == 125 || mapped.ok().split_whitespace().eq(["0", "700000", "10"]), "{mapped:?}");
+}
+
 /// Typed at a terminal, the keys end the client and not the container.
 pub(crate) fn detach_keys(berth: &Instance, client: Client<'_>) {
     types_and_leaves(

@@ -35,7 +35,7 @@ pub(crate) const UPDATE: &[Case] = &[
     ("--cpu-rt-period", &["--cpu-rt-period", "500000"], Prints("cat /sys/fs/cgroup/cpu/cpu.rt_period_us", "500000")),
     ("--cpu-rt-runtime", &["--cpu-rt-runtime", "100000"], Refused("rt_runtime")),
     ("--cpuset-cpus", &["--cpuset-cpus", "1"], Prints("cat /sys/fs/cgroup/cpuset/cpuset.cpus", "1")),
-    ("--cpuset-mems", &["--cpuset-mems", "0"], Prints("cat /sys/fs/cgroup/cpuset/cpuset.mems", "0")),
+    ("--cpuset-mems", &["--cpuset-mems", "77"], Refused("77")),
     ("--pids-limit", &["--pids-limit", "21"], Prints("cat /sys/fs/cgroup/pids/pids.max", "21")),
     ("--blkio-weight", &["--blkio-weight", "300"], Prints("cat /sys/fs/cgroup/blkio/blkio.bfq.weight", "300")),
     ("--memory-swappiness", &["--memory-swappiness", "3"], Prints("cat /sys/fs/cgroup/memory/memory.swappiness", "3")),
