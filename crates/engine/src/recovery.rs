@@ -134,22 +134,19 @@ impl Engine {
                 self.adopt(container, *task, exit, told).await;
                 return None;
             }
-            // Killed between the shim's start and the container's: that start never was.
+            // A shim without a task: killed between its start and the container's, and that start never was; or after the task was deleted,
+            // and its end was told.
             Some(Found::Shim(task, _)) => {
                 if let Err(error) = self.discard_task(&task).await {
-                    tracing::warn!(container_id = %container.id, "cannot end a half-started task: {error}");
+                    tracing::warn!(container_id = %container.id, "cannot end a shim without a task: {error}");
                 }
                 self.drop_bundle(container).await;
+                self.record_end(container, None, told);
             }
             Some(Found::Gone) => {
                 let status = self.inner.tasks.clean_up_dead(&container.id).await;
-                let status = status.unwrap_or(ExitStatus { code: 137, exited_at: Timestamp::now() });
                 self.drop_bundle(container).await;
-                if state.is_running() || told.start(&container.id).is_some() {
-                    self.record_lost_exit(container, status, told);
-                } else {
-                    self.record_told_exit(container, told);
-                }
+                self.record_end(container, status.ok(), told);
             }
             None => self.record_told_exit(container, told),
         }
@@ -229,6 +226,16 @@ impl Engine {
         }
         if let Err(error) = self.inner.tasks.bundle(&container.id).remove() {
             tracing::warn!(container_id = %container.id, "{}", berth_types::report(&error));
+        }
+    }
+
+    /// The end of one that runs no more. `status`: what was found out of it.
+    fn record_end(&self, container: &Container, status: Option<ExitStatus>, told: &Told) {
+        if container.record().state.is_running() || told.start(&container.id).is_some() {
+            let status = status.unwrap_or_else(|| ExitStatus { code: 137, exited_at: Timestamp::now() });
+            self.record_lost_exit(container, status, told);
+        } else {
+            self.record_told_exit(container, told);
         }
     }
 

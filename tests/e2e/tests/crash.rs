@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 use berth_testkit::archive::LayerFile;
 use berth_testkit::instance::run;
 use berth_testkit::{Image, Instance, Output, Traces, wait_until};
+use containerd_shim_protos::TaskClient;
+use containerd_shim_protos::api::DeleteRequest;
+use containerd_shim_protos::ttrpc::Client;
+use containerd_shim_protos::ttrpc::context::with_timeout;
 
 /// Counts of links and namespaces are the machine's: one walk at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -254,4 +258,55 @@ fn s155_a_kill_at_every_step_leaves_nothing() {
             check_events(&berth, &after, &mut twice);
         }
     }
+}
+
+/// S-155, S-132: the daemon is killed between the delete of a task and the end of its shim: the container has ended, with the code that was
+/// told, or with 137 where it was not.
+#[test]
+fn s155_a_shim_whose_task_is_deleted() {
+    let _alone = alone();
+    let mut berth = Instance::with_busybox();
+    run_c1(&berth);
+    clean(&berth);
+    let idle = Traces::idle(&berth);
+    let exits = Operation {
+        name: "run",
+        prepare: |_| {},
+        act: |berth| words(berth, &["run", "-d", "--name", "c1", "busybox", "sh", "-c", "exit 5"]),
+    };
+    let steps = steps(&berth, &exits);
+    let told = steps.iter().position(|step| step.trim_end_matches('!') == "exit.told").unwrap();
+    for is_told in [true, false] {
+        if is_told {
+            std::fs::write(berth.fault_points(), format!("kill {}", told + 1)).unwrap();
+            act(&berth, &exits);
+            berth.await_daemon_death();
+        } else {
+            run_c1(&berth);
+            let pid = berth.pid("c1");
+            berth.kill_daemon();
+            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        delete_task(&berth);
+        berth.spawn();
+        let state = berth.inspect("c1", "{{.State.Status}} {{.State.Pid}} {{.State.ExitCode}}");
+        assert_eq!(state, if is_told { "exited 0 5" } else { "exited 0 137" }, "{}", berth.log());
+        assert_eq!(berth.berth(&["wait", "c1"]).ok(), if is_told { "5" } else { "137" });
+        clean(&berth);
+        idle.await_again(&berth, "a deleted task");
+        check_events(&berth, "a deleted task", &mut BTreeSet::new());
+    }
+}
+
+/// Deletes the only container's task through its shim, as the daemon would.
+fn delete_task(berth: &Instance) {
+    let bundle = std::fs::read_dir(berth.state().join("tasks")).unwrap().next().unwrap().unwrap();
+    let address = std::fs::read_to_string(bundle.path().join("address")).unwrap();
+    let shim = TaskClient::new(Client::connect(&address).unwrap());
+    let id = bundle.file_name().into_string().unwrap();
+    wait_until("the stopped task is deleted", || {
+        let request = DeleteRequest { id: id.clone(), ..Default::default() };
+        shim.delete(with_timeout(10_000_000_000), &request).ok().map(drop)
+    });
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use berth_shim_client::ShimClient;
+use berth_shim_client::{ShimClient, ShimError};
+use berth_types::ErrorClass;
 use tokio::task::JoinSet;
 
 use super::bundle::FleetBundle;
@@ -36,7 +37,12 @@ impl Fleet {
         };
         let log = super::follow_log(&bundle, &id, &shim).ok().flatten();
         let found = match ShimClient::reconnect(bundle.path()).await {
-            Ok(client) => client.state(None).await.map(|state| (client, state)),
+            Ok(client) => match client.state(None).await {
+                Err(ShimError::Remote { class: ErrorClass::NotFound, .. }) if !bundle.is_in_sandbox() => {
+                    return end_without_task(&id, &client, &bundle).await;
+                }
+                state => state.map(|state| (client, state)),
+            },
             Err(error) => Err(error),
         };
         match found {
@@ -85,5 +91,15 @@ impl Fleet {
         if let Err(error) = bundle.remove() {
             tracing::warn!(container_id = id, "{}", berth_types::report(&error));
         }
+    }
+}
+
+/// The daemon was killed before the task was made, or after it was deleted: there is nothing to tell of it.
+async fn end_without_task(id: &str, shim: &ShimClient, bundle: &FleetBundle) {
+    if let Err(error) = shim.shutdown().await {
+        tracing::warn!(container_id = id, "{}", berth_types::report(&error));
+    }
+    if let Err(error) = bundle.remove() {
+        tracing::warn!(container_id = id, "{}", berth_types::report(&error));
     }
 }
