@@ -7,11 +7,17 @@ use berth_oci::runtime::{LinuxNamespaceType, Spec};
 use berth_sys::process::{StringArray, execute_fd};
 
 use crate::error::CommandError;
+use crate::log::Log;
 
 /// Executes the sealed form of this program with the same arguments; returns when this is it already, or when no container of these
 /// mappings (lines as in `/proc/PID/uid_map`) could write it. Nothing that must not happen twice may have happened before.
-pub(crate) fn enter_only_sealed(maps: Option<&str>) -> Result<(), CommandError> {
+pub(crate) fn enter_only_sealed(maps: Option<&str>, log: &Log) -> Result<(), CommandError> {
     let Some(executable) = berth_runtime::sealed_executable(maps)? else {
+        log.debug(|| {
+            "the executable cannot be written from the container (what runc says: runc exeseal: using overlayfs for sealed \
+             /proc/self/exe, runc exeseal: using /proc/self/exe clone)"
+                .to_owned()
+        });
         return Ok(());
     };
     let text = |words: Vec<std::ffi::OsString>| -> Vec<CString> {

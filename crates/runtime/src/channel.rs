@@ -5,6 +5,7 @@
 //!                   H              mounts are ready: run the hooks that belong outside
 //!                   T (+ fd)       master of the pseudo-terminal
 //!                   K              in a new time namespace whose clocks somebody else must set
+//!                   I slot (+ fd)  a mount whose ids shall be mapped
 //!                   D              waiting for interfaces of the host
 //!                   L (+ fd)       the seccomp listener; the answer comes when the agent has it
 //!                   P (+ fd)       init's pidfd, from the process that cloned it in a joined user namespace
@@ -45,6 +46,11 @@ pub(crate) enum Message {
     AwaitsHooks,
     AwaitsClocks,
     AwaitsDevices,
+    /// A detached mount, and which of the plan's `inside` it is for.
+    AwaitsIdMap {
+        slot: u32,
+        mount: OwnedFd,
+    },
     Listener(OwnedFd),
     Child(OwnedFd),
     Console(OwnedFd),
@@ -87,6 +93,11 @@ impl Channel {
             Message::AwaitsHooks => packet.push(b'H'),
             Message::AwaitsClocks => packet.push(b'K'),
             Message::AwaitsDevices => packet.push(b'D'),
+            Message::AwaitsIdMap { slot, mount } => {
+                packet.push(b'I');
+                packet.extend(slot.to_le_bytes());
+                fd = Some(mount.as_fd());
+            }
             Message::Listener(listener) => {
                 packet.push(b'L');
                 fd = Some(listener.as_fd());
@@ -180,6 +191,10 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Message, Errno> {
         b'H' => Message::AwaitsHooks,
         b'K' => Message::AwaitsClocks,
         b'D' => Message::AwaitsDevices,
+        b'I' => {
+            let slot = *rest.first_chunk::<4>().ok_or(Errno::BADMSG)?;
+            Message::AwaitsIdMap { slot: u32::from_le_bytes(slot), mount: fd.ok_or(Errno::BADMSG)? }
+        }
         b'L' => Message::Listener(fd.ok_or(Errno::BADMSG)?),
         b'P' => Message::Child(fd.ok_or(Errno::BADMSG)?),
         b'T' => Message::Console(fd.ok_or(Errno::BADMSG)?),

@@ -308,6 +308,11 @@ impl Container {
         self.namespaces.is_new(Namespace::Pid)
     }
 
+    /// Flags of seccomp(2) with which its filter is loaded; `None` without one.
+    pub fn seccomp_flags(&self) -> Option<u32> {
+        self.filter.as_ref().map(Filter::flags)
+    }
+
     pub fn bundle(&self) -> &Path {
         &self.state.bundle
     }

@@ -94,6 +94,10 @@ impl Container {
         if !matches!(self.status(), Status::Running | Status::Paused) {
             return Err(RuntimeError::State { state: self.status().text(), wanted: "only a running one can be saved" });
         }
+        if !self.namespaces.is_private(Namespace::Mount) {
+            let what = "the checkpoint of a container in the host's mount namespace".to_owned();
+            return Err(RuntimeError::Unsupported { what });
+        }
         if kind == Checkpoint::PreDump {
             check_memory_tracking(options)?;
         }
@@ -238,6 +242,8 @@ impl Restoring<'_> {
             Ok(tree) => tree,
             Err(SourceError::Clone(error)) => return Err(error.into()),
             Err(SourceError::Change(what, source)) => return Err(RuntimeError::Kernel { what, source }),
+            // Of binds only.
+            Err(SourceError::Locked { .. }) => return Err(RuntimeError::InitDied { step: "clone-rootfs".to_owned() }),
         };
         let view = RootView { tree: &tree, place: &place, group: self.group.cgroup_dir_fd() };
         let mut worker = Worker::start(&self.options.program, &directories.passed(), Some(&view), &groups)?;

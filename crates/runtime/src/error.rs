@@ -35,6 +35,12 @@ pub enum RuntimeError {
     Overlay(#[from] OverlayError),
     #[error("cannot prepare a mount")]
     Mount(#[from] MountError),
+    /// See mount_namespaces(7), "Restrictions on mount namespaces".
+    #[error(
+        "error mounting {source_path} at {destination}: an option takes off what its source has and a user namespace keeps: \
+         operation not permitted"
+    )]
+    Locked { source_path: String, destination: String },
     #[error("cannot prepare the seccomp filter")]
     Seccomp(#[from] SeccompError),
     /// `index` counts the hooks of a stage from 0; in runc's words.
@@ -103,7 +109,7 @@ impl Classify for RuntimeError {
             Self::Seccomp(error) => error.class(),
             Self::Hook { .. } | Self::State { .. } => ErrorClass::FailedPrecondition,
             Self::Criu { .. } => ErrorClass::FailedPrecondition,
-            Self::NeedsRoot { .. } => ErrorClass::PermissionDenied,
+            Self::NeedsRoot { .. } | Self::Locked { .. } => ErrorClass::PermissionDenied,
             Self::InitDied { .. } => ErrorClass::Internal,
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorClass::NotFound,
@@ -119,6 +125,11 @@ impl Classify for RuntimeError {
         match self {
             Self::Limits(error) => error.hint(),
             Self::Cgroup { source, .. } => source.hint(),
+            Self::Locked { source_path, destination } => Some(format!(
+                "leave out rw, suid, dev, exec or the way of keeping access times, whichever the source does not have (what runc says: \
+                 runc run failed: unable to start container process: error during container init: error mounting \
+                 \"{source_path}\" to rootfs at \"{destination}\": cannot clear locked flags: operation not permitted)"
+            )),
             Self::NeedsRoot { .. } => Some(
                 "an ordinary user's container has a user namespace of its own; runb spec --rootless writes such a config.json"
                     .to_owned(),

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, UnshareFlags};
 
-use crate::channel::{Channel, Message};
+use crate::channel::{Channel, Message, wait_readable};
 use crate::container::{Container, Process, Waiting};
 use crate::create::{
     check_preserved, clone_in_user_ns, clone_into_pid_ns, errno_of, failed, kill_and_reap, reported, write_oom_score,
@@ -21,6 +21,7 @@ use crate::init::{InitContext, Scratch};
 use crate::namespaces::Namespace;
 use crate::options::{ExecTuning, Fault, Rights, Stdio};
 use crate::plan::{Action, ExecInput, Plan, Stage, Step, plan_exec};
+use crate::procfs::Procfs;
 use crate::seccomp::Filter;
 use crate::start::await_exec;
 use crate::state::Status;
@@ -202,6 +203,8 @@ impl Joining<'_> {
         let is_ordinary = !rustix::process::geteuid().is_root() && container.namespaces.is_private(Namespace::User);
         let rights = if is_ordinary { Rights::Ordinary } else { Rights::Full };
         let user_ns = is_ordinary.then(|| user_ns_of(container.init.pid)).transpose().map_err(kernel)?;
+        let is_among_host_mounts = !container.namespaces.is_private(Namespace::Mount);
+        let rootfs = is_among_host_mounts.then(|| root_of(&container.init)).transpose().map_err(kernel)?;
         let all = container.namespaces.exec_flags();
         let flags = if is_ordinary { all - UnshareFlags::NEWUSER } else { all };
         let context = InitContext {
@@ -219,7 +222,7 @@ impl Joining<'_> {
             join: Some((init, flags)),
             cgroup_fds: group.attach_fds().map_err(cgroup)?,
             cgroup_view: None,
-            rootfs: None,
+            rootfs,
             sources: Vec::new(),
             scratch: Scratch::default(),
             rights,
@@ -260,6 +263,20 @@ impl Joining<'_> {
                 _ => {}
             }
         }
+    }
+}
+
+/// The root of a container that shares the host's mount namespace, as its init has it.
+fn root_of(init: &Process) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = Procfs::open()?;
+    // A magic link, followed on purpose below a checked procfs.
+    let root = rustix::fs::openat(proc.as_fd(), format!("{}/root", init.pid), flags, Mode::empty())?;
+    match wait_readable(init.pidfd.as_fd(), Duration::ZERO) {
+        // It lives, so the number was its own.
+        Err(Errno::TIMEDOUT) => Ok(root),
+        Ok(()) => Err(Errno::SRCH),
+        Err(errno) => Err(errno),
     }
 }
 

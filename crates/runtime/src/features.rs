@@ -270,7 +270,9 @@ mod tests {
     #[test]
     fn a_field_that_planning_refuses_is_not_claimed() {
         assert!(is_planned(&json!({"hostname": "x"})));
-        // Its mounts would be the host's.
-        assert!(!is_planned(&json!({"linux": {"namespaces": [{"type": "pid"}]}})));
+        // Its root would have no right to the host's mounts.
+        let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let user_ns = json!({"namespaces": [{"type": "user"}], "uidMappings": map, "gidMappings": map});
+        assert!(!is_planned(&json!({"linux": user_ns})));
     }
 }

@@ -55,6 +55,7 @@ impl From<SourceError> for Failure {
         match error {
             SourceError::Clone(error) => error.into(),
             SourceError::Change(detail, errno) => Self::new(detail, errno),
+            SourceError::Locked { .. } => Self::new("an option takes off what is locked at its source", Errno::PERM),
         }
     }
 }
@@ -110,6 +111,8 @@ pub(crate) struct InitContext<'a> {
 pub(crate) struct Scratch {
     root: Option<RootDir>,
     host_root: Option<OwnedFd>,
+    /// The host's mount namespace, while its mounts are made in another.
+    host_mounts: Option<OwnedFd>,
     proc_mount: Option<OwnedFd>,
     devpts: Option<OwnedFd>,
     console: Option<OwnedFd>,
@@ -140,6 +143,10 @@ pub(crate) fn run(mut context: InitContext<'_>) -> u8 {
         if let Some(code) = context.walk(index, plan) {
             return code;
         }
+    }
+    // The kernel keeps signals that have no handler from the first process of a PID namespace; one that waits shall go when told to.
+    if berth_sys::process::exit_on_signals().is_err() {
+        return 1;
     }
     if context.channel.send(&Message::Ready).is_err() || context.await_start().is_err() {
         return 1;
@@ -244,6 +251,7 @@ impl InitContext<'_> {
             Action::RaiseLoopback => Ok(berth_sys::process::raise_loopback()?),
             Action::SetHostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             Action::SetDomainname(name) => Ok(rustix::system::setdomainname(name.as_bytes())?),
+            Action::LeaveHostMounts => self.leave_host_mounts(),
             Action::IsolateMounts(propagation) => self.isolate_mounts(*propagation),
             Action::AttachRootfs(place) => self.attach_rootfs(place),
             Action::Mount(mount) => self.mount(mount),
@@ -273,7 +281,7 @@ impl InitContext<'_> {
                 Ok(())
             }
             Action::CloneSource(slot) => self.clone_source(*slot),
-            Action::EnterRoot { pivot } => self.enter_root(*pivot),
+            Action::EnterRoot(entry) => self.enter_root(*entry),
             Action::ReadOnlyRoot => self.read_only_root(),
             Action::ShareRoot { propagation, recursive } => self.share_root(*propagation, *recursive),
             Action::SetPersonality(persona) => Ok(berth_sys::process::set_personality(*persona)?),

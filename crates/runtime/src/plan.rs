@@ -97,6 +97,8 @@ pub(crate) enum Action {
     RaiseLoopback,
     SetHostname(String),
     SetDomainname(String),
+    /// Of a container that shares the host's mount namespace: its mounts are made in a namespace of their own.
+    LeaveHostMounts,
     IsolateMounts(MountPropagationFlags),
     /// At a path of the host, or on top of everything.
     AttachRootfs(PathBuf),
@@ -119,9 +121,7 @@ pub(crate) enum Action {
     ResolveUser,
     MakeCwd,
     FindProgram,
-    EnterRoot {
-        pivot: bool,
-    },
+    EnterRoot(RootEntry),
     ReadOnlyRoot,
     ShareRoot {
         propagation: MountPropagationFlags,
@@ -140,6 +140,17 @@ pub(crate) enum Action {
     SetCapabilities,
     CloseDescriptors,
     Execute,
+}
+
+/// How the container's root becomes its processes' root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RootEntry {
+    Pivot,
+    /// Where the host's root cannot be pivoted (a ramdisk).
+    Chroot,
+    /// Back in the host's mount namespace, in a copy of the mounts that is part of no namespace: the host's table never has them, and
+    /// they go with the last process that stands in them.
+    AmongHostMounts,
 }
 
 /// One step of the list.
@@ -189,6 +200,7 @@ impl Action {
             Self::RaiseLoopback => "raise-loopback",
             Self::SetHostname(_) => "set-hostname",
             Self::SetDomainname(_) => "set-domainname",
+            Self::LeaveHostMounts => "leave-host-mounts",
             Self::IsolateMounts(_) => "isolate-mounts",
             Self::AttachRootfs(_) => "attach-rootfs",
             Self::Mount(_) => "mount",
@@ -204,7 +216,7 @@ impl Action {
             Self::ResolveUser => "resolve-user",
             Self::MakeCwd => "make-cwd",
             Self::FindProgram => FIND_PROGRAM,
-            Self::EnterRoot { .. } => "enter-rootfs",
+            Self::EnterRoot(_) => "enter-rootfs",
             Self::ReadOnlyRoot => "read-only-rootfs",
             Self::ShareRoot { .. } => "set-rootfs-propagation",
             Self::SetPersonality(_) => "set-personality",
@@ -234,6 +246,8 @@ pub(crate) struct Plan {
     pub(crate) inherited: Inherited,
     /// Mounts whose source is cloned by the caller, in slot order.
     pub(crate) sources: Vec<MountPlan>,
+    /// Mounts whose source an earlier mount made, in slot order.
+    pub(crate) inside: Vec<MountPlan>,
     pub(crate) id_maps: crate::id_map::IdMaps,
     /// What is asked for and has no effect here.
     pub(crate) warnings: Vec<String>,
@@ -372,6 +386,7 @@ pub(crate) fn plan_exec(input: &ExecInput<'_>) -> Result<Plan, RuntimeError> {
         process,
         inherited: input.inherited.clone(),
         sources: Vec::new(),
+        inside: Vec::new(),
         id_maps: crate::id_map::IdMaps::default(),
         warnings: Vec::new(),
     })

@@ -95,10 +95,12 @@ impl Filter {
         };
         let flags = FilterFlags {
             log: filter.flags.log,
-            spec_allow: filter.flags.spec_allow,
+            // Where nothing is said, as runc and as kernels since 5.16 by themselves.
+            spec_allow: filter.flags.spec_allow || spec.flags().is_none(),
             // About notifications only: the kernel refuses it without a listener.
             wait_kill_recv: filter.flags.wait_kill_recv && notifies,
-            thread_sync: filter.flags.thread_sync,
+            // Who loads it has one thread.
+            thread_sync: false,
         };
         let compiled = Self { program: filter.compile()?.to_bytes(), flags, agent };
         if let Some(cached) = cached {
@@ -143,6 +145,13 @@ impl Filter {
 
     pub(crate) fn agent(&self) -> Option<&Agent> {
         self.agent.as_ref()
+    }
+
+    /// What seccomp(2) is given: the profile's flags, and the one for a listener.
+    pub(crate) fn flags(&self) -> u32 {
+        let FilterFlags { log, spec_allow, wait_kill_recv, thread_sync } = self.flags;
+        let bits = [(thread_sync, 1), (log, 2), (spec_allow, 4), (self.agent.is_some(), 8), (wait_kill_recv, 32)];
+        bits.into_iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
     }
 
     pub(crate) fn load(&self) -> Result<(), Errno> {

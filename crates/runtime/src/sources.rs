@@ -1,7 +1,7 @@
 //! Host mounts as descriptors: the root file system and the sources of binds, cloned by the caller or, for an ordinary user, by init.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_rootfs::mounts::{MountError, clone_tree, clone_tree_in, set_attributes};
 use berth_sys::mount_attr::{MountAttr, mount_setattr};
@@ -16,6 +16,11 @@ use crate::plan::{MountPlan, MountSource};
 pub(crate) enum SourceError {
     Clone(MountError),
     Change(&'static str, Errno),
+    /// See [`MountPlan::takes_locked`].
+    Locked {
+        source: PathBuf,
+        destination: PathBuf,
+    },
 }
 
 /// The root file system, with what is mounted in it.
@@ -38,13 +43,22 @@ pub(crate) fn clone_bind(plan: &MountPlan, user_ns: Option<&OwnedFd>) -> Result<
         let slave = MountAttr { propagation: MountPropagationFlags::DOWNSTREAM, ..MountAttr::default() };
         mount_setattr(mount.as_fd(), true, &slave).map_err(failed)?;
     }
+    if plan.takes_locked(mount.as_fd()).map_err(failed)? {
+        return Err(SourceError::Locked { source: path.clone(), destination: plan.destination.clone() });
+    }
     if plan.is_id_mapped() {
-        let user_ns = user_ns.ok_or(failed(Errno::INVAL))?;
-        let change = MountAttr { id_map: Some(user_ns.as_fd()), ..MountAttr::default() };
-        mount_setattr(mount.as_fd(), options.id_map.unwrap_or(false), &change).map_err(failed)?;
+        map_ids(plan, &mount, user_ns)?;
     }
     set_attributes(mount.as_fd(), &plan.options_of_bind()).map_err(failed)?;
     Ok(Some(mount))
+}
+
+/// Maps the ids of a detached mount as a user namespace does.
+pub(crate) fn map_ids(plan: &MountPlan, mount: &OwnedFd, user_ns: Option<&OwnedFd>) -> Result<(), SourceError> {
+    let failed = |errno| SourceError::Change("cannot map its ids", errno);
+    let user_ns = user_ns.ok_or(failed(Errno::INVAL))?;
+    let change = MountAttr { id_map: Some(user_ns.as_fd()), ..MountAttr::default() };
+    mount_setattr(mount.as_fd(), plan.options.id_map.unwrap_or(false), &change).map_err(failed)
 }
 
 /// Puts a source into its slot.

@@ -110,7 +110,10 @@ pub const FIELDS: &[Field] = &[
         "a failure is a warning and the others run; also after a creation that failed with a hook",
     ),
     done("annotations.*", "in the state document; empty keys are refused"),
-    done("linux.namespaces.type", "all eight; a container without a mount namespace of its own is refused"),
+    done(
+        "linux.namespaces.type",
+        "all eight; in the host's mount namespace the mounts are in no namespace and go with the container; not with a user namespace",
+    ),
     done("linux.namespaces.path", "each kind; a mount namespace only when it is not the runtime's own"),
     done("linux.uidMappings.containerID", "up to 340 ranges"),
     done("linux.uidMappings.hostID", ""),
@@ -197,7 +200,7 @@ pub const FIELDS: &[Field] = &[
         "linux.seccomp.architectures",
         "x86, x86-64, x32, ARM, AArch64; the others have no process here that they could judge",
     ),
-    done("linux.seccomp.flags", "all four"),
+    done("linux.seccomp.flags", "all four; SPEC_ALLOW where they are missing; TSYNC has nothing to do"),
     done(
         "linux.seccomp.listenerPath",
         "the listener and the container's process state, one connection for each process",

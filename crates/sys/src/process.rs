@@ -1,7 +1,7 @@
 //! Calls a process makes about itself before it becomes another program, as far as rustix lacks them.
 #![expect(
     unsafe_code,
-    reason = "rustix has no execve(2), close_range(2), keyctl(2), personality(2), sched_setattr(2), ioprio_set(2), set_mempolicy(2)"
+    reason = "rustix has no execve(2), sigaction(2), close_range(2), keyctl(2), personality(2), sched_setattr(2), ioprio_set(2), set_mempolicy(2)"
 )]
 
 use std::ffi::{CStr, CString};
@@ -122,6 +122,30 @@ pub fn is_inherited(number: u32) -> bool {
     // SAFETY: F_GETFD touches no memory.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Lets `SIGHUP`, `SIGINT`, `SIGQUIT` and `SIGTERM` end the calling process, with 128 and the number, also where it is the first of a PID
+/// namespace, which has only the signals it handles (pid_namespaces(7)). Exec takes the handlers away.
+///
+/// # Errors
+/// The kernel's.
+pub fn exit_on_signals() -> Result<(), Errno> {
+    extern "C" fn leave(number: libc::c_int) {
+        // SAFETY: _exit(2) may be called in a signal handler (signal-safety(7)) and does not return.
+        unsafe { libc::_exit(128 + number) }
+    }
+    let handler: extern "C" fn(libc::c_int) = leave;
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: an action of zeroes is the default action: no flags, an empty mask, no restorer.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as libc::sighandler_t;
+        // SAFETY: the action lives across the call; its handler takes one number, as an action without SA_SIGINFO does.
+        let answer = unsafe { libc::sigaction(number, &raw const action, std::ptr::null_mut()) };
+        if answer != 0 {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
 }
 
 /// set_mempolicy(2) for the calling thread; `nodes` is a bit mask of memory nodes, lowest first.

@@ -17,7 +17,8 @@ macro_rules! for_each_case {
     ($callback:ident) => {
         $callback! {
             lifecycle::goes_from_created_to_stopped, lifecycle::refuses_what_does_not_fit_the_state,
-            lifecycle::refuses_bad_ids, lifecycle::created_can_be_killed_and_deleted, lifecycle::run_gives_code_and_output,
+            lifecycle::refuses_bad_ids, lifecycle::created_can_be_killed_and_deleted,
+            lifecycle::created_goes_when_it_is_told_to, lifecycle::run_gives_code_and_output,
             lifecycle::a_missing_program_leaves_nothing, lifecycle::changes_after_create_have_no_effect,
             lifecycle::bad_bundles_leave_nothing, lifecycle::signals_by_name_and_number,
             lifecycle::kill_all_reaches_everybody, lifecycle::delete_force_takes_everything,
@@ -36,7 +37,8 @@ macro_rules! for_each_case {
             mounts::attributes, mounts::recursive_read_only, mounts::later_mounts_lie_on_top,
             mounts::links_stay_inside, mounts::propagation, mounts::tmpcopyup, mounts::nothing_reaches_the_host,
             mounts::cgroup_view, mounts::idmapped_bind,
-            namespaces::new_ones_are_new, namespaces::others_are_the_callers, namespaces::joined_by_path,
+            namespaces::new_ones_are_new, namespaces::others_are_the_callers, namespaces::the_hosts_mounts_are_shared,
+            namespaces::joined_by_path,
             namespaces::host_name_and_domain, namespaces::user_mappings, namespaces::sysctl,
             namespaces::host_sysctl_is_refused, namespaces::time_offsets, namespaces::mappings_need_a_namespace,
             namespaces::a_path_must_be_a_namespace,

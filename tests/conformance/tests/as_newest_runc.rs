@@ -212,3 +212,53 @@ fn what_is_printed_is_what_runc_prints() {
     assert_eq!(output.stdout, "CapAmb:\t0000000000000020\n");
     assert!(output.stderr.contains("can't raise ambient capability CAP_CHOWN: "), "{output:?}");
 }
+
+/// runc's configurations never ask about `write`, and where nothing is said of flags, speculation is left alone.
+#[test]
+fn seccomp_as_runc_takes_it() {
+    let runtime = Runtime::tested();
+    let mut container = Container::with_script(&runtime, "true");
+    let flags_of = |container: &mut Container<'_>, flags: serde_json::Value| {
+        let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]});
+        if !flags.is_null() {
+            profile["flags"] = flags;
+        }
+        container.set("/linux/seccomp", profile).write_config();
+        let bundle = container.bundle();
+        let output = container.call(&["--debug", "run", "--bundle", bundle.to_str().unwrap(), &container.id]);
+        assert_eq!(output.code, 0, "{output:?}");
+        let line =
+            output.stderr.lines().find_map(|line| line.split("seccomp filter flags: ").nth(1)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{output:?}")).trim_end_matches('"').parse::<u32>().unwrap()
+    };
+    assert_eq!(flags_of(&mut container, serde_json::Value::Null), 4);
+    assert_eq!(flags_of(&mut container, json!([])), 0);
+    assert_eq!(flags_of(&mut container, json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"])), 2);
+    let notify = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/such/agent",
+        "syscalls": [{"names": ["mkdir", "write"], "action": "SCMP_ACT_NOTIFY"}]});
+    let refused = container.set("/linux/seccomp", notify).run();
+    let words = "SCMP_ACT_NOTIFY cannot be used for the write syscall";
+    assert!(refused.code == 1 && refused.stderr.contains(words), "{refused:?}");
+}
+
+/// The debug log tells what was done, and what runc says of the same.
+#[test]
+fn the_debug_log_has_runcs_words() {
+    let runtime = Runtime::tested();
+    let container = Container::with_script(&runtime, "exec sleep 60");
+    container.write_config();
+    let (bundle, log) = (container.bundle(), container.directory.join("log"));
+    let words = ["--debug", "--log", log.to_str().unwrap(), "create", "--bundle", bundle.to_str().unwrap()];
+    let mut command = container.command(&words);
+    let status = command.arg(&container.id).stdout(fs::File::create("/dev/null").unwrap()).status().unwrap();
+    assert!(status.success());
+    container.start();
+    let text = fs::read_to_string(&log).unwrap();
+    let says =
+        |text: &str, words: &[&str]| words.iter().for_each(|word| assert!(text.contains(word), "{word}: {text}"));
+    says(&text, &["level=debug", "clone-rootfs", "nsexec container setup", "child process in init()"]);
+    says(&text, &["runc exeseal: using /proc/self/exe clone"]);
+    let said = container.call(&["--debug", "exec", &container.id, "true"]);
+    says(&said.stderr, &["nsexec container setup", "setns_init: about to exec", "runc exeseal:"]);
+}

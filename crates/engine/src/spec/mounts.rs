@@ -97,7 +97,8 @@ fn asked_mount(input: &SpecInput<'_>, plan: &MountPlan) -> Mount {
             let mut options =
                 vec![if *is_recursive { "rbind" } else { "bind" }, propagation.as_deref().unwrap_or("rprivate")];
             match plan.read_only {
-                ReadOnly::No => options.push("rw"),
+                // As its source is: a mount that is read-only, or may hold no devices, stays so.
+                ReadOnly::No => {}
                 ReadOnly::Top => options.push("ro"),
                 ReadOnly::Recursive => options.extend(["ro", "rro"]),
             }
@@ -108,7 +109,8 @@ fn asked_mount(input: &SpecInput<'_>, plan: &MountPlan) -> Mount {
             let source = input.volumes.get(&plan.target).unwrap_or(&unknown);
             let mut options = vec!["rbind", "rprivate"];
             match plan.read_only {
-                ReadOnly::No => options.push("rw"),
+                // As its source is: a mount that is read-only, or may hold no devices, stays so.
+                ReadOnly::No => {}
                 ReadOnly::Top => options.push("ro"),
                 ReadOnly::Recursive => options.extend(["ro", "rro"]),
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_oci::runtime::Spec;
+use berth_oci::runtime::{LinuxSeccompAction, LinuxSyscall, Spec};
 use berth_runtime::{
     CgroupDriver, Container, CreateOptions, NotifySocket, Rights, Rootfs, StateDir, Stdio, SystemdInstance, Tuning,
 };
@@ -43,7 +43,8 @@ fn make(
     let id = ContainerId::of_runtime(&arguments.id)?;
     let bundle = paths::bundle(arguments.bundle.as_deref())?;
     let berth_oci::document::Parsed { document: mut spec, warnings } = paths::spec(&bundle)?;
-    seal::enter_only_sealed(seal::maps_of(&spec).as_deref())?;
+    check_notified(&spec)?;
+    seal::enter_only_sealed(seal::maps_of(&spec).as_deref(), log)?;
     warnings.iter().for_each(|warning| log.warn(warning));
     pass_listen_fds(&mut spec);
     let process = spec.process().as_ref();
@@ -61,6 +62,9 @@ fn make(
     log.steps(&spans);
     match made {
         Ok(container) => {
+            if let Some(flags) = container.seccomp_flags() {
+                log.debug(|| format!("seccomp filter flags: {flags}"));
+            }
             container.warnings.iter().for_each(|warning| log.warn(warning));
             Ok(container)
         }
@@ -110,6 +114,20 @@ impl Making<'_> {
             }
         }
     }
+}
+
+/// runc has no way to have `write` answered before its agent listens, so its configurations never ask for it, and one that does is a
+/// mistake. The runtime itself could.
+fn check_notified(spec: &Spec) -> Result<(), CommandError> {
+    let rules =
+        spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()).and_then(|own| own.syscalls().as_ref());
+    let is_notified = |rule: &LinuxSyscall| {
+        rule.action() == LinuxSeccompAction::ScmpActNotify && rule.names().iter().any(|name| name == "write")
+    };
+    if rules.into_iter().flatten().any(is_notified) {
+        return Err(CommandError::State("SCMP_ACT_NOTIFY cannot be used for the write syscall".to_owned()));
+    }
+    Ok(())
 }
 
 /// Root in somebody's user namespace sees other ids than root on the host.

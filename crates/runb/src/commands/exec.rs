@@ -25,7 +25,7 @@ pub(crate) fn exec(root: &Path, arguments: &ExecArguments, log: &Log) -> Result<
         _ => {}
     }
     let maps = std::fs::read_to_string(format!("/proc/{}/uid_map", container.init.pid));
-    seal::enter_only_sealed(maps.ok().as_deref())?;
+    seal::enter_only_sealed(maps.ok().as_deref(), log)?;
     let process = process(arguments, container.bundle(), log)?;
     let terminal = process.terminal().unwrap_or(false);
     streams::check_terminal(terminal, arguments.detach, arguments.console_socket.is_some())?;

@@ -33,6 +33,10 @@ impl Creation<'_> {
                     self.attend_to(|action| matches!(action, Action::WriteClocks(_)))?;
                     self.send_go()?;
                 }
+                Message::AwaitsIdMap { slot, mount } => {
+                    self.map_ids_of(slot, &mount)?;
+                    self.send_go()?;
+                }
                 Message::AwaitsHooks => {
                     self.attend_to(|action| matches!(action, Action::OutsideHooks(_)))?;
                     self.send_go()?;

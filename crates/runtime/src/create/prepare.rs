@@ -13,7 +13,7 @@ use crate::cgroup_driver::{CgroupDriver, start_scope};
 use crate::error::RuntimeError;
 use crate::id_map::{IdMaps, mapping_namespace};
 use crate::namespaces::Namespace;
-use crate::plan::Step;
+use crate::plan::{Action, MountSource, Step};
 use crate::process::capability_names;
 use crate::rdt::RdtPlan;
 use crate::seccomp::Filter;
@@ -97,7 +97,8 @@ impl Creation<'_> {
     pub(super) fn map_mounts(&mut self, step: &Step) -> Result<(), RuntimeError> {
         let is_new = self.plan.namespaces.is_new(Namespace::User);
         let own = is_new.then(|| self.plan.id_maps.clone());
-        let asked = self.plan.sources.iter().filter_map(|mount| mount.id_maps.clone());
+        let mounts = self.plan.sources.iter().chain(&self.plan.inside);
+        let asked = mounts.filter_map(|mount| mount.id_maps.clone());
         for maps in own.into_iter().chain(asked) {
             if !self.mappings.iter().any(|(made, _)| *made == maps) {
                 let user_ns = mapping_namespace(&maps)
@@ -115,6 +116,21 @@ impl Creation<'_> {
         }
         let maps = maps.unwrap_or(&self.plan.id_maps);
         self.mappings.iter().find(|(made, _)| made == maps).map(|(_, fd)| fd)
+    }
+
+    /// For a source that init found inside the root.
+    pub(super) fn map_ids_of(&self, slot: u32, mount: &OwnedFd) -> Result<(), RuntimeError> {
+        let is_step = |step: &&Step| {
+            matches!(&step.action, Action::Mount(plan)
+            if matches!(plan.source, MountSource::Inside { slot: own, .. } if u32::try_from(own) == Ok(slot)))
+        };
+        let step = self.plan.steps.iter().find(is_step);
+        let plan = usize::try_from(slot).ok().and_then(|slot| self.plan.inside.get(slot));
+        let (Some(step), Some(plan)) = (step, plan) else {
+            return Err(RuntimeError::InitDied { step: self.times.current(&self.plan.steps) });
+        };
+        let user_ns = self.mapping(plan.id_maps.as_ref());
+        sources::map_ids(plan, mount, user_ns).map_err(|error| source_error(step, error))
     }
 
     pub(super) fn create_rdt_group(&mut self, plan: &RdtPlan) -> Result<(), RuntimeError> {
@@ -155,5 +171,9 @@ fn source_error(step: &Step, error: SourceError) -> RuntimeError {
     match error {
         SourceError::Clone(error) => error.into(),
         SourceError::Change(detail, errno) => failed(step, detail, errno),
+        SourceError::Locked { source, destination } => RuntimeError::Locked {
+            source_path: source.display().to_string(),
+            destination: destination.display().to_string(),
+        },
     }
 }

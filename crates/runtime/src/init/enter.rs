@@ -13,6 +13,7 @@ use rustix::process::DumpableBehavior;
 use rustix::termios::{OptionalActions, OutputModes, Winsize};
 use rustix::thread::{CpuSet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
+use super::mounts::stand_in;
 use super::{Failure, InitContext, unshare};
 use crate::channel::Message;
 use crate::namespaces::Namespace;
@@ -36,13 +37,18 @@ impl InitContext<'_> {
 
     pub(super) fn join_namespace(&mut self, kind: Namespace) -> Result<(), Failure> {
         if let Some((init, flags)) = self.join.take() {
-            let types = ThreadNameSpaceType::from_bits_retain(flags.bits());
-            rustix::thread::move_into_thread_name_spaces(init.as_fd(), types)?;
+            if !flags.is_empty() {
+                let types = ThreadNameSpaceType::from_bits_retain(flags.bits());
+                rustix::thread::move_into_thread_name_spaces(init.as_fd(), types)?;
+            }
             if flags.contains(UnshareFlags::NEWUSER) {
                 root_of_user_ns(self.rights)?;
             }
             if flags.contains(UnshareFlags::NEWNS) {
                 self.scratch.root = Some(own_root()?);
+            } else if let Some(root) = self.rootfs.take() {
+                stand_in(root.as_fd())?;
+                self.scratch.root = Some(RootDir::new(root));
             }
             return Ok(());
         }

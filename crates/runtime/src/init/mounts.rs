@@ -13,10 +13,13 @@ use berth_sys::mount_attr::{MountAttr, mount_setattr};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use super::{Failure, InitContext};
+use super::{Failure, InitContext, unshare};
+use crate::channel::Message;
 use crate::namespaces::Namespace;
-use crate::plan::{MountPlan, MountSource};
+use crate::plan::{MountPlan, MountSource, RootEntry};
+use crate::procfs::Procfs;
 
 impl InitContext<'_> {
     pub(super) fn isolate_mounts(&mut self, propagation: MountPropagationFlags) -> Result<(), Failure> {
@@ -45,15 +48,29 @@ impl InitContext<'_> {
                 let mount = mount.ok_or_else(|| Failure::new("its source was not opened", Errno::NOENT))?;
                 self.mount_bind(plan, &mount)
             }
-            MountSource::Inside { path, recursive } => {
+            MountSource::Inside { path, recursive, slot } => {
                 let source = self.root()?.resolve(path)?;
-                let mount = clone_tree_fd(source.as_fd(), *recursive)?;
+                let mut mount = clone_tree_fd(source.as_fd(), *recursive)?;
+                if plan.is_id_mapped() {
+                    mount = self.have_id_mapped(*slot, mount)?;
+                }
                 set_attributes(mount.as_fd(), &plan.options_of_bind())?;
                 self.mount_bind(plan, &mount)
             }
             MountSource::Filesystem { fstype, source } => self.mount_filesystem(plan, fstype, source.as_deref()),
             MountSource::Cgroup => self.mount_cgroup(plan),
             MountSource::Remount => self.remount(plan),
+        }
+    }
+
+    /// By the caller: who is root only in a user namespace has no right to map another one's ids.
+    fn have_id_mapped(&self, slot: usize, mount: OwnedFd) -> Result<OwnedFd, Failure> {
+        let slot = u32::try_from(slot).map_err(|_| Failure::from(Errno::INVAL))?;
+        let question = Message::AwaitsIdMap { slot, mount };
+        self.await_answer(&question)?;
+        match question {
+            Message::AwaitsIdMap { mount, .. } => Ok(mount),
+            _ => Err(Failure::from(Errno::INVAL)),
         }
     }
 
@@ -132,10 +149,30 @@ impl InitContext<'_> {
         Ok(())
     }
 
-    pub(super) fn enter_root(&mut self, pivot: bool) -> Result<(), Failure> {
+    pub(super) fn leave_host_mounts(&mut self) -> Result<(), Failure> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let proc = Procfs::open().map_err(|errno| Failure::new("/proc is not procfs", errno))?;
+        self.scratch.host_mounts = Some(rustix::fs::openat(proc.as_fd(), "self/ns/mnt", flags, Mode::empty())?);
+        unshare(UnshareFlags::NEWNS)
+    }
+
+    /// See [`RootEntry::AmongHostMounts`].
+    fn enter_among_host_mounts(&mut self) -> Result<(), Failure> {
+        let host = self.scratch.host_mounts.take().ok_or_else(|| Failure::from(Errno::INVAL))?;
+        let root = clone_tree_fd(self.root()?.as_fd(), true)?;
+        rustix::thread::move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        stand_in(root.as_fd())?;
+        self.scratch.root = Some(RootDir::new(root));
+        Ok(())
+    }
+
+    pub(super) fn enter_root(&mut self, entry: RootEntry) -> Result<(), Failure> {
         let host_root = self.scratch.host_root.take().ok_or_else(|| Failure::from(Errno::INVAL))?;
+        if entry == RootEntry::AmongHostMounts {
+            return self.enter_among_host_mounts();
+        }
         rustix::process::fchdir(self.root()?.as_fd())?;
-        if !pivot {
+        if entry == RootEntry::Chroot {
             hide_kernel_views(&host_root)?;
             rustix::process::fchdir(self.root()?.as_fd())?;
             return Ok(rustix::process::chroot(".")?);
@@ -163,6 +200,13 @@ impl InitContext<'_> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Makes what a descriptor is on the root and the working directory.
+pub(super) fn stand_in(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(".")?;
+    rustix::process::chdir("/")
 }
 
 /// The host's procfs and sysfs stay in this namespace below a root that was not pivoted: while one is fully visible, a user namespace

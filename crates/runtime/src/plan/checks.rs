@@ -29,8 +29,7 @@ pub(super) fn check(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Resu
         return Err(wrong("annotations", "a key is empty"));
     }
     if !namespaces.is_private(Namespace::Mount) {
-        let what = "a container in the host's mount namespace: its mounts would be the host's".to_owned();
-        return Err(RuntimeError::Unsupported { what });
+        host_mounts(spec, namespaces)?;
     }
     for (field, paths) in [("linux.maskedPaths", linux.masked_paths()), ("linux.readonlyPaths", linux.readonly_paths())]
     {
@@ -39,6 +38,23 @@ pub(super) fn check(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Resu
                 return Err(wrong(field, format!("{path:?} is not an absolute path")));
             }
         }
+    }
+    Ok(())
+}
+
+/// In the host's mount namespace the container stands in a copy of its mounts: only who has a right to that namespace comes back to it,
+/// and what may not be copied would be missing.
+fn host_mounts(spec: &Spec, namespaces: &Namespaces) -> Result<(), RuntimeError> {
+    if namespaces.is_private(Namespace::User) {
+        let what = "a user namespace without a mount namespace: its root has no right to the host's".to_owned();
+        return Err(RuntimeError::Unsupported { what });
+    }
+    let options = spec.mounts().iter().flatten().flat_map(|mount| mount.options().iter().flatten());
+    if options.into_iter().any(|option| option == "unbindable" || option == "runbindable") {
+        return Err(wrong(
+            "mounts",
+            "an unbindable one needs a mount namespace, which the container shares with the host",
+        ));
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! One mount of the spec, sorted: where it comes from, what is set on it, where it goes.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::{LinuxIdMapping, Mount};
 use berth_rootfs::mounts::lexical;
 use berth_rootfs::options::MountOptions;
+use rustix::fs::StatVfsMountFlags;
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use crate::error::RuntimeError;
@@ -24,7 +27,7 @@ pub(crate) enum Source {
     /// A path of the host, cloned by the caller into this slot.
     Bind { path: PathBuf, recursive: bool, slot: usize },
     /// A path of the container's own, at which an earlier mount of the list is.
-    Inside { path: PathBuf, recursive: bool },
+    Inside { path: PathBuf, recursive: bool, slot: usize },
     /// A new instance of a file system.
     Filesystem { fstype: String, source: Option<PathBuf> },
     /// The container's view of the cgroup hierarchies.
@@ -96,7 +99,7 @@ impl MountPlan {
 
     /// As callers of runc write them: a destination, or the source of a bind, by its path on the host below the root file system. Such a
     /// source is what an earlier mount put there, so it exists only once that is made.
-    pub(crate) fn look_below(&mut self, rootfs: &Path, earlier: &[Self]) {
+    pub(crate) fn look_below(&mut self, rootfs: &Path, earlier: &[Self], slot: usize) {
         if rootfs == Path::new("/") {
             return;
         }
@@ -108,9 +111,9 @@ impl MountPlan {
             self.destination = destination;
         }
         let Source::Bind { path, recursive, .. } = &self.source else { return };
-        let Some(source) = inside(path).filter(|_| !self.is_id_mapped()) else { return };
+        let Some(source) = inside(path) else { return };
         if earlier.iter().any(|mount| source.starts_with(lexical(&mount.destination))) {
-            self.source = Source::Inside { path: source, recursive: *recursive };
+            self.source = Source::Inside { path: source, recursive: *recursive, slot };
         }
     }
 
@@ -133,6 +136,28 @@ impl MountPlan {
             top.clear |= ACCESS_TIME & !(way & MountAttrFlags::MOUNT_ATTR_NODIRATIME);
         }
         options
+    }
+
+    /// What a bind takes off its source although a user namespace keeps it: named by an option, and there at the source (a descriptor on
+    /// it). Nothing where there is no user namespace.
+    ///
+    /// # Spec
+    /// mount_namespaces(7), "Restrictions on mount namespaces"; access times are locked as a whole.
+    pub(crate) fn takes_locked(&self, source: BorrowedFd<'_>) -> Result<bool, Errno> {
+        if self.exact.contains(LOCKED) {
+            return Ok(false);
+        }
+        let has = rustix::fs::fstatvfs(source)?.f_flag;
+        let attributes = [
+            (StatVfsMountFlags::RDONLY, READ_ONLY),
+            (StatVfsMountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+            (StatVfsMountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
+            (StatVfsMountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        ];
+        let cleared = self.options.top.clear | self.options.tree.clear;
+        let takes_attribute =
+            attributes.iter().any(|(flag, attribute)| has.contains(*flag) && cleared.contains(*attribute));
+        Ok(takes_attribute || self.options.access_time.is_some_and(|way| way != access_time(has)))
     }
 
     /// A tmpfs for /dev that shall be read-only.
@@ -181,6 +206,20 @@ impl MountPlan {
         };
         format!("{from} {}", self.destination.display())
     }
+}
+
+/// How a mount keeps access times, as options name it.
+fn access_time(flags: StatVfsMountFlags) -> MountAttrFlags {
+    let directories = flags.contains(StatVfsMountFlags::NODIRATIME);
+    let directories = if directories { MountAttrFlags::MOUNT_ATTR_NODIRATIME } else { MountAttrFlags::empty() };
+    let files = if flags.contains(StatVfsMountFlags::NOATIME) {
+        MountAttrFlags::MOUNT_ATTR_NOATIME
+    } else if flags.contains(StatVfsMountFlags::RELATIME) {
+        MountAttrFlags::MOUNT_ATTR_RELATIME
+    } else {
+        MountAttrFlags::MOUNT_ATTR_STRICTATIME
+    };
+    files | directories
 }
 
 fn id_maps(uids: Option<&[LinuxIdMapping]>, gids: Option<&[LinuxIdMapping]>) -> Result<Option<IdMaps>, RuntimeError> {

@@ -7,7 +7,7 @@ use berth_rootfs::mounts::lexical;
 use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
-use super::{Action, Plan, PlanInput, RESET_REASON, Stage, Step, StepList, checks, devices, release_steps};
+use super::{Action, Plan, PlanInput, RESET_REASON, RootEntry, Stage, Step, StepList, checks, devices, release_steps};
 use crate::cgroup_driver::CgroupDriver;
 use crate::cgroups::{ignored, resources};
 use crate::error::RuntimeError;
@@ -19,6 +19,8 @@ use crate::options::{Rights, Rootfs};
 use crate::process::{Inherited, ProcessPlan};
 use crate::rdt::RdtPlan;
 use crate::seccomp;
+
+const ENTRY_REASON: &str = "the host's file systems are out of reach from here on";
 
 /// What all parts of the planning read.
 struct Planning<'a> {
@@ -107,7 +109,7 @@ fn plan_mounts(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<MountPlan>, RuntimeError> {
     let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().clone()).filter(|label| !label.is_empty());
-    let mut slots = 0;
+    let (mut slots, mut inside) = (0, 0);
     let mut plans = Vec::new();
     for mount in spec.mounts().iter().flatten() {
         let mut plan = MountPlan::new(mount, bundle, slots, namespaces.is_private(Namespace::User))?;
@@ -116,12 +118,13 @@ fn plan_mounts(
             return Err(RuntimeError::Spec { field: "mounts", problem });
         }
         if let Some(root) = spec.root() {
-            plan.look_below(&lexical(&bundle.join(root.path())), &plans);
+            plan.look_below(&lexical(&bundle.join(root.path())), &plans, inside);
         }
         match &plan.source {
             Source::Bind { .. } => slots += 1,
+            Source::Inside { .. } => inside += 1,
             Source::Filesystem { .. } => plan.label(label.as_deref()),
-            Source::Cgroup | Source::Remount | Source::Inside { .. } => {}
+            Source::Cgroup | Source::Remount => {}
         }
         warnings.extend(plan.warning());
         plans.push(plan);
@@ -323,6 +326,9 @@ impl Planning<'_> {
             Some(Propagation::PRIVATE) => Propagation::PRIVATE,
             _ => Propagation::DOWNSTREAM,
         };
+        if !self.namespaces.is_private(Namespace::Mount) {
+            self.push(stage, Action::LeaveHostMounts, "", "the host's mount table does not change");
+        }
         self.push(stage, Action::IsolateMounts(isolation), "/", "mounts made here never reach the host");
         if self.input.tuning.rights == Rights::Ordinary {
             self.sources(stage)?;
@@ -405,8 +411,12 @@ impl Planning<'_> {
         self.push(stage, Action::ResolveUser, user, "process.user, looked up inside the root");
         let cwd = self.process.cwd.display().to_string();
         self.push(stage, Action::MakeCwd, cwd, "process.cwd may not exist yet");
-        let pivot = !self.input.tuning.no_pivot;
-        self.push(stage, Action::EnterRoot { pivot }, "/", "the host's file systems are out of reach from here on");
+        let (entry, reason) = match (self.namespaces.is_private(Namespace::Mount), self.input.tuning.no_pivot) {
+            (false, _) => (RootEntry::AmongHostMounts, "linux.namespaces names no mount namespace"),
+            (true, true) => (RootEntry::Chroot, ENTRY_REASON),
+            (true, false) => (RootEntry::Pivot, ENTRY_REASON),
+        };
+        self.push(stage, Action::EnterRoot(entry), "/", reason);
         let asked = self.linux.rootfs_propagation().clone().unwrap_or_default();
         if let Some(propagation) = propagation(Some(&asked)).ok().flatten()
             && propagation != Propagation::DOWNSTREAM
@@ -435,9 +445,16 @@ impl Planning<'_> {
     fn finish(self) -> Plan {
         let mut steps: Vec<Step> = self.list.0;
         steps.sort_by_key(|step| step.stage);
-        let sources = self.mounts.into_iter().filter(|mount| matches!(mount.source, Source::Bind { .. })).collect();
-        let Self { namespaces, process, inherited, id_maps, warnings, .. } = self;
-        Plan { steps, namespaces, process, inherited, sources, id_maps, warnings }
+        let Self { namespaces, process, inherited, id_maps, warnings, mounts, .. } = self;
+        let (mut sources, mut inside) = (Vec::new(), Vec::new());
+        for mount in mounts {
+            match mount.source {
+                Source::Bind { .. } => sources.push(mount),
+                Source::Inside { .. } => inside.push(mount),
+                _ => {}
+            }
+        }
+        Plan { steps, namespaces, process, inherited, sources, inside, id_maps, warnings }
     }
 }
 

@@ -44,7 +44,8 @@ pub(crate) const TESTS: &[Test] = tests! {
     exec: s161_limits_and_rights_are_alike s163_joins_every_namespace refused_when_paused_or_stopped terminal missing_program
         in_a_user_namespace;
     rollback: s155_a_fault_at_every_step_leaves_nothing s155_a_fault_at_every_step_of_an_elaborate_container
-        s155_a_fault_at_every_step_of_joining s155_a_fault_at_every_step_of_exec;
+        s155_a_fault_at_every_step_of_joining s155_a_fault_at_every_step_of_exec
+        s155_a_fault_at_every_step_among_the_hosts_mounts;
     escapes: cve_2015_3627_nothing_of_the_host_is_held cve_2015_3630_system_files_are_read_only
         ghsa_g54h_m393_cpwq_devices_are_denied_unless_listed cve_2022_0492_release_agent_is_out_of_reach
         cve_2023_25809_foreign_cgroups_cannot_be_written cve_2025_27612_exec_gives_no_more_than_asked

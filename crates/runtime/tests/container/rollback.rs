@@ -135,6 +135,15 @@ pub(super) fn s155_a_fault_at_every_step_of_an_elaborate_container() {
     check(&failed_in, &further.split_whitespace().collect::<Vec<_>>());
 }
 
+/// S-155: a container among the host's mounts, of which the host must see none at any step.
+pub(super) fn s155_a_fault_at_every_step_among_the_hosts_mounts() {
+    let mut bundle = everyday();
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "mount");
+    let failed_in = fail_every_step(bundle);
+    check(&failed_in, &ALWAYS);
+    check(&failed_in, &["leave-host-mounts", "isolate-mounts"]);
+}
+
 /// S-155: a container that joins another one's namespaces, which must be as they were.
 pub(super) fn s155_a_fault_at_every_step_of_joining() {
     let mut first = Bundle::new().user_ns().overlay().sh("echo up; sleep 60");

@@ -180,8 +180,8 @@ pub(super) fn contradictions_are_refused_by_field() {
         assert_eq!(class, ErrorClass::InvalidArgument, "{field}: {text}");
         assert!(text.starts_with(&format!("the spec's {field} is not valid")), "{field}: {text}");
     }
-    let mut host_mounts = Bundle::new();
-    host_mounts.spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "uts"}]);
+    let mut host_mounts = Bundle::new().user_ns();
+    host_mounts.spec["linux"]["namespaces"] = json!([{"type": "user"}, {"type": "pid"}, {"type": "uts"}]);
     let (class, text) = refusal(host_mounts);
     assert_eq!(class, ErrorClass::Unimplemented, "{text}");
 }

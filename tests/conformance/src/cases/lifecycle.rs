@@ -80,6 +80,19 @@ pub fn created_can_be_killed_and_deleted(runtime: &Runtime) -> Outcome {
     Ok(())
 }
 
+/// The first process of a PID namespace has only the signals it handles; one that waits for its start goes when it is told to.
+pub fn created_goes_when_it_is_told_to(runtime: &Runtime) -> Outcome {
+    let container = Container::with_script(runtime, "echo ran");
+    for signal in ["TERM", "INT", "HUP"] {
+        container.create();
+        container.call(&["kill", &container.id, signal]).ok();
+        container.wait_for_status("stopped");
+        container.verb(&["delete"]).ok();
+    }
+    assert_eq!(container.said(), "", "the program never ran");
+    Ok(())
+}
+
 pub fn run_gives_code_and_output(runtime: &Runtime) -> Outcome {
     let container = Container::with_script(runtime, "cat; echo err >&2; exit 42");
     container.write_config();

@@ -37,6 +37,24 @@ pub fn others_are_the_callers(runtime: &Runtime) -> Outcome {
     Ok(())
 }
 
+/// Without a mount namespace of its own a container has the host's and stands in its root there.
+pub fn the_hosts_mounts_are_shared(runtime: &Runtime) -> Outcome {
+    let mut container = Container::with_script(
+        runtime,
+        "readlink /proc/self/ns/mnt; pwd; ls -d /in/file /proc/self/exe /bin/sh; echo $$",
+    );
+    let folder = container.host_folder("host");
+    fs::write(folder.join("file"), "").unwrap();
+    container.mount("/in", "bind", folder.to_str().unwrap(), &["bind"]);
+    container.set("/linux/namespaces", json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]));
+    let output = container.run();
+    // runc leaves its mounts.
+    let root = container.rootfs();
+    let _is_a_mount = std::process::Command::new("umount").args(["-R", "-l"]).arg(root).output().unwrap();
+    assert_eq!(output.ok(), format!("{}\n/\n/bin/sh\n/in/file\n/proc/self/exe\n1", own("mnt")));
+    Ok(())
+}
+
 pub fn joined_by_path(runtime: &Runtime) -> Outcome {
     let first = Container::with_script(runtime, "hostname; sleep 60");
     let pid = first.create_and_start();
