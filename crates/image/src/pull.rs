@@ -73,16 +73,8 @@ impl FromStr for TargetPlatform {
     }
 }
 
-/// Other spellings of architectures (containerd "platforms", normalization).
 fn with_variant(os: &str, architecture: &str, variant: Option<&String>) -> Platform {
-    let (architecture, implied) = match architecture {
-        "x86_64" | "x86-64" => ("amd64", None),
-        "aarch64" | "arm64" => ("arm64", Some("v8")),
-        "armhf" | "arm" => ("arm", Some("v7")),
-        "armel" => ("arm", Some("v6")),
-        "i386" | "i686" | "x86" => ("386", None),
-        other => (other, None),
-    };
+    let (architecture, implied) = berth_types::architecture::normalized(architecture);
     let variant = variant.cloned().or_else(|| implied.map(str::to_owned));
     Platform { architecture: architecture.to_owned(), os: os.to_owned(), variant }
 }

@@ -61,6 +61,10 @@ impl Classify for ShimError {
 pub(crate) enum TaskError {
     #[error("no task {id:?} in this shim")]
     NoTask { id: String },
+    #[error("no sandbox {id:?} in this shim")]
+    NoSandbox { id: String },
+    #[error("processes of sandbox {id:?} do not end")]
+    SandboxLives { id: String },
     #[error("no process {exec_id:?} in task {id:?}")]
     NoProcess { id: String, exec_id: String },
     #[error("process {exec_id:?} of task {id:?} has ended")]
@@ -122,9 +126,12 @@ fn program_failure(cause: &RuntimeError) -> String {
 impl Classify for TaskError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NoTask { .. } | Self::NoProcess { .. } | Self::Ended { .. } | Self::NoRuntime { .. } => {
-                ErrorClass::NotFound
-            }
+            Self::NoTask { .. }
+            | Self::NoSandbox { .. }
+            | Self::NoProcess { .. }
+            | Self::Ended { .. }
+            | Self::NoRuntime { .. } => ErrorClass::NotFound,
+            Self::SandboxLives { .. } => ErrorClass::DeadlineExceeded,
             Self::TaskExists { .. } | Self::ProcessExists { .. } => ErrorClass::AlreadyExists,
             Self::State { .. } => ErrorClass::FailedPrecondition,
             Self::Argument { .. } | Self::Id { .. } | Self::Document { .. } => ErrorClass::InvalidArgument,

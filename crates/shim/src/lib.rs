@@ -6,7 +6,7 @@
 //! Invariants:
 //! * One thread, before and after the fork: clone3 and setns are safe, and an idle shim costs little.
 //! * It stays outside the container's cgroup; nothing in the container can signal or trace it.
-//! * It ends only after Delete and Shutdown, when everything it owed to attached clients is delivered.
+//! * It ends only after Delete and Shutdown (of a sandbox: ShutdownSandbox), when everything it owed to attached clients is delivered.
 //! * No lock is held across an await; a call whose client goes away is dropped at an await without harm.
 
 mod bootstrap;
@@ -24,6 +24,7 @@ mod oom;
 mod process;
 mod reaper;
 mod record;
+mod sandbox;
 mod server;
 mod service;
 mod socket;
@@ -61,7 +62,10 @@ pub fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
 
 /// What `-v` prints.
 pub fn version_text() -> String {
-    format!("containerd-shim-berth-v1:\n  Version:  {}\n  Protocol: ttrpc, task v2 and v3\n", env!("CARGO_PKG_VERSION"))
+    format!(
+        "containerd-shim-berth-v1:\n  Version:  {}\n  Protocol: ttrpc, task v2 and v3, sandbox v1\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// The encoded `RuntimeInfo` that `-info` prints.

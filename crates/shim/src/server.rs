@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_proto::attach::SOCKET_NAME;
+use berth_proto::sandbox::{Sandbox, create_sandbox};
 use berth_proto::task::Task;
 use berth_proto::ttrpc::r#async::Server as RpcServer;
 use berth_proto::ttrpc::r#async::transport::Listener;
@@ -16,6 +17,7 @@ use tokio::net::UnixListener;
 
 use crate::bootstrap::{self, Form};
 use crate::events::{Publisher, Selection};
+use crate::sandbox::SandboxService;
 use crate::service::Service;
 use crate::task::{Shim, Surroundings};
 use crate::{Invocation, ShimError, Side, daemonize, group, io as shim_io, log, socket};
@@ -126,8 +128,11 @@ impl Server {
         tokio::spawn(shim_io::serve_attach(io_listener, shim.attacher(&self.id)));
         let listener = into_async(self.listener).map_err(failed("listen at", &self.socket))?;
         let task: Arc<dyn Task + Send + Sync> = Arc::new(Service(Arc::clone(&shim)));
-        let mut server =
-            RpcServer::new().add_listener(trusted(listener)).register_service(berth_proto::task::services(&task));
+        let sandbox: Arc<dyn Sandbox + Send + Sync> = Arc::new(SandboxService(Arc::clone(&shim)));
+        let mut server = RpcServer::new()
+            .add_listener(trusted(listener))
+            .register_service(berth_proto::task::services(&task))
+            .register_service(create_sandbox(sandbox));
         let unserved =
             |e: berth_proto::ttrpc::Error| ShimError::Serve { path: self.socket.clone(), detail: e.to_string() };
         server.start().await.map_err(unserved)?;

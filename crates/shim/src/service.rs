@@ -35,8 +35,12 @@ impl Task for Service {
         };
         let bundle = PathBuf::from(request.bundle);
         let options = Options::from_wire(request.options.as_ref())?;
-        let request = CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses, options };
-        let pid = self.0.create(request).await?;
+        let request =
+            CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses, options, document: None };
+        let shim = Arc::clone(&self.0);
+        // A caller that goes away must not leave half a container behind, nor another shim that nobody knows of.
+        let made = tokio::spawn(async move { shim.create(request).await }).await;
+        let pid = made.unwrap_or(Err(TaskError::State { operation: "create", state: "ending with its shim" }))?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 

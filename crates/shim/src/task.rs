@@ -10,7 +10,7 @@ mod rootfs;
 mod start;
 mod trace;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-pub(crate) use create::CreateRequest;
+pub(crate) use create::{CreateRequest, read_bounded};
 pub(crate) use exec::ExecRequest;
 pub(crate) use options::Options;
 
@@ -36,6 +36,7 @@ use crate::io::OpenOutlets;
 use crate::mounts::PrivateMounts;
 use crate::process::{Process, Status};
 use crate::reaper;
+use crate::sandbox::Sandbox;
 use machine::Machine;
 use relay::Relay;
 use trace::Trace;
@@ -62,6 +63,9 @@ pub(crate) struct Shim {
     /// The score the container's processes get when their document names none; `None`: inherited.
     oom_score: Option<i32>,
     tasks: Mutex<BTreeMap<String, Task>>,
+    /// Ids of tasks that are being made.
+    creating: Mutex<BTreeSet<String>>,
+    sandbox: Mutex<Option<Sandbox>>,
     pub(crate) surroundings: Surroundings,
     mounts: PrivateMounts,
     /// Orphans of containers come to us.
@@ -103,6 +107,8 @@ impl Shim {
             group,
             oom_score,
             tasks: Mutex::default(),
+            creating: Mutex::default(),
+            sandbox: Mutex::default(),
             surroundings,
             mounts: PrivateMounts::default(),
             is_reaper: AtomicBool::new(false),
@@ -110,6 +116,30 @@ impl Shim {
             outlets: Arc::default(),
             shutdown: Notify::new(),
         })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn sandbox(&self) -> MutexGuard<'_, Option<Sandbox>> {
+        self.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has tasks with ids other than its own, and outlives each of them.
+    fn is_of_a_pod(&self) -> bool {
+        self.group.is_some() || self.sandbox().is_some()
+    }
+
+    /// Whether a task is the sandbox itself, whose life nobody hears of by events.
+    fn is_sandbox(&self, id: &str) -> bool {
+        id == self.id && self.sandbox().is_some()
+    }
+
+    /// First processes of the tasks of these ids.
+    pub(crate) fn inits(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<Arc<Process>> {
+        let tasks = self.lock();
+        tasks.iter().filter(|(id, _)| is_wanted(id)).map(|(_, task)| Arc::clone(&task.init)).collect()
     }
 
     /// Init with an empty `exec_id`.
@@ -214,14 +244,20 @@ impl Shim {
     /// Ends the shim once it has delivered everything. Refused while there is a task, unless `now`; asked of a shim that has others of the
     /// same pod, it is no error and nothing happens, as the field's own shims do it.
     pub(crate) fn shut_down(&self, now: bool) -> Result<(), TaskError> {
-        if !now && let Some(task) = self.lock().values().next() {
-            return match self.group {
-                Some(_) => Ok(()),
-                None => Err(TaskError::State { operation: "shut down", state: task.init.status().name() }),
+        if !now && let Some(state) = self.first_state() {
+            return match self.is_of_a_pod() {
+                true => Ok(()),
+                false => Err(TaskError::State { operation: "shut down", state }),
             };
         }
         self.shutdown.notify_one();
         Ok(())
+    }
+
+    /// Of any task; `None`: there is none.
+    fn first_state(&self) -> Option<&'static str> {
+        let first = self.lock().values().next().map(|task| task.init.status().name());
+        first.or_else(|| (!self.creating().is_empty()).then_some("being created"))
     }
 
     pub(crate) async fn shutdown_asked(&self) {
@@ -283,6 +319,10 @@ impl Shim {
             Some(task) => act(task),
             None => Err(TaskError::NoTask { id: id.to_owned() }),
         }
+    }
+
+    fn creating(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.creating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Task>> {

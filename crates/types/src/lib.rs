@@ -1,6 +1,7 @@
 //! Names, units and small parsers that every other crate speaks: ids, digests, image references,
 //! sizes, signals, times and the classes of error. Plain data: no I/O, no threads, no environment.
 
+pub mod architecture;
 pub mod capability;
 pub mod digest;
 pub mod error;

@@ -7,6 +7,7 @@ mod containerd {
     mod events;
     mod images;
     mod metadata;
+    mod pods;
     mod sandbox;
     mod shims;
     mod tasks;

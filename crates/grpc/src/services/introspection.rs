@@ -63,15 +63,11 @@ fn with_root(plugin: Plugin, root: &Path) -> Plugin {
 
 /// In the names of the image spec.
 pub(crate) fn own_platform() -> Platform {
-    let (architecture, variant) = match std::env::consts::ARCH {
-        "x86_64" => ("amd64", ""),
-        "aarch64" => ("arm64", "v8"),
-        other => (other, ""),
-    };
+    let (architecture, variant) = berth_types::architecture::host();
     Platform {
         os: "linux".to_owned(),
         architecture: architecture.to_owned(),
-        variant: variant.to_owned(),
+        variant: variant.unwrap_or_default().to_owned(),
         ..Default::default()
     }
 }

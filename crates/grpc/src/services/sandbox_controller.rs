@@ -1,5 +1,5 @@
-//! Sandbox `Controller`: running pods, each on a shim that serves `containerd.runtime.sandbox.v1.Sandbox`. Our own shim does not, and a pod on
-//! it is refused by the shim's own answer.
+//! Sandbox `Controller`: running pods, each on a shim that serves `containerd.runtime.sandbox.v1.Sandbox`, as our own does. One that does not is
+//! refused by its own answer.
 //!
 //! There is one controller, `shim`; clients before 2.0 do not name any. `/sandboxes/exit` is told once, when the sandbox ends, not for each
 //! client that waits.

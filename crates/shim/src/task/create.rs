@@ -41,6 +41,20 @@ pub(crate) struct CreateRequest {
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) addresses: Addresses,
     pub(crate) options: Options,
+    /// In place of the bundle's `config.json`.
+    pub(crate) document: Option<Vec<u8>>,
+}
+
+/// An id that somebody makes a task of.
+struct Reservation {
+    shim: Arc<Shim>,
+    id: String,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.shim.creating().remove(&self.id);
+    }
 }
 
 /// What the documents say.
@@ -64,12 +78,7 @@ impl Shim {
     /// Returns init's pid on the host.
     pub(crate) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
         let begun = now_ns();
-        if self.lock().contains_key(&request.id) || (self.group.is_none() && !self.lock().is_empty()) {
-            return Err(TaskError::TaskExists { id: request.id });
-        }
-        if request.id != self.id && self.group.is_none() {
-            return Err(TaskError::Argument { what: "task id (this shim was started for another)", value: request.id });
-        }
+        let _reservation = self.reserve(&request.id)?;
         let io = open_io(&request.addresses, self)?;
         let made = match self.documents(&request) {
             Ok(documents) => self.make(&request, documents, &io).await,
@@ -88,8 +97,25 @@ impl Shim {
             log::warn(&format!("cannot store the task's record: {error}"));
         }
         self.connect(&request, made, &spec, io, begun)?;
-        self.events.created(&created(request, pid));
+        if !self.is_sandbox(&request.id) {
+            self.events.created(&created(request, pid));
+        }
         Ok(pid)
+    }
+
+    /// From here on the id is taken, and the shim does not end.
+    fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, TaskError> {
+        let is_of_a_pod = self.is_of_a_pod();
+        if id != self.id && !is_of_a_pod {
+            let value = id.to_owned();
+            return Err(TaskError::Argument { what: "task id (this shim was started for another)", value });
+        }
+        let has_another = self.lock().keys().any(|other| other == id || !is_of_a_pod);
+        let is_free = !has_another && self.creating().insert(id.to_owned());
+        if !is_free {
+            return Err(TaskError::TaskExists { id: id.to_owned() });
+        }
+        Ok(Reservation { shim: Arc::clone(self), id: id.to_owned() })
     }
 
     /// The container exists: its streams are read from now on, and its end is awaited.
@@ -302,7 +328,10 @@ impl Shim {
     }
 
     fn documents(&self, request: &CreateRequest) -> Result<Documents, TaskError> {
-        let config = read_bounded(&request.bundle.join("config.json"), CONFIG_BYTES_MAX)?;
+        let config = match &request.document {
+            Some(document) => document.clone(),
+            None => read_bounded(&request.bundle.join("config.json"), CONFIG_BYTES_MAX)?,
+        };
         let Parsed { document: mut spec, warnings } =
             berth_oci::document::spec(&config).map_err(|source| TaskError::Document { what: "config.json", source })?;
         warnings.iter().for_each(|warning| log::warn(warning));
@@ -354,7 +383,7 @@ fn has_annotation(spec: &Spec, key: &str, value: &str) -> bool {
     spec.annotations().as_ref().and_then(|all| all.get(key)).is_some_and(|found| found == value)
 }
 
-fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, TaskError> {
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, TaskError> {
     let failed = |source| TaskError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;

@@ -48,6 +48,9 @@ impl Shim {
         } else {
             self.with(id, |task| Ok(task.execs.remove(exec_id)))?;
         }
+        if self.is_sandbox(id) {
+            return Ok(deleted);
+        }
         self.events.deleted(&events::TaskDelete {
             container_id: id.to_owned(),
             id: if exec_id.is_empty() { id.to_owned() } else { exec_id.to_owned() },
@@ -111,14 +114,16 @@ impl Shim {
 
     async fn ended(&self, process: &Arc<Process>, exit: Exit) {
         process.set_exited(exit);
-        self.events.exited(&events::TaskExit {
-            container_id: process.task_id.clone(),
-            id: if process.exec_id.is_empty() { process.task_id.clone() } else { process.exec_id.clone() },
-            pid: process.pid(),
-            exit_status: exit.code,
-            exited_at: instant::into_wire(exit.at),
-            ..Default::default()
-        });
+        if !self.is_sandbox(&process.task_id) {
+            self.events.exited(&events::TaskExit {
+                container_id: process.task_id.clone(),
+                id: if process.exec_id.is_empty() { process.task_id.clone() } else { process.exec_id.clone() },
+                pid: process.pid(),
+                exit_status: exit.code,
+                exited_at: instant::into_wire(exit.at),
+                ..Default::default()
+            });
+        }
         process.io.settle().await;
         process.set_settled();
     }

@@ -23,6 +23,9 @@ impl Shim {
                 if exec_id.is_empty() { task.start_init(id, begun) } else { self.start_exec(task, &process, begun) }
             })?,
         };
+        if self.is_sandbox(id) {
+            return Ok(pid);
+        }
         if exec_id.is_empty() {
             self.events.started(id.to_owned(), pid);
         } else {

@@ -56,11 +56,7 @@ pub(super) fn request(cx: &Context, options: &ContainerOptions, is_detached: boo
 
 /// Only this machine's own platform can be run.
 pub(crate) fn check_platform(platform: Option<&str>) -> Outcome<()> {
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "linux/amd64",
-        "aarch64" => "linux/arm64",
-        other => other,
-    };
+    let own = format!("linux/{}", berth_types::architecture::host().0);
     match platform {
         None | Some("" | "linux") => Ok(()),
         Some(platform) if platform == own => Ok(()),

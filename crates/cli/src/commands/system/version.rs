@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let server = cx.client.get("/version");
     let client = json!({
         "Version": env!("CARGO_PKG_VERSION"), "ApiVersion": cx.client.version(),
-        "DefaultAPIVersion": Client::wanted_version(), "Os": std::env::consts::OS, "Arch": architecture(),
+        "DefaultAPIVersion": Client::wanted_version(), "Os": std::env::consts::OS, "Arch": berth_types::architecture::host().0,
     });
     let failure = server.as_ref().err().cloned();
     let whole = json!({"Client": client, "Server": server.unwrap_or(Value::Null)});
@@ -41,14 +41,6 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     }
     cx.out.flush()?;
     failure.map_or(Ok(0), Err)
-}
-
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn print(cx: &mut Context, whole: &Value) -> Outcome<()> {

@@ -35,11 +35,7 @@ pub(super) async fn create(State(face): State<Face>, Query(params): Query<Params
 
 /// Only this machine's own platform can be run; a variant (`v8`) is the image's affair.
 fn refuse_platform(platform: &str) -> ApiResult<()> {
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let (own, _) = berth_types::architecture::host();
     match platform.split('/').collect::<Vec<_>>()[..] {
         ["" | "linux"] => Ok(()),
         ["linux", architecture, ..] if architecture == own => Ok(()),

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use berth_types::architecture;
 use serde_json::{Value, json};
 
 use crate::error::ApiResult;
@@ -19,7 +20,7 @@ pub(super) async fn version(State(face): State<Face>) -> ApiResult<Json<Value>> 
             "Details": {
                 "ApiVersion": API_VERSION,
                 "MinAPIVersion": API_VERSION_MIN,
-                "Arch": go_arch(&info.architecture),
+                "Arch": architecture::normalized(&info.architecture).0,
                 "BuildTime": options.build_time,
                 "Experimental": "false",
                 "GitCommit": options.git_commit,
@@ -33,16 +34,8 @@ pub(super) async fn version(State(face): State<Face>) -> ApiResult<Json<Value>> 
         "GitCommit": options.git_commit,
         "GoVersion": "",
         "Os": "linux",
-        "Arch": go_arch(&info.architecture),
+        "Arch": architecture::normalized(&info.architecture).0,
         "KernelVersion": info.kernel_version,
         "BuildTime": options.build_time,
     })))
-}
-
-fn go_arch(machine: &str) -> &str {
-    match machine {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
