@@ -1,10 +1,12 @@
 //! Signals as a descriptor: block a set in the calling thread (and the threads it starts later) and read them one by one.
 #![expect(unsafe_code, reason = "rustix wraps neither signal masks nor signalfd(2)")]
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+
+/// `sizeof(sigset_t)` in the kernel.
+const SET_BYTES: usize = 8;
 
 /// A descriptor that yields the signals blocked for it; see signalfd(2).
 #[derive(Debug)]
@@ -16,20 +18,23 @@ impl SignalFd {
     /// Call it before other threads start: they inherit the mask, so no thread is left to take the default action.
     ///
     /// # Errors
-    /// What sigaddset(3), pthread_sigmask(3) or signalfd(2) report: `EINVAL` for a number that is no signal, `EMFILE`.
+    /// What rt_sigprocmask(2) or signalfd(2) report, `EMFILE` for one; `EINVAL` for a number that is no signal.
     pub fn block(signals: &[i32]) -> Result<Self, Errno> {
         let set = signal_set(signals)?;
-        // SAFETY: `set` is an initialized sigset_t that lives across the call; the old mask is not asked for.
-        let code = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        // SAFETY: `set` is a kernel signal set of `SET_BYTES` that lives across the call; the old mask is not asked for.
+        let code = unsafe {
+            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const set, std::ptr::null_mut::<u64>(), SET_BYTES)
+        };
         if code != 0 {
-            return Err(Errno::from_raw_os_error(code));
+            return Err(last_errno());
         }
-        // SAFETY: -1 asks for a new descriptor; `set` is an initialized sigset_t that lives across the call.
-        let raw = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
+        // SAFETY: -1 asks for a new descriptor; `set` is a kernel signal set of `SET_BYTES` that lives across the call.
+        let raw = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const set, SET_BYTES, libc::SFD_CLOEXEC) };
+        let raw = i32::try_from(raw).map_err(|_| Errno::RANGE)?;
         if raw < 0 {
             return Err(last_errno());
         }
-        // SAFETY: signalfd just returned this descriptor and nothing else owns it.
+        // SAFETY: signalfd4 just returned this descriptor and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
     }
 
@@ -66,23 +71,13 @@ impl AsRawFd for SignalFd {
     }
 }
 
-fn signal_set(signals: &[i32]) -> Result<libc::sigset_t, Errno> {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the pointer is valid for a write of one sigset_t, which sigemptyset initializes.
-    let code = unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    if code != 0 {
-        return Err(last_errno());
-    }
-    // SAFETY: sigemptyset succeeded, so the set is initialized.
-    let mut set = unsafe { set.assume_init() };
-    for signal in signals {
-        // SAFETY: `set` is an initialized sigset_t; a bad number is answered with EINVAL.
-        let code = unsafe { libc::sigaddset(&raw mut set, *signal) };
-        if code != 0 {
-            return Err(last_errno());
-        }
-    }
-    Ok(set)
+/// The kernel's own form, a bit for each signal: the C library's calls refuse numbers that it keeps for itself (34 for musl), which are a
+/// container's as any other.
+fn signal_set(signals: &[i32]) -> Result<u64, Errno> {
+    signals.iter().try_fold(0, |set, signal| match signal {
+        1..=64 => Ok(set | 1 << (signal - 1)),
+        _ => Err(Errno::INVAL),
+    })
 }
 
 fn last_errno() -> Errno {
@@ -107,8 +102,15 @@ mod tests {
         .unwrap();
     }
 
+    /// Those of the C library's own as well.
+    #[test]
+    fn takes_every_real_time_signal() {
+        std::thread::spawn(|| drop(SignalFd::block(&(34..=64).collect::<Vec<_>>()).unwrap())).join().unwrap();
+    }
+
     #[test]
     fn refuses_what_is_no_signal() {
         assert_eq!(SignalFd::block(&[9999]).unwrap_err(), Errno::INVAL);
+        assert_eq!(SignalFd::block(&[0]).unwrap_err(), Errno::INVAL);
     }
 }
