@@ -72,6 +72,7 @@ const FEATURE_CHECK: u64 = 9;
 /// `criu_cg_mode`: criu leaves cgroups alone, for they are ours.
 const CGROUPS_IGNORED: u64 = 0;
 /// `criu_network_lock_method` (criu 3.18; older ones pass it over).
+const NETWORK_LOCK_NFTABLES: u64 = 2;
 const NETWORK_LOCK_SKIPPED: u64 = 3;
 const LOG_LEVEL: u64 = 4;
 const DESCRIPTORS: &str = "descriptors.json";
@@ -323,8 +324,18 @@ impl CriuOptions {
         if !switches.tcp_established {
             // Without connections to keep there is nothing to hold back meanwhile, and no firewall tool is needed.
             asked.number(64, NETWORK_LOCK_SKIPPED);
+        } else if self.locks_by_nftables() {
+            // Otherwise by iptables-restore, which has to be installed.
+            asked.number(64, NETWORK_LOCK_NFTABLES);
         }
         asked
+    }
+
+    /// Whether this criu speaks to the kernel's firewall itself.
+    fn locks_by_nftables(&self) -> bool {
+        let mut check = std::process::Command::new(&self.program);
+        check.args(["check", "--feature", "network_lock_nftables"]);
+        check.stdin(std::process::Stdio::null()).output().is_ok_and(|output| output.status.success())
     }
 
     /// An answer that says no becomes an error with criu's own words.
@@ -335,9 +346,17 @@ impl CriuOptions {
         let path = self.work.as_deref().unwrap_or(&self.images).join(log);
         let text = crate::record::read_bounded(&path, LOG_MAX).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let said = text.lines().rev().find(|line| line.contains("Error")).unwrap_or(&answer.message).to_owned();
+        let said = reason(&text).unwrap_or(&answer.message).to_owned();
         Err(RuntimeError::Criu { what, said, log: path.display().to_string() })
     }
+}
+
+/// The line of criu's log that tells most: one that names the option to use, else the first error, of which later ones are consequences.
+fn reason(log: &str) -> Option<&str> {
+    // Limits it would like to raise for itself are none.
+    let mut errors = log.lines().filter(|line| line.contains("Error (") && !line.contains("rlimit:"));
+    let advice = errors.clone().find(|line| line.contains(" --"));
+    advice.or_else(|| errors.next())
 }
 
 fn check_memory_tracking(options: &CriuOptions) -> Result<(), RuntimeError> {
@@ -403,4 +422,28 @@ fn saved_streams(images: &OwnedFd) -> Result<Vec<String>, RuntimeError> {
         .map_err(|error| RuntimeError::BadState { path: DESCRIPTORS.to_owned(), problem: error.to_string() })?;
     // No more than the three of ours can stand in for saved ones.
     Ok(streams.into_iter().take(3).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn the_line_that_tells_most() {
+        let limits =
+            "(0.1) Error (criu/util.c:1533): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n";
+        let first = "(0.2) Error (criu/net.c:3282): net: Locking network failed\n";
+        let last = "(0.3) Error (criu/cr-dump.c:2111): Dumping FAILED.\n";
+        let advice =
+            "(0.2) Error (criu/file-lock.c:141): Some file locks are hold! You can try --file-locks to dump them.\n";
+        for (log, expected) in [
+            (format!("(0.0) Version\n{limits}{first}{last}"), Some(first)),
+            (format!("{limits}{first}{advice}{last}"), Some(advice)),
+            (format!("{limits}{last}"), Some(last)),
+            (limits.to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(reason(&log), expected.map(str::trim_end));
+        }
+    }
 }
