@@ -15,9 +15,16 @@ use crate::root_dir::{RootDir, RootError};
 #[derive(Debug, Default)]
 pub struct Masks {
     empty: Option<OwnedFd>,
+    label: Option<String>,
 }
 
 impl Masks {
+    /// With an SELinux context for the directories that are put over others.
+    #[must_use]
+    pub fn labelled(self, label: Option<&str>) -> Self {
+        Self { label: label.map(str::to_owned), ..self }
+    }
+
     /// Hides a path; one that does not exist is no error.
     ///
     /// # Errors
@@ -41,7 +48,8 @@ impl Masks {
         {
             return Ok(copy);
         }
-        let options = MountOptions::parse(&["ro", "nosuid", "nodev", "noexec", "nr_inodes=1", "mode=555"]);
+        let mut options = MountOptions::parse(&["ro", "nosuid", "nodev", "noexec", "nr_inodes=1", "mode=555"]);
+        options.data.extend(self.label.iter().map(|label| ("context".to_owned(), Some(label.clone()))));
         let mount = new_filesystem("tmpfs", Some(Path::new("tmpfs")), &options)?;
         if self.empty.is_none() {
             self.empty = clone_tree_fd(mount.as_fd(), false).ok();

@@ -79,6 +79,7 @@ impl Container {
         };
         check_preserved(tuning.preserve_fds)?;
         let plan = plan_exec(&ExecInput {
+            id: &self.state.id,
             process,
             namespaces: &self.namespaces,
             has_seccomp: filter.is_some(),

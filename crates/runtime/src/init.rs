@@ -247,7 +247,7 @@ impl InitContext<'_> {
             Action::UnshareCgroup => unshare(UnshareFlags::NEWCGROUP),
             Action::OffsetClocks(offsets) => enter::offset_clocks(offsets),
             Action::StartSession => Ok(rustix::process::setsid().map(drop)?),
-            Action::JoinKeyring => enter::join_keyring(&step.object),
+            Action::JoinKeyring(keyring) => enter::join_keyring(&step.object, keyring),
             Action::RaiseLoopback => Ok(berth_sys::process::raise_loopback()?),
             Action::SetHostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             Action::SetDomainname(name) => Ok(rustix::system::setdomainname(name.as_bytes())?),
@@ -290,7 +290,7 @@ impl InitContext<'_> {
             Action::SetIoPriority => self.set_io_priority(),
             Action::SetLimit(index) => self.set_limit(*index),
             Action::ForbidNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
-            Action::ApplyLabel(label) => Ok(label.apply()?),
+            Action::ApplyLabel(label) => label.apply().map_err(|errno| Failure::new(label.refusal(errno), errno)),
             Action::LoadSeccomp => self.load_seccomp(),
             Action::EnterCwd => self.enter_cwd(),
             Action::SetUser => self.set_user(),
@@ -338,7 +338,7 @@ impl InitContext<'_> {
     }
 
     fn mask(&mut self, path: &std::path::Path) -> Result<(), Failure> {
-        let mut masks = std::mem::take(&mut self.scratch.masks);
+        let mut masks = std::mem::take(&mut self.scratch.masks).labelled(self.plan.mount_label.as_deref());
         let result = masks.mask(self.root()?, path);
         self.scratch.masks = masks;
         Ok(result?)

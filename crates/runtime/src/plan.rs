@@ -93,7 +93,7 @@ pub(crate) enum Action {
     UnshareCgroup,
     OffsetClocks(String),
     StartSession,
-    JoinKeyring,
+    JoinKeyring(Keyring),
     RaiseLoopback,
     SetHostname(String),
     SetDomainname(String),
@@ -140,6 +140,19 @@ pub(crate) enum Action {
     SetCapabilities,
     CloseDescriptors,
     Execute,
+}
+
+/// The session keyring of a container's processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Keyring {
+    /// Of the container, not of the runtime, so that its processes may use it.
+    pub(crate) label: Option<Label>,
+    pub(crate) is_new: bool,
+}
+
+/// As runc names it.
+pub(crate) fn keyring_name(id: &str) -> String {
+    format!("_ses.{id}")
 }
 
 /// How the container's root becomes its processes' root.
@@ -196,7 +209,7 @@ impl Action {
             Self::UnshareCgroup => "unshare-cgroup-namespace",
             Self::OffsetClocks(_) => "offset-clocks",
             Self::StartSession => "start-session",
-            Self::JoinKeyring => "join-keyring",
+            Self::JoinKeyring(_) => "join-keyring",
             Self::RaiseLoopback => "raise-loopback",
             Self::SetHostname(_) => "set-hostname",
             Self::SetDomainname(_) => "set-domainname",
@@ -249,6 +262,8 @@ pub(crate) struct Plan {
     /// Mounts whose source an earlier mount made, in slot order.
     pub(crate) inside: Vec<MountPlan>,
     pub(crate) id_maps: crate::id_map::IdMaps,
+    /// SELinux: `linux.mountLabel`, for what is mounted besides the spec's file systems.
+    pub(crate) mount_label: Option<String>,
     /// What is asked for and has no effect here.
     pub(crate) warnings: Vec<String>,
 }
@@ -340,6 +355,8 @@ pub(crate) fn release_steps(list: &mut StepList, process: &ProcessPlan, has_secc
 /// What exec plans by, besides its process.
 #[derive(Debug)]
 pub(crate) struct ExecInput<'a> {
+    /// Of the container.
+    pub(crate) id: &'a str,
     pub(crate) process: &'a Process,
     pub(crate) namespaces: &'a Namespaces,
     pub(crate) has_seccomp: bool,
@@ -373,6 +390,10 @@ pub(crate) fn plan_exec(input: &ExecInput<'_>) -> Result<Plan, RuntimeError> {
     let object = input.namespaces.joined_by_exec_text();
     list.push(Stage::Init, Action::JoinNamespace(Namespace::Mount), object, "exec joins what start made");
     list.push(Stage::Init, Action::StartSession, "", "own session and process group");
+    if !input.inherited.keeps_keyring {
+        let keyring = Keyring { label: process.keyring_label(), is_new: false };
+        list.push(Stage::Init, Action::JoinKeyring(keyring), keyring_name(input.id), "keys of the caller stay outside");
+    }
     if process.terminal {
         list.push(Stage::Init, Action::OpenConsole, "/dev/pts", "process.terminal");
     }
@@ -388,6 +409,7 @@ pub(crate) fn plan_exec(input: &ExecInput<'_>) -> Result<Plan, RuntimeError> {
         sources: Vec::new(),
         inside: Vec::new(),
         id_maps: crate::id_map::IdMaps::default(),
+        mount_label: None,
         warnings: Vec::new(),
     })
 }

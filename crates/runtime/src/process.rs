@@ -56,6 +56,9 @@ pub(crate) struct Inherited {
     pub(crate) personality: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_policy: Option<MemoryPolicy>,
+    /// Whether it has no session keyring of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) keeps_keyring: bool,
 }
 
 impl Inherited {
@@ -64,7 +67,8 @@ impl Inherited {
     pub(crate) fn of_linux(linux: Option<&Linux>, affinity: Affinity) -> Result<Self, RuntimeError> {
         let personality = linux.and_then(|linux| linux.personality().as_ref()).map(personality).transpose()?;
         let policy = linux.and_then(|linux| linux.memory_policy().as_ref());
-        Ok(Self { affinity, personality, memory_policy: policy.map(MemoryPolicy::new).transpose()? })
+        let memory_policy = policy.map(MemoryPolicy::new).transpose()?;
+        Ok(Self { affinity, personality, memory_policy, keeps_keyring: false })
     }
 
     /// The steps of the kernel's settings that exec keeps.
@@ -204,6 +208,13 @@ fn environment(texts: &[String]) -> Result<Vec<CString>, RuntimeError> {
     }
     kept.reverse();
     strings(field, &kept)
+}
+
+impl ProcessPlan {
+    /// Keys have a label of their own with SELinux only.
+    pub(crate) fn keyring_label(&self) -> Option<Label> {
+        self.labels.iter().find(|label| matches!(label, Label::SeLinux(_))).cloned()
+    }
 }
 
 fn labels(process: &Process) -> Result<Vec<Label>, RuntimeError> {

@@ -47,8 +47,12 @@ impl RdtPlan {
             Some(name) if is_name(name) => Some(name.to_owned()),
             Some(_) => return Err(wrong("closID is not the name of a class")),
         };
-        let old = [asked.l3_cache_schema(), asked.mem_bw_schema()].into_iter().flatten();
-        let schemata: Vec<String> = old.chain(asked.schemata().iter().flatten()).cloned().collect();
+        let bandwidth = asked.mem_bw_schema();
+        // Several lines in this one: of before there was memBwSchema, whose place a line of it does not take.
+        let cache = asked.l3_cache_schema().iter().flat_map(|schema| schema.lines());
+        let cache = cache.filter(|line| bandwidth.is_none() || !line.starts_with("MB:")).map(str::to_owned);
+        let others = bandwidth.iter().chain(asked.schemata().iter().flatten()).cloned();
+        let schemata: Vec<String> = cache.chain(others).collect();
         if asked.mem_bw_schema().as_ref().is_some_and(|schema| !schema.starts_with("MB:")) {
             return Err(wrong("memBwSchema does not begin with MB:"));
         }
@@ -191,6 +195,10 @@ mod tests {
         assert_eq!(made.schemata, ["L3:0=f", "MB:0=20", "L2:0=3"]);
         assert!(made.is_monitored && made.class.is_none());
         assert_eq!(plan(r#"{"closID": "/"}"#).unwrap().class.as_deref(), Some(""));
+        let lines = |json: &str| plan(json).unwrap().schemata;
+        let both = r#"{"l3CacheSchema": "L3:0=f\nMB:0=70\nL3CODE:0=1", "memBwSchema": "MB:0=20"}"#;
+        assert_eq!(lines(both), ["L3:0=f", "L3CODE:0=1", "MB:0=20"]);
+        assert_eq!(lines(r#"{"l3CacheSchema": "L3:0=f\nMB:0=70"}"#), ["L3:0=f", "MB:0=70"]);
         for wrong in [
             r#"{"closID": "../x"}"#,
             r#"{"closID": "info"}"#,

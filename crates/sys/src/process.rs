@@ -162,15 +162,26 @@ pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<(), Errno> {
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Joins a fresh session keyring of this name (keyctl(2)).
+/// Joins the session keyring of this name, or a new one (keyctl(2)). `may_be_found` lets its user's later processes find it by that name.
 ///
 /// # Errors
 /// The kernel's; `ENOSYS` when built without keys.
-pub fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
+pub fn join_session_keyring(name: &CStr, may_be_found: bool) -> Result<(), Errno> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    const KEYCTL_SETPERM: libc::c_int = 5;
+    // As the kernel makes it (who has it may all; its user view, read, link), and its user may search (keyutils.h).
+    const PERMISSIONS: libc::c_ulong = 0x3f00_0000 | 0x0013_0000 | 0x0008_0000;
     // SAFETY: the name is NUL-terminated and lives across the call.
-    let answer = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
-    if answer >= 0 { Ok(()) } else { Err(last_errno()) }
+    let serial = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    if serial < 0 {
+        return Err(last_errno());
+    }
+    if !may_be_found {
+        return Ok(());
+    }
+    // SAFETY: numbers only.
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, PERMISSIONS) };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// personality(2).

@@ -35,6 +35,7 @@ impl InitContext<'_> {
         let mut outer =
             MountOptions { data: vec![("mode".to_owned(), Some("755".to_owned()))], ..plan.options.clone() };
         outer.top.set &= !MountAttrFlags::MOUNT_ATTR_RDONLY;
+        outer.data.extend(self.plan.mount_label.iter().map(|label| ("context".to_owned(), Some(label.clone()))));
         let tmpfs = new_filesystem("tmpfs", Some(Path::new("tmpfs")), &outer)?;
         attach(tmpfs.as_fd(), target.as_fd())?;
         let inside = RootDir::new(tmpfs);

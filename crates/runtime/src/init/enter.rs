@@ -16,8 +16,10 @@ use rustix::thread::{CpuSet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlag
 use super::mounts::stand_in;
 use super::{Failure, InitContext, unshare};
 use crate::channel::Message;
+use crate::labels::Label;
 use crate::namespaces::Namespace;
 use crate::options::{Rights, Stdio};
+use crate::plan::Keyring;
 use crate::procfs::Procfs;
 
 impl InitContext<'_> {
@@ -174,9 +176,17 @@ pub(super) fn reset_affinity() {
 }
 
 /// A kernel without keys has no keyring to leave.
-pub(super) fn join_keyring(name: &str) -> Result<(), Failure> {
+pub(super) fn join_keyring(name: &str, keyring: &Keyring) -> Result<(), Failure> {
     let name = CString::new(name).map_err(|_| Failure::from(Errno::INVAL))?;
-    match berth_sys::process::join_session_keyring(&name) {
+    if let Some(label) = &keyring.label {
+        label.label_keys().map_err(|errno| Failure::new("cannot label the keyring", errno))?;
+    }
+    let joined = berth_sys::process::join_session_keyring(&name, keyring.is_new);
+    if keyring.label.is_some() {
+        // Keys that the program makes are its own matter.
+        Label::unlabel_keys().map_err(|errno| Failure::new("cannot stop labelling keys", errno))?;
+    }
+    match joined {
         Ok(()) | Err(Errno::NOSYS) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -118,6 +118,13 @@ impl InitContext<'_> {
             }
             Err(error) => return Err(error.into()),
         };
+        if let (Some(label), "mqueue") = (&self.plan.mount_label, fstype) {
+            // It takes no context as an option.
+            let directory = rustix::fs::openat(&mount, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::fsetxattr(&directory, "security.selinux", label.as_bytes(), flags)
+                .map_err(|errno| Failure::new("cannot label it", errno))?;
+        }
         if plan.options.copy_up {
             berth_rootfs::copy_up::copy_up(target.as_fd(), mount.as_fd())?;
         }

@@ -7,7 +7,10 @@ use berth_rootfs::mounts::lexical;
 use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
-use super::{Action, Plan, PlanInput, RESET_REASON, RootEntry, Stage, Step, StepList, checks, devices, release_steps};
+use super::{
+    Action, Keyring, Plan, PlanInput, RESET_REASON, RootEntry, Stage, Step, StepList, checks, devices, keyring_name,
+    release_steps,
+};
 use crate::cgroup_driver::CgroupDriver;
 use crate::cgroups::{ignored, resources};
 use crate::error::RuntimeError;
@@ -305,7 +308,13 @@ impl Planning<'_> {
         }
         self.push(stage, Action::StartSession, "", "own session and process group");
         if !self.input.tuning.keep_keyring {
-            self.push(stage, Action::JoinKeyring, format!("_ses.{}", self.input.id), "keys of the host stay outside");
+            let keyring = Keyring { label: self.process.keyring_label(), is_new: true };
+            self.push(
+                stage,
+                Action::JoinKeyring(keyring),
+                keyring_name(self.input.id),
+                "keys of the host stay outside",
+            );
         }
         if self.namespaces.is_new(Namespace::Network) {
             self.push(stage, Action::RaiseLoopback, "lo", "a new network namespace");
@@ -398,7 +407,8 @@ impl Planning<'_> {
 
     /// What exec keeps: personality, memory policy, I/O priority.
     fn process_settings(&mut self) -> Result<(), RuntimeError> {
-        let inherited = Inherited::of_linux(Some(&self.linux), self.process.affinity.clone())?;
+        let mut inherited = Inherited::of_linux(Some(&self.linux), self.process.affinity.clone())?;
+        inherited.keeps_keyring = self.input.tuning.keep_keyring;
         inherited.steps(&mut self.list);
         self.inherited = inherited;
         self.process.personal_steps(&mut self.list);
@@ -445,6 +455,7 @@ impl Planning<'_> {
     fn finish(self) -> Plan {
         let mut steps: Vec<Step> = self.list.0;
         steps.sort_by_key(|step| step.stage);
+        let mount_label = self.linux.mount_label().clone().filter(|label| !label.is_empty());
         let Self { namespaces, process, inherited, id_maps, warnings, mounts, .. } = self;
         let (mut sources, mut inside) = (Vec::new(), Vec::new());
         for mount in mounts {
@@ -454,7 +465,7 @@ impl Planning<'_> {
                 _ => {}
             }
         }
-        Plan { steps, namespaces, process, inherited, sources, inside, id_maps, warnings }
+        Plan { steps, namespaces, process, inherited, sources, inside, id_maps, mount_label, warnings }
     }
 }
 

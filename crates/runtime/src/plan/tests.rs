@@ -62,6 +62,7 @@ fn golden_an_exec() {
     let inherited = crate::process::Inherited::default();
     let annotations = std::collections::HashMap::new();
     let input = ExecInput {
+        id: "c",
         process: &process,
         namespaces: &namespaces,
         has_seccomp: true,
@@ -69,6 +70,41 @@ fn golden_an_exec() {
         inherited: &inherited,
     };
     check_golden(&plan_exec(&input).unwrap(), include_str!("../../tests/data/exec.plan"));
+}
+
+/// Labels: asked of the host before anything is made; the keyring gets the SELinux one, and whatever is mounted besides the spec's file
+/// systems the mount label; the program's are written before the rights to do so are given up. Of a host that the keyring stays of, neither.
+#[test]
+fn labels_are_where_the_modules_look() {
+    let plan = plan_of(&full(), &Tuning::default()).unwrap();
+    let keyrings = |plan: &Plan| -> Vec<Keyring> {
+        let of_step = |step: &Step| match &step.action {
+            Action::JoinKeyring(keyring) => Some(keyring.clone()),
+            _ => None,
+        };
+        plan.steps.iter().filter_map(of_step).collect()
+    };
+    let label = Some(Label::SeLinux("u:r:t:s0".to_owned()));
+    assert_eq!(keyrings(&plan), [Keyring { label, is_new: true }]);
+    assert_eq!(plan.mount_label, full()["linux"]["mountLabel"].as_str().map(str::to_owned));
+    assert!(plan.mount_label.is_some());
+    let contexts = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Mount(mount) => match &mount.source {
+            MountSource::Filesystem { fstype, .. } => Some((fstype.as_str(), mount.options.value("context").is_some())),
+            _ => None,
+        },
+        _ => None,
+    });
+    let contexts: Vec<(&str, bool)> = contexts.collect();
+    for (fstype, is_labelled) in contexts {
+        assert_eq!(is_labelled, !["proc", "sysfs", "mqueue"].contains(&fstype), "{fstype}");
+    }
+    let keeps = plan_of(&full(), &Tuning { keep_keyring: true, ..Tuning::default() }).unwrap();
+    assert!(keyrings(&keeps).is_empty() && keeps.inherited.keeps_keyring);
+    let mut profile_only = full();
+    profile_only["process"]["selinuxLabel"] = json!("");
+    let plan = plan_of(&profile_only, &Tuning::default()).unwrap();
+    assert_eq!(keyrings(&plan), [Keyring { label: None, is_new: true }]);
 }
 
 /// What the order is for, whatever else is in the list.

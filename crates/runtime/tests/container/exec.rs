@@ -113,3 +113,27 @@ pub(super) fn in_a_user_namespace() {
     assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["0", "0", "0", "100000", "65536"]);
     running.container.delete().unwrap();
 }
+
+/// The session keyring is the container's, not the caller's: its keys would be within reach of what is executed.
+pub(super) fn joins_the_keyring() {
+    let mut bundle = Bundle::new().sh("echo up; sleep 60");
+    let running = bundle.start();
+    running.await_line("up");
+    let name = format!("_ses.{}:", bundle.id);
+    // How many hold each keyring of this name, by proc_keys(5).
+    let holders = || -> Vec<u32> {
+        let keys = std::fs::read_to_string("/proc/keys").unwrap();
+        let own = keys.lines().filter(|line| line.contains(&name));
+        own.map(|line| line.split_whitespace().nth(2).unwrap().parse().unwrap()).collect()
+    };
+    let before = holders();
+    assert_eq!(before.len(), 1);
+    let (stdio, _output) = pipes();
+    let process = serde_json::from_value(process_value(&["sleep", "60"])).unwrap();
+    let added = running.container.exec(&process, stdio, &mut Vec::new()).unwrap();
+    let after = holders();
+    assert!(after.len() == 1 && after[0] > before[0], "{before:?} and {after:?}");
+    running.container.kill(berth_types::Signal::KILL).unwrap();
+    wait(&added);
+    running.container.delete().unwrap();
+}

@@ -42,7 +42,7 @@ pub(crate) const TESTS: &[Test] = tests! {
     lifecycle: spans_cover_every_step signals_and_exit_codes pause_and_resume kill_all_and_pids limits_can_be_updated
         delete_is_thorough hooks_run_in_order a_failing_hook_undoes a_failing_hook_after_start_ends_it hooks_after_the_end_all_run hook_timeout created_waits_for_start plan_is_stable;
     exec: s161_limits_and_rights_are_alike s163_joins_every_namespace refused_when_paused_or_stopped terminal missing_program
-        in_a_user_namespace;
+        in_a_user_namespace joins_the_keyring;
     rollback: s155_a_fault_at_every_step_leaves_nothing s155_a_fault_at_every_step_of_an_elaborate_container
         s155_a_fault_at_every_step_of_joining s155_a_fault_at_every_step_of_exec
         s155_a_fault_at_every_step_among_the_hosts_mounts;
