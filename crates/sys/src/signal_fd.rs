@@ -23,7 +23,13 @@ impl SignalFd {
         let set = signal_set(signals)?;
         // SAFETY: `set` is a kernel signal set of `SET_BYTES` that lives across the call; the old mask is not asked for.
         let code = unsafe {
-            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const set, std::ptr::null_mut::<u64>(), SET_BYTES)
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_BLOCK,
+                &raw const set,
+                std::ptr::null_mut::<u64>(),
+                SET_BYTES,
+            )
         };
         if code != 0 {
             return Err(last_errno());

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use berth_conformance::console::{DescriptorSocket, read_until, type_line};
 use berth_conformance::{Container, Runtime, cgroup};
 use berth_testkit::{Output, wait_until};
 use serde_json::json;
@@ -281,4 +282,29 @@ fn memory_may_be_saved_before() {
     let bundle = container.bundle();
     with_criu(&container, &criu, &["restore", "--detach", "--bundle", bundle.to_str().unwrap()]).ok();
     wait_until("it goes on", || (count(&container) > saved + 5).then_some(()));
+}
+
+/// A terminal is restored with its container; its new master goes to whoever listens at the console socket.
+#[test]
+fn a_terminal_is_restored() {
+    let Some(criu) = criu() else { return };
+    let runtime = Runtime::tested();
+    let mut container = Container::with_script(&runtime, "echo ready; while read line; do echo got $line; done");
+    container.set("/process/terminal", json!(true)).write_config();
+    let bundle = container.bundle();
+    let first = DescriptorSocket::listen(&container.directory.join("first"));
+    let flags = ["run", "--detach", "--bundle", bundle.to_str().unwrap(), "--console-socket", first.path()];
+    container.verb(&flags).ok();
+    let mut master = first.receive();
+    read_until(&mut master, "ready");
+    type_line(&mut master, "one");
+    read_until(&mut master, "got one");
+    with_criu(&container, &criu, &["checkpoint"]).ok();
+    let second = DescriptorSocket::listen(&container.directory.join("second"));
+    let words = ["restore", "--detach", "--bundle", bundle.to_str().unwrap(), "--console-socket", second.path()];
+    with_criu(&container, &criu, &words).ok();
+    let mut master = second.receive();
+    type_line(&mut master, "two");
+    read_until(&mut master, "got two");
+    assert_eq!(container.status(), "running");
 }

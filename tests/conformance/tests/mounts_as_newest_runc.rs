@@ -143,13 +143,13 @@ fn among_the_hosts_mounts_the_host_sees_none() {
     let runtime = Runtime::tested();
     let mut container = Container::with_script(&runtime, "echo ready; sleep 60");
     container.set("/linux/namespaces", json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]));
-    container.set("/linux/maskedPaths", json!(["/proc/kcore"])).set("/linux/readonlyPaths", json!(["/proc/sys"]));
+    container.set("/linux/maskedPaths", json!(["/proc/keys"])).set("/linux/readonlyPaths", json!(["/proc/sys"]));
     container.set("/root/readonly", json!(true));
     let before = mounts_of_host(&container.id);
     container.create_and_start();
     container.wait_for_said("ready");
     assert_eq!(mounts_of_host(&container.id), before);
-    let script = "readlink /proc/self/ns/mnt; pwd; cat /proc/kcore | wc -c; touch /x 2>&1; echo 1 2>/dev/null \
+    let script = "readlink /proc/self/ns/mnt; pwd; cat /proc/keys | wc -c; touch /x 2>&1; echo 1 2>/dev/null \
                   >/proc/sys/kernel/hostname || echo kept; umount /dev/shm 2>/dev/null || echo stays; ls /proc/1/exe";
     let own = fs::read_link("/proc/self/ns/mnt").unwrap().display().to_string();
     let expected = format!("{own}\n/\n0\ntouch: /x: Read-only file system\nkept\nstays\n/proc/1/exe");
@@ -175,4 +175,49 @@ fn what_the_hosts_mount_namespace_cannot_have() {
     in_user_ns(&mut container);
     let refused = container.run();
     assert!(refused.code == 1 && refused.stderr.contains("a user namespace without a mount namespace"), "{refused:?}");
+}
+
+/// A root that is not pivoted keeps the host's procfs and sysfs below it: they are hidden, or a user namespace inside could mount another one
+/// without the masks.
+#[test]
+fn without_pivot_the_hosts_procfs_is_hidden() {
+    let runtime = Runtime::tested();
+    let script = "busybox unshare -Urmpf mount -t proc proc /data && echo procfs; \
+                  busybox unshare -Urmn mount -t sysfs -o ro,nosuid,nodev,noexec sysfs /data && echo sysfs; echo end";
+    let mut container = Container::with_script(&runtime, script);
+    container.set("/linux/maskedPaths", json!(["/proc/keys", "/sys/kernel"]));
+    // Without masks there is nothing to be got around.
+    let mut open = Container::with_script(&runtime, script);
+    open.set("/linux/maskedPaths", json!([]));
+    for (container, expected) in [(&mut container, "end\n"), (&mut open, "procfs\nsysfs\nend\n")] {
+        // To map its user 0 inside again (user_namespaces(7)).
+        for set in ["bounding", "effective", "permitted"] {
+            container.push(&format!("/process/capabilities/{set}"), json!("CAP_SETFCAP"));
+        }
+        container.write_config();
+        let output = container.run_command(&["--no-pivot"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A createRuntime hook that enters the mount namespace finds the root at its path on the host, with the spec's mounts in it.
+#[test]
+fn a_hook_finds_the_root_at_its_path() {
+    let runtime = Runtime::tested();
+    let mut container = Container::with_script(&runtime, "true");
+    let (root, found) = (container.rootfs(), container.directory.join("found"));
+    let script = format!(
+        "pid=$(sed -E 's/.*\"pid\": ?([0-9]+).*/\\1/'); nsenter -t $pid -m -- ls -d {0}/bin/busybox {0}/dev/pts/ptmx >{1} 2>&1",
+        root.display(),
+        found.display()
+    );
+    container.set(
+        "/hooks",
+        json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}]}),
+    );
+    let output = container.run();
+    assert_eq!(output.code, 0, "{output:?}");
+    let found = fs::read_to_string(found).unwrap();
+    assert_eq!(found, format!("{0}/bin/busybox\n{0}/dev/pts/ptmx\n", root.display()));
 }
