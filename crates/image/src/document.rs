@@ -243,5 +243,16 @@ pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     chain
 }
 
+/// The blobs that a manifest or an index names; none when it is neither.
+pub(crate) fn children(bytes: &[u8]) -> Vec<Digest> {
+    match Document::parse(bytes, "a document", "") {
+        Ok(Document::Manifest(manifest)) => {
+            manifest.layers.iter().chain([&manifest.config]).map(|descriptor| descriptor.digest).collect()
+        }
+        Ok(Document::Index(index)) => index.manifests.iter().map(|descriptor| descriptor.digest).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

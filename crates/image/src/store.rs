@@ -10,9 +10,10 @@
 //! record is rubbish and is swept. Lock order: `changing` before anything in the other crates; `pins` alone and shortly.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use berth_content::ContentStore;
 use berth_metadata::{Durability, Metadata, Table, Write};
@@ -21,7 +22,7 @@ use berth_snapshot_proxy::{Proxy, ProxySettings};
 use berth_types::{ChainId, Digest, Reference};
 
 use crate::compression::Expansion;
-use crate::document::{CONFIG_BYTES_MAX, ConfigDocument};
+use crate::document::{self, CONFIG_BYTES_MAX, ConfigDocument, MANIFEST_BYTES_MAX};
 use crate::housekeeping::Housekeeping;
 use crate::record::ImageRecord;
 use crate::tenant::gc::Needed;
@@ -46,6 +47,9 @@ pub struct ImageStore {
     /// Held while snapshots of external snapshotters and what refers to them change together; before `changing`.
     pub(crate) proxied: Mutex<()>,
     collections: Collections,
+    collector: OnceLock<Collector>,
+    /// What documents name, of those that were looked at.
+    children: Mutex<HashMap<Digest, Arc<[Digest]>>>,
 }
 
 /// How files are kept.
@@ -86,6 +90,18 @@ pub struct CollectionCounts {
     pub bytes: u64,
 }
 
+/// Manifests whose references are remembered.
+const CHILDREN_MAX: usize = 4096;
+
+/// Wakes who collects.
+struct Collector(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Collector")
+    }
+}
+
 /// What removal freed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -123,6 +139,8 @@ impl ImageStore {
             changing: Mutex::new(()),
             pins: Mutex::new(HashMap::new()),
             collections: Collections::default(),
+            collector: OnceLock::new(),
+            children: Mutex::new(HashMap::new()),
             applied: Mutex::new(HashMap::new()),
             proxies,
             proxied: Mutex::new(()),
@@ -381,6 +399,46 @@ impl ImageStore {
         add(&self.collections.blobs, unreferenced.blobs.len() as u64);
         add(&self.collections.bytes, bytes);
         Ok(Collected { bytes })
+    }
+
+    /// From now on what a removal leaves unneeded is collected a moment later, by whoever `collector` wakes: not by each removal itself, which
+    /// would look at every record of the store. The first one stays.
+    pub fn collect_later(&self, collector: Box<dyn Fn() + Send + Sync>) {
+        drop(self.collector.set(Collector(collector)));
+    }
+
+    /// Something lost a reference.
+    pub(crate) fn collection_is_due(&self, changing: &MutexGuard<'_, ()>) -> Result<()> {
+        match self.collector.get() {
+            Some(Collector(wake)) => wake(),
+            None => drop(self.collect_unreferenced(changing)?),
+        }
+        Ok(())
+    }
+
+    /// What a manifest or an index names, nothing for anything else; read once, for content never changes. `None`: it cannot be read.
+    pub(crate) fn children(&self, digest: &Digest) -> Option<Arc<[Digest]>> {
+        let known = || self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(children) = known().get(digest) {
+            return Some(Arc::clone(children));
+        }
+        let children: Arc<[Digest]> = self.read_children(digest)?.into();
+        let mut known = known();
+        if known.len() >= CHILDREN_MAX {
+            known.clear();
+        }
+        known.insert(*digest, Arc::clone(&children));
+        Some(children)
+    }
+
+    fn read_children(&self, digest: &Digest) -> Option<Vec<Digest>> {
+        let mut first = [0];
+        let is_large = self.content.size(digest).ok()? > MANIFEST_BYTES_MAX;
+        // A layer is not read to its end for what its first byte tells.
+        if is_large || self.content.read_at(digest, 0, &mut first).ok()? == 0 || first != *b"{" {
+            return Some(Vec::new());
+        }
+        self.content.read(digest, MANIFEST_BYTES_MAX).ok().map(|bytes| document::children(&bytes))
     }
 
     /// How often was collected since the store was opened, and what went.

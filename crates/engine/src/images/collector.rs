@@ -5,14 +5,18 @@
 //! files are renamed to the trash and deleted later.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_image::{Image, ImageUse};
 use berth_types::{Digest, Timestamp};
+use tokio::sync::Notify;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+
+/// Removals within this time are followed by one collection.
+const REMOVALS_TOGETHER: Duration = Duration::from_millis(250);
 
 /// When images go by themselves. All zero or none: only what nothing leads to is collected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +68,7 @@ impl Drop for ImageHold<'_> {
 impl Engine {
     /// Collects again and again, until the daemon ends.
     pub(crate) fn start_collector(&self) {
+        self.start_collector_of_removals();
         let interval = self.inner.options.collection.interval;
         if interval.is_zero() {
             return;
@@ -74,6 +79,24 @@ impl Engine {
                 tokio::time::sleep(interval).await;
                 if let Err(error) = engine.heavy(|engine| engine.collect_now()).await {
                     tracing::warn!("the automatic collection failed, it is tried again: {error}");
+                }
+            }
+        });
+    }
+
+    /// What removals through containerd's API leave unneeded: one collection for all of them within a moment.
+    fn start_collector_of_removals(&self) {
+        let due = Arc::new(Notify::new());
+        let wake = Arc::clone(&due);
+        self.inner.images.collect_later(Box::new(move || wake.notify_one()));
+        let engine = self.clone();
+        tokio::spawn(async move {
+            loop {
+                due.notified().await;
+                tokio::time::sleep(REMOVALS_TOGETHER).await;
+                let collected = engine.heavy(|engine| Ok(engine.inner.images.collect(&|id| engine.use_now(id))?)).await;
+                if let Err(error) = collected {
+                    tracing::warn!("what was removed is not collected yet: {error}");
                 }
             }
         });

@@ -163,7 +163,7 @@ impl<'s> Tenant<'s> {
             return Err(ImageError::Conflict { why: format!("an image is made of content {digest}") });
         }
         self.write(vec![self.delete(Table::Blobs, &digest.to_string())])?;
-        self.store.collect_unreferenced(&changing).map(|_| ())
+        self.store.collection_is_due(&changing)
     }
 
     /// Bytes of a blob from an offset; see [`berth_content::ContentStore::read_at`].

@@ -13,7 +13,6 @@ use super::lease::LeaseRecord;
 use super::name::NameRecord;
 use super::{Tenant, parse};
 use crate::Result;
-use crate::document::{Document, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX};
 use crate::store::ImageStore;
 
 const ROOT: &str = "containerd.io/gc.root";
@@ -192,7 +191,9 @@ impl<'s> Sweep<'s> {
                     let labels = &self.blobs[at].1.labels;
                     self.add_references(labels, &mut found);
                     if !labels.keys().any(|key| key.starts_with(REF_CONTENT)) {
-                        found.extend(self.children(digest)?);
+                        // A manifest or an index that no client labelled leads to what it names.
+                        let children = self.tenant.store.children(digest);
+                        found.extend(children.iter().flat_map(|children| children.iter().copied()).map(Node::Blob));
                     }
                 }
             }
@@ -205,25 +206,6 @@ impl<'s> Sweep<'s> {
             }
         }
         Ok(found)
-    }
-
-    /// A manifest or an index that no client labelled leads to what it names.
-    fn children(&self, digest: &Digest) -> Result<Vec<Node>> {
-        let content = &self.tenant.store.content;
-        if content.size(digest).is_ok_and(|size| size > MANIFEST_BYTES_MAX) {
-            return Ok(Vec::new());
-        }
-        let Ok(bytes) = content.read(digest, MANIFEST_BYTES_MAX.max(INDEX_BYTES_MAX)) else { return Ok(Vec::new()) };
-        if bytes.first() != Some(&b'{') {
-            return Ok(Vec::new());
-        }
-        Ok(match Document::parse(&bytes, "a document", "") {
-            Ok(Document::Manifest(manifest)) => {
-                manifest.layers.iter().chain([&manifest.config]).map(|d| Node::Blob(d.digest)).collect()
-            }
-            Ok(Document::Index(index)) => index.manifests.iter().map(|d| Node::Blob(d.digest)).collect(),
-            Err(_) => Vec::new(),
-        })
     }
 
     fn drop_idle_ingests(&self) -> Result<()> {

@@ -131,7 +131,7 @@ impl TenantSnapshotter<'_> {
     pub fn remove(&self, key: &str) -> Result<()> {
         let changing = self.tenant.store.lock();
         self.local.remove(key)?;
-        self.tenant.store.collect_unreferenced(&changing).map(|_| ())
+        self.tenant.store.collection_is_due(&changing)
     }
 
     /// # Errors
