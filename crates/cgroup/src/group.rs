@@ -127,6 +127,21 @@ impl Cgroup {
         self.unified.as_ref().map(|unified| unified.directory.fd.as_fd())
     }
 
+    /// The same for a caller who may not move processes everywhere: `None` as well when the way there leads over a group that is not his, as
+    /// from a login session into what his systemd was delegated. [`Cgroup::attach_unified`] has his children moved then.
+    ///
+    /// # Spec
+    /// cgroup-v2.rst, "Delegation Containment": the common ancestor's `cgroup.procs` has to be writable.
+    pub fn cgroup_dir_fd_of_user(&self) -> Option<BorrowedFd<'_>> {
+        let unified = self.unified.as_ref()?;
+        let membership = crate::file::read_path(std::path::Path::new("/proc/self/cgroup")).ok()?;
+        let own = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let own = unified.mount.join(own.trim_start_matches('/'));
+        let common = unified.directory.path.ancestors().find(|path| own.starts_with(path))?;
+        rustix::fs::access(common.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).ok()?;
+        self.cgroup_dir_fd()
+    }
+
     /// Moves a process into the v2 directory from outside, for a child that could not be cloned into it. Does nothing without a v2
     /// hierarchy. Into a scope systemd moves it for a caller who may not (a user's session is outside of what is delegated to him).
     ///

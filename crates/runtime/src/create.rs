@@ -30,7 +30,7 @@ use crate::seccomp::Filter;
 use crate::state::{ContainerState, OCI_VERSION, Status};
 use crate::trace::Times;
 
-pub(crate) use clone::{clone_in_user_ns, clone_into_pid_ns};
+pub(crate) use clone::{attach_from_outside, clone_in_user_ns, clone_into_pid_ns};
 
 /// For a message from init: everything it does is local, but the machine may be very busy.
 const INIT_TIMEOUT: Duration = Duration::from_secs(120);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use berth_cgroup::{Cgroup, CgroupError};
+use berth_cgroup::CgroupError;
 use berth_oci::runtime::Process as ProcessSpec;
 use berth_sys::clone::CloneArgs;
 use berth_types::Span;
@@ -14,7 +14,8 @@ use rustix::thread::{CpuSet, UnshareFlags};
 use crate::channel::{Channel, Message, wait_readable};
 use crate::container::{Container, Process, Waiting};
 use crate::create::{
-    check_preserved, clone_in_user_ns, clone_into_pid_ns, errno_of, failed, kill_and_reap, reported, write_oom_score,
+    attach_from_outside, check_preserved, clone_in_user_ns, clone_into_pid_ns, errno_of, failed, kill_and_reap,
+    reported, write_oom_score,
 };
 use crate::error::RuntimeError;
 use crate::init::{InitContext, Scratch};
@@ -228,7 +229,8 @@ impl Joining<'_> {
             scratch: Scratch::default(),
             rights,
         };
-        let args = CloneArgs { cgroup: Cgroup::cgroup_dir_fd(group), ..CloneArgs::default() };
+        let directory = if is_ordinary { group.cgroup_dir_fd_of_user() } else { group.cgroup_dir_fd() };
+        let args = CloneArgs { cgroup: directory, ..CloneArgs::default() };
         // A pidfd stands for the PID namespace as well as a namespace file does (setns(2), Linux 5.8).
         let has_own_pids = container.namespaces.is_private(Namespace::Pid);
         let pid_ns = has_own_pids.then_some(&container.init.pidfd);
@@ -240,6 +242,13 @@ impl Joining<'_> {
             Errno::SRCH => RuntimeError::State { state: "stopped", wanted: "a process can join only a running one" },
             source => kernel(source),
         })?;
+        if is_ordinary && directory.is_none() {
+            // Before it is told to go on, so its program begins inside.
+            attach_from_outside(Some(group), child.pid).map_err(|source| {
+                kill_and_reap(&child.pidfd);
+                cgroup(source)
+            })?;
+        }
         Ok((Process { pid: child.pid, pidfd: child.pidfd, console: None }, ours))
     }
 

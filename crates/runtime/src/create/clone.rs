@@ -2,13 +2,13 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use berth_cgroup::Cgroup;
+use berth_cgroup::{Cgroup, CgroupError};
 use berth_rootfs::mounts::new_filesystem;
 use berth_rootfs::options::MountOptions;
 use berth_sys::clone::{Child, CloneArgs, clone_child, namespace_bits};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Pid};
 use rustix::thread::LinkNameSpaceType;
 
 use super::{Creation, INIT_TIMEOUT, KILL_TIMEOUT, errno_of, failed, kill_and_reap};
@@ -61,20 +61,33 @@ impl Creation<'_> {
             scratch: Scratch::with_sysfs(sysfs),
             rights: self.options.tuning.rights,
         };
+        let is_ordinary = self.options.tuning.rights == Rights::Ordinary;
+        let directory = group.and_then(if is_ordinary { Cgroup::cgroup_dir_fd_of_user } else { Cgroup::cgroup_dir_fd });
         let args = CloneArgs {
             namespaces: namespace_bits(self.plan.namespaces.clone_flags()),
-            cgroup: group.and_then(Cgroup::cgroup_dir_fd),
+            cgroup: directory,
             ..CloneArgs::default()
         };
+        let is_outside = directory.is_none();
         let child = clone_into_pid_ns(&args, pid_ns.as_ref(), self.user_ns.as_ref(), context);
         let back = lent.leave();
         let child = child.map_err(kernel)?;
         self.state.pid = child.pid;
         self.child = Some(child);
+        if is_ordinary && is_outside {
+            // It waits for its mappings, and looks at no cgroup before.
+            attach_from_outside(group, self.state.pid).map_err(cgroup)?;
+        }
         back.map_err(|errno| failed(step, "cannot go back to the caller's own namespaces", errno))?;
         self.channel = Some(ours);
         Ok(())
     }
+}
+
+/// Has a child that could not be born there moved into its group.
+pub(crate) fn attach_from_outside(group: Option<&Cgroup>, pid: u32) -> Result<(), CgroupError> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.and_then(|pid| group.map(|group| group.attach_unified(pid))).unwrap_or(Ok(()))
 }
 
 /// The number of a process in the caller's PID namespace (who cloned it may be in another one).
