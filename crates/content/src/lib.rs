@@ -12,6 +12,7 @@
 
 mod error;
 mod ingest;
+mod ledger;
 mod resumable;
 
 use std::collections::HashSet;
@@ -25,6 +26,8 @@ use std::sync::{Arc, Mutex};
 use berth_types::Digest;
 pub use error::ContentError;
 pub use ingest::{Copying, Expected, Ingest, Staged};
+use ledger::Ledger;
+pub use ledger::Totals;
 use resumable::Claim;
 pub use resumable::{IngestStatus, ResumableIngest, SYNC_BYTES};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -43,6 +46,7 @@ pub struct ContentStore {
     next_ingest: AtomicU64,
     /// Resumable ingests that somebody has open.
     claims: Arc<Mutex<HashSet<String>>>,
+    ledger: Ledger,
 }
 
 impl ContentStore {
@@ -56,6 +60,7 @@ impl ContentStore {
             ingests: root.join("ingest"),
             next_ingest: AtomicU64::new(0),
             claims: Arc::default(),
+            ledger: Ledger::default(),
         };
         for directory in [&store.blobs, &store.ingests] {
             DirBuilder::new()
@@ -76,6 +81,12 @@ impl ContentStore {
                 false => fs::remove_file(&entry),
             };
             swept.map_err(|e| ContentError::io("sweep", &entry, e))?;
+        }
+        for digest in store.list()? {
+            // Not a file: no blob, and told by whoever asks for it.
+            if let Ok(found) = fs::symlink_metadata(store.path(&digest)) {
+                store.ledger.add(digest, &found);
+            }
         }
         Ok(store)
     }
@@ -182,8 +193,11 @@ impl ContentStore {
         }
         let is_new = !staged.is_empty();
         for blob in staged {
-            let path = self.path(&blob.digest());
+            let digest = blob.digest();
+            let path = self.path(&digest);
             blob.name(&path)?;
+            let found = fs::symlink_metadata(&path).map_err(|e| ContentError::of_blob("stat", &digest, &path, e))?;
+            self.ledger.add(digest, &found);
         }
         if is_new {
             let directory = File::open(&self.blobs).map_err(|e| ContentError::io("open", &self.blobs, e))?;
@@ -302,6 +316,7 @@ impl ContentStore {
             .create(&directory)
             .map_err(|e| ContentError::io("create", &directory, e))?;
         let path = self.path(digest);
+        self.ledger.remove(digest);
         fs::rename(&path, directory.join(digest.hex())).map_err(|e| ContentError::io("move away", &path, e))
     }
 
@@ -313,12 +328,18 @@ impl ContentStore {
         let path = self.path(digest);
         let bytes = match self.size(digest) {
             Ok(bytes) => bytes,
-            Err(ContentError::NotFound { .. }) => return Ok(0),
+            Err(ContentError::NotFound { .. }) => {
+                self.ledger.remove(digest);
+                return Ok(0);
+            }
             Err(error) => return Err(error),
         };
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ContentError::io("remove", &path, e)),
-            _ => Ok(bytes),
+            _ => {
+                self.ledger.remove(digest);
+                Ok(bytes)
+            }
         }
     }
 
@@ -335,6 +356,29 @@ impl ContentStore {
             .collect();
         digests.sort_unstable();
         Ok(digests)
+    }
+
+    /// How many blobs there are and what they take; no file is looked at.
+    pub fn totals(&self) -> Totals {
+        self.ledger.totals()
+    }
+
+    /// What is being written, with and without a reference, and the damaged blobs that fsck moved away: a look at each file.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn unfinished_and_damaged(&self) -> Result<(Totals, Totals)> {
+        let mut unfinished = Totals::default();
+        for path in read_dir(&self.ingests)? {
+            match path.is_dir() {
+                // Thrown away meanwhile: nothing of it counts.
+                true => read_dir(&path).unwrap_or_default().iter().for_each(|file| unfinished.add_file(file)),
+                false => unfinished.add_file(&path),
+            }
+        }
+        let mut damaged = Totals::default();
+        read_dir(&self.blobs.join("../../damaged")).unwrap_or_default().iter().for_each(|file| damaged.add_file(file));
+        Ok((unfinished, damaged))
     }
 
     /// Bytes of each ingest without a reference that is under way.

@@ -515,6 +515,17 @@ pub struct DiskUsage {
     pub images: Vec<(ImageView2, u64)>,
     pub containers: Vec<(String, u64)>,
     pub volumes: Vec<VolumeView>,
+    /// Everything below the data root, each byte once.
+    pub owners: Vec<DiskOwner>,
+}
+
+/// One kind of thing that takes space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskOwner {
+    pub kind: &'static str,
+    pub count: u64,
+    /// Blocks on the disk, as `du` counts them.
+    pub bytes: u64,
 }
 
 /// (id, tags) of an image in a disk usage report, with its unique bytes.

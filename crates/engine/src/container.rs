@@ -9,7 +9,8 @@ use std::sync::Arc;
 use berth_core::Task;
 use berth_rootfs::OverlayRootfs;
 use berth_shim_client::AttachOptions;
-use berth_types::{ContainerId, Span};
+use berth_snapshot::TreeSize;
+use berth_types::{ChainId, ContainerId, Span};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
@@ -32,7 +33,8 @@ pub(crate) struct Container {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) record: Record,
-    pub(crate) rootfs: Option<OverlayRootfs>,
+    pub(crate) rootfs: Option<KnownRootfs>,
+    pub(crate) writable: Writable,
     pub(crate) run: Option<Arc<Run>>,
     pub(crate) waiters: Vec<Waiter>,
     /// Memory kills of this run that have been told.
@@ -45,6 +47,44 @@ pub(crate) struct Inner {
     pub(crate) generation: u64,
     /// Back-off of the last restart; zero when the last run did not end in one.
     pub(crate) restart_delay: std::time::Duration,
+}
+
+/// A layer stack, as long as no layer left its place since.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownRootfs {
+    pub(crate) rootfs: OverlayRootfs,
+    /// Bottom to top.
+    pub(crate) layers: Vec<ChainId>,
+    /// [`berth_image::ImageStore::layer_removals`] before it was made.
+    pub(crate) removals: u64,
+}
+
+/// What is known of the size of a writable layer. It can change only while the container runs or somebody copies into it, so a figure taken in
+/// between stays true until the next time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Writable {
+    size: Option<TreeSize>,
+    /// Copies into it under way.
+    writers: usize,
+    /// Changes with every start and with every copy's begin and end.
+    changes: u64,
+}
+
+impl Writable {
+    pub(crate) fn changes(&mut self) {
+        self.size = None;
+        self.changes += 1;
+    }
+
+    pub(crate) fn begin_writing(&mut self) {
+        self.changes();
+        self.writers += 1;
+    }
+
+    pub(crate) fn end_writing(&mut self) {
+        self.changes();
+        self.writers -= 1;
+    }
 }
 
 #[derive(Debug)]
@@ -96,10 +136,11 @@ impl Run {
 }
 
 impl Container {
-    pub(crate) fn new(record: Record, rootfs: Option<OverlayRootfs>) -> Arc<Self> {
+    pub(crate) fn new(record: Record, rootfs: Option<KnownRootfs>) -> Arc<Self> {
         let inner = Inner {
             record,
             rootfs,
+            writable: Writable::default(),
             run: None,
             waiters: Vec::new(),
             oom_kills_told: 0,
@@ -157,6 +198,27 @@ impl Container {
 }
 
 impl Inner {
+    /// A figure that is still true.
+    pub(crate) fn writable_size(&self) -> Option<TreeSize> {
+        self.writable.size.filter(|_| self.is_at_rest())
+    }
+
+    /// Before a walk: to be given to [`Self::note_writable_size`]; nothing while files may change.
+    pub(crate) fn writable_mark(&self) -> Option<u64> {
+        self.is_at_rest().then_some(self.writable.changes)
+    }
+
+    pub(crate) fn note_writable_size(&mut self, mark: Option<u64>, size: TreeSize) {
+        if mark == Some(self.writable.changes) && self.is_at_rest() {
+            self.writable.size = Some(size);
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let has_run = |run: &Arc<Run>| *run.progress.borrow() < RunProgress::TornDown;
+        self.writable.writers == 0 && !self.record.state.is_running() && !self.run.as_ref().is_some_and(has_run)
+    }
+
     /// Answers waiters of these conditions.
     pub(crate) fn answer(&mut self, conditions: &[WaitCondition], report: &ExitReport) {
         let (due, rest) =

@@ -98,8 +98,10 @@ impl Engine {
         let options = UnpackOptions { no_overwrite_dir_non_dir, keep_owners: copy_uid_gid };
         self.blocking(move |engine| {
             let place = engine.place_of(&container, &path)?;
-            archive::unpack(&place.root, &place.path, &mut ChannelReader::new(tar), options)
-                .doing(|| format!("cannot copy to {}:{}", container.name(), path.display()))?;
+            container.lock().writable.begin_writing();
+            let unpacked = archive::unpack(&place.root, &place.path, &mut ChannelReader::new(tar), options);
+            container.lock().writable.end_writing();
+            unpacked.doing(|| format!("cannot copy to {}:{}", container.name(), path.display()))?;
             engine.emit_container(&container.record(), "extract-to-dir", &[]);
             Ok(())
         })

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
 use crate::api::CgroupDriver;
-use crate::container::Container;
+use crate::container::{Container, KnownRootfs};
 use crate::engine::Engine;
 use crate::error::{Doing, EngineError, Result};
 use crate::id_blocks::BLOCK_SIZE;
@@ -187,13 +187,28 @@ impl Engine {
             let inner = container.lock();
             (inner.rootfs.clone(), inner.record.image_id)
         };
-        if let Some(rootfs) = known {
-            return Ok(rootfs);
+        let removals = self.inner.images.layer_removals();
+        if let Some(known) = known.filter(|known| known.removals == removals) {
+            return Ok(known.rootfs);
         }
         let image = self.inner.images.get_by_id(&image_id)?;
         let rootfs = self.inner.images.rootfs(container.id.as_str(), &image)?;
-        container.lock().rootfs = Some(rootfs.clone());
+        let layers = image.layers.iter().map(|layer| layer.chain_id).collect();
+        container.lock().rootfs = Some(KnownRootfs { rootfs: rootfs.clone(), layers, removals });
         Ok(rootfs)
+    }
+
+    /// The same for a start: layers that were damaged since are made again. From here on files in the writable layer may change.
+    pub(crate) fn rootfs_to_start(&self, container: &Container) -> Result<berth_rootfs::OverlayRootfs> {
+        let known = {
+            let mut inner = container.lock();
+            inner.writable.changes();
+            inner.rootfs.clone()
+        };
+        if known.is_some_and(|known| !self.inner.images.are_usable(&known.layers)) {
+            container.lock().rootfs = None;
+        }
+        self.rootfs_of(container)
     }
 
     /// Our static init as a file that can be bound into containers; written once.

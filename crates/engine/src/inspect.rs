@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::api::{ContainerView, KernelView, ListOptions, NetworkView, Status};
 use crate::container::Container;
+use crate::disk_usage::in_parallel;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::filters::ContainerFilter;
@@ -65,10 +66,14 @@ impl Engine {
             return Ok(views);
         }
         self.heavy(move |engine| {
-            for view in &mut views {
+            let sizes = in_parallel(&views, |view| {
                 // Removed meanwhile: the list shows what was there when it was asked.
-                if let Ok(container) = engine.inner.registry.find(view.id.as_str()) {
-                    engine.add_sizes(&container, view)?;
+                let container = engine.inner.registry.find(view.id.as_str()).ok();
+                container.map(|container| engine.writable_size(&container)).transpose()
+            });
+            for (view, size) in views.iter_mut().zip(sizes) {
+                if let Some(size) = size? {
+                    engine.add_size(view, size.usage.size_bytes);
                 }
             }
             Ok(views)
@@ -177,12 +182,16 @@ impl Engine {
     }
 
     fn add_sizes(&self, container: &Container, view: &mut ContainerView) -> Result<()> {
-        let rootfs = self.rootfs_of(container)?;
-        let writable = self.inner.images.writable_size(&rootfs)?;
-        let image = self.inner.images.get_by_id(&view.image_id).map(|image| image.size_bytes).unwrap_or(0);
-        view.size_rw = Some(writable);
-        view.size_rootfs = Some(image.saturating_add(writable));
+        let writable = self.writable_size(container)?.usage.size_bytes;
+        self.add_size(view, writable);
         Ok(())
+    }
+
+    /// `writable_bytes`: what it wrote, known already.
+    fn add_size(&self, view: &mut ContainerView, writable_bytes: u64) {
+        let image = self.inner.images.get_by_id(&view.image_id).map(|image| image.size_bytes).unwrap_or(0);
+        view.size_rw = Some(writable_bytes);
+        view.size_rootfs = Some(image.saturating_add(writable_bytes));
     }
 }
 

@@ -12,6 +12,7 @@ mod caller;
 mod container;
 mod container_defaults;
 mod detach_keys;
+mod disk_usage;
 mod engine;
 mod error;
 mod events;

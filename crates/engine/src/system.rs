@@ -1,15 +1,14 @@
 //! What concerns the whole engine: facts, disk use, networks, prune, and giving up what a private instance holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use berth_types::Timestamp;
 
-use crate::api::{CgroupDriver, DiskUsage, Filters, InfoView, NetworkSummary, PruneOutcome, Status};
+use crate::api::{CgroupDriver, Filters, InfoView, NetworkSummary, PruneOutcome, Status};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::filters;
-use crate::images::tags;
 use crate::inspect::endpoint_id;
 
 impl Engine {
@@ -67,34 +66,6 @@ impl Engine {
             info.warnings.push("cgroup v1: I/O rate limits hold for direct I/O only".to_owned());
         }
         Ok(info)
-    }
-
-    /// # Errors
-    /// When layers cannot be measured.
-    pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        self.heavy(|engine| {
-            let images = engine.inner.images.list()?;
-            let mut users: HashMap<_, usize> = HashMap::new();
-            let mut sizes = HashMap::new();
-            for layer in images.iter().flat_map(|image| &image.layers) {
-                *users.entry(layer.chain_id).or_default() += 1;
-                sizes.insert(layer.chain_id, layer.size_bytes);
-            }
-            let mut usage = DiskUsage { layers_bytes: sizes.values().sum(), ..DiskUsage::default() };
-            for image in &images {
-                let unique = image.layers.iter().filter(|layer| users.get(&layer.chain_id) == Some(&1));
-                usage.images.push(((image.id.to_string(), tags(image)), unique.map(|layer| layer.size_bytes).sum()));
-            }
-            for container in engine.inner.registry.all() {
-                let size =
-                    engine.rootfs_of(&container).and_then(|rootfs| Ok(engine.inner.images.writable_size(&rootfs)?));
-                // One that is removed in this moment has no size.
-                usage.containers.push((container.id.to_string(), size.unwrap_or(0)));
-            }
-            usage.volumes = engine.volume_usage();
-            Ok(usage)
-        })
-        .await
     }
 
     /// The default bridge, and the two that are always there.
@@ -158,10 +129,8 @@ impl Engine {
                 continue;
             }
             let target = std::sync::Arc::clone(&container);
-            let size = self
-                .blocking(move |engine| Ok(engine.inner.images.writable_size(&engine.rootfs_of(&target)?)?))
-                .await
-                .unwrap_or(0);
+            let size =
+                self.blocking(move |engine| Ok(engine.writable_size(&target)?.usage.size_bytes)).await.unwrap_or(0);
             match self.remove(record.id.as_str(), false, false).await {
                 Ok(()) => {
                     outcome.deleted.push(record.id.to_string());

@@ -70,6 +70,9 @@ pub enum ImageError {
     /// The record of an image cannot be understood.
     #[error("the record of image {id} is damaged")]
     Record { id: String, source: serde_json::Error },
+    /// It cannot be unpacked again either.
+    #[error("layer {chain_id} of {name} is damaged ({why}) and its blob cannot replace it")]
+    LostLayer { chain_id: Digest, name: String, why: String, source: Box<ContentError> },
     #[error("another layer of the same load failed")]
     Cancelled,
     #[error("{0} is not implemented yet")]
@@ -109,7 +112,7 @@ impl Classify for ImageError {
             | Self::MediaType { .. }
             | Self::NoPlatform { .. }
             | Self::Change { .. } => ErrorClass::InvalidArgument,
-            Self::Record { .. } => ErrorClass::DataLoss,
+            Self::Record { .. } | Self::LostLayer { .. } => ErrorClass::DataLoss,
             Self::Cancelled => ErrorClass::Aborted,
             Self::Tar(error) => error.class(),
             Self::Extract { source, .. } => source.class(),
@@ -121,6 +124,9 @@ impl Classify for ImageError {
         match self {
             Self::Snapshot(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
+            Self::LostLayer { name, .. } => Some(format!(
+                "berth pull {name} (or load it again): only what is damaged is fetched; berth fsck lists it"
+            )),
             _ => None,
         }
     }

@@ -238,7 +238,7 @@ impl ImageStore {
     fn unpack_again(&self, chain_id: &ChainId, known: &Known) -> Result<String> {
         let changing = self.lock();
         self.content.verify(&known.blob)?;
-        self.snapshots.remove_layer(chain_id)?;
+        self.snapshots.replace_layer(chain_id)?;
         let missing = crate::rootfs::Missing {
             diff_id: known.diff_id,
             blob: known.blob,

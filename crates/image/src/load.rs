@@ -259,7 +259,7 @@ impl ImageStore {
     pub(crate) fn fill_in_sizes(&self, record: &mut ImageRecord) -> Result<()> {
         let chain = record.chain_ids();
         for (layer, chain_id) in record.layers.iter_mut().zip(&chain) {
-            let size = self.snapshots.layer_size(chain_id)?;
+            let size = self.snapshots.layer_size(chain_id);
             layer.size_bytes = size.ok_or_else(|| ImageError::archive(format!("layer {chain_id} went missing")))?;
         }
         Ok(())

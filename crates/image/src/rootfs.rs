@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::MutexGuard;
 
 use berth_rootfs::OverlayRootfs;
-use berth_types::Digest;
+use berth_snapshot::TreeSize;
+use berth_types::{ChainId, Digest, Reference};
 
 use crate::changes::{self, Change};
 use crate::store::ImageStore;
 use crate::unpack::{Packed, Task, Unpacker};
-use crate::{Image, Layer, Result, compression, tree_diff};
+use crate::{Image, ImageError, Result, compression, tree_diff};
 
 impl ImageStore {
     /// Upper and work directories for a container, on top of an image's layers. Durable only if asked.
@@ -18,7 +19,7 @@ impl ImageStore {
     /// When they cannot be made, or are there already.
     pub fn prepare(&self, container_id: &str, image: &Image, is_throw_away: bool) -> Result<OverlayRootfs> {
         self.ensure_layers(image)?;
-        Ok(self.snapshots.prepare(container_id, lowers(image), is_throw_away)?)
+        Ok(self.snapshots.prepare(container_id, self.lowers(image), is_throw_away)?)
     }
 
     /// The root file system of an existing container again (after a restart).
@@ -27,38 +28,65 @@ impl ImageStore {
     /// `NotFound` when it was never prepared.
     pub fn rootfs(&self, container_id: &str, image: &Image) -> Result<OverlayRootfs> {
         self.ensure_layers(image)?;
-        Ok(self.snapshots.rootfs(container_id, lowers(image))?)
+        Ok(self.snapshots.rootfs(container_id, self.lowers(image))?)
     }
 
-    /// Layers that a power failure cost (their files were not on the disk yet), or that fsck dropped, are unpacked again from their blobs, which
-    /// were.
+    /// Whether layers, bottom to top, are there as they were written, as far as that is cheap to see.
+    pub fn are_usable(&self, layers: &[ChainId]) -> bool {
+        self.unusable(layers).is_empty()
+    }
+
+    /// Grows when a layer leaves its place: root file systems that were asked for before are to be asked for again.
+    pub fn layer_removals(&self) -> u64 {
+        self.snapshots.removals()
+    }
+
+    /// Layers that a power failure cost (their files were not on the disk yet), that fsck dropped, or that somebody damaged, are unpacked again
+    /// from their blobs. All blobs are read before the first layer goes.
     fn ensure_layers(&self, image: &Image) -> Result<()> {
-        let is_missing = |layer: &Layer| !self.snapshots.has_layer(&layer.chain_id);
-        if !image.layers.iter().any(is_missing) {
+        let chain: Vec<ChainId> = image.layers.iter().map(|layer| layer.chain_id).collect();
+        if self.are_usable(&chain) {
             return Ok(());
         }
         let changing = self.lock();
-        let missing: Vec<Missing> = image
-            .layers
-            .iter()
-            .enumerate()
-            .filter(|(_, layer)| is_missing(layer))
-            .map(|(at, layer)| Missing {
-                diff_id: layer.diff_id,
-                blob: layer.blob,
+        let mut missing = Vec::new();
+        for (at, why) in self.unusable(&chain) {
+            let layer = &image.layers[at];
+            tracing::warn!(chain_id = %layer.chain_id, why, "layer cannot be used, unpacking it again");
+            self.content.verify(&layer.blob).map_err(|source| ImageError::LostLayer {
                 chain_id: layer.chain_id,
-                below: at.checked_sub(1).map(|below| image.layers[below].chain_id),
-            })
-            .collect();
+                why,
+                name: image.references.first().map_or_else(|| image.id.to_string(), Reference::familiar),
+                source: Box::new(source),
+            })?;
+            let below = at.checked_sub(1).map(|below| chain[below]);
+            missing.push(Missing { diff_id: layer.diff_id, blob: layer.blob, chain_id: layer.chain_id, below });
+        }
+        for layer in &missing {
+            self.snapshots.replace_layer(&layer.chain_id)?;
+        }
         self.unpack_missing(&missing, &changing)
     }
 
-    /// Bottom to top.
+    /// Which of a chain's layers (bottom to top) cannot be used, and why. Where every layer holds the whole tree, those below a good one do not
+    /// matter.
+    fn unusable(&self, chain: &[ChainId]) -> Vec<(usize, String)> {
+        let from_the_top = chain.iter().enumerate().rev().map(|(at, chain_id)| {
+            let damage = self.snapshots.layer_damage(chain_id);
+            damage.map(|why| (at, why))
+        });
+        let mut unusable: Vec<(usize, String)> = match self.snapshots.driver().is_layered() {
+            true => from_the_top.flatten().collect(),
+            false => from_the_top.map_while(|damage| damage).collect(),
+        };
+        unusable.reverse();
+        unusable
+    }
+
+    /// Bottom to top; their blobs were read and found whole.
     pub(crate) fn unpack_missing(&self, missing: &[Missing], _changing: &MutexGuard<'_, ()>) -> Result<()> {
         let mut tasks = Vec::new();
         for layer in missing {
-            tracing::info!(chain_id = %layer.chain_id, "layer is missing, unpacking it again");
-            self.content.verify(&layer.blob)?;
             let (compression, _) = compression::detect(self.content.reader(&layer.blob)?, "a stored layer")?;
             tasks.push(Task {
                 packed: Packed::Kept(&self.content, layer.blob),
@@ -71,6 +99,11 @@ impl ImageStore {
         }
         let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress: &|_, _, _, _| {} };
         self.keep_layers(unpacker.run(tasks)?)
+    }
+
+    /// Top to bottom, as the overlay takes them. Asked for only now: a layer that was made again may be elsewhere than `image` says.
+    fn lowers(&self, image: &Image) -> Vec<PathBuf> {
+        image.layers.iter().rev().map(|layer| self.snapshots.lower(&layer.chain_id)).collect()
     }
 
     /// Renames the writable layer to the trash and deletes it in the background.
@@ -100,6 +133,14 @@ impl ImageStore {
         }
     }
 
+    /// What a writable layer holds now, with the blocks it takes.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn writable_tree(&self, rootfs: &OverlayRootfs) -> Result<TreeSize> {
+        Ok(self.snapshots.writable_tree(rootfs)?)
+    }
+
     /// Bytes of regular files in a writable layer.
     ///
     /// # Errors
@@ -116,9 +157,4 @@ pub(crate) struct Missing {
     pub(crate) blob: Digest,
     pub(crate) chain_id: Digest,
     pub(crate) below: Option<Digest>,
-}
-
-/// Top to bottom, as the overlay takes them.
-fn lowers(image: &Image) -> Vec<PathBuf> {
-    image.layers.iter().rev().map(|layer| layer.directory.clone()).collect()
 }

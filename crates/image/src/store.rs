@@ -337,17 +337,10 @@ impl ImageStore {
         })
     }
 
-    /// Bytes of all blobs and unpacked layers.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub fn size_bytes(&self) -> Result<u64> {
-        let blobs = self.content.list()?.iter().map(|blob| self.content.size(blob).unwrap_or(0)).sum::<u64>();
-        let mut layers = 0;
-        for chain_id in self.snapshots.layers()? {
-            layers += self.snapshots.layer_size(&chain_id)?.unwrap_or(0);
-        }
-        Ok(blobs + layers)
+    /// Bytes of all blobs and unpacked layers, from the ledgers.
+    pub fn size_bytes(&self) -> u64 {
+        let layers = self.snapshots.layer_sizes();
+        layers.iter().fold(self.content.totals().bytes, |sum, (_, size)| sum.saturating_add(size.bytes()))
     }
 
     pub(crate) fn write(&self, writes: Vec<Write>) -> Result<()> {
@@ -385,7 +378,7 @@ impl ImageStore {
         self.snapshots.sweep_homes(&tenants.homes)?;
         let mut bytes = 0;
         for chain_id in &unreferenced.layers {
-            bytes += self.snapshots.layer_size(chain_id)?.unwrap_or(0);
+            bytes += self.snapshots.layer_size(chain_id).unwrap_or(0);
             self.snapshots.remove_layer(chain_id)?;
         }
         for blob in &unreferenced.blobs {

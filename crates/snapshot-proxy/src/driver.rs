@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
-use berth_snapshot::{Driver, Mount, SnapshotError, Snapshotter as _, Trash};
+use berth_snapshot::{Driver, Mount, Seal, SnapshotError, Snapshotter as _, Trash};
 use berth_types::{Classify, ErrorClass, Labels};
 
 use crate::{ProxySnapshotter, Result, mounts};
@@ -209,6 +209,20 @@ impl Driver for ProxyDriver {
 
     fn finish_layer(&self, home: &Path) -> Result<()> {
         self.commit(home).map(drop)
+    }
+
+    /// Where the snapshotter does not answer, the use of the layer tells that.
+    fn damage(&self, home: &Path, _seal: &Seal) -> Option<String> {
+        let record = match Self::load(home) {
+            Ok(record) => record,
+            Err(error) => return Some(format!("it cannot be found any more: {}", berth_types::report(&error))),
+        };
+        match self.snapshots.stat(&record.name()) {
+            Err(error) if error.class() == ErrorClass::NotFound => {
+                Some(format!("the external snapshotter {} does not have {} any more", self.name(), record.name()))
+            }
+            _ => None,
+        }
     }
 
     fn freeze(&self, home: &Path, _trash: &Trash) -> Result<()> {

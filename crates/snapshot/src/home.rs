@@ -11,7 +11,8 @@ use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
 
 use crate::layer::{LAYER_FILE, LayerRecord};
-use crate::{Place, Result, SnapshotError, SnapshotStore, Usage, make_dir, names};
+use crate::ledger::LayerSize;
+use crate::{Place, Result, SnapshotError, SnapshotStore, TreeSize, Usage, make_dir, names};
 
 /// A number that no home of the store has.
 pub(crate) fn next_number(root: &Path) -> Result<u64> {
@@ -46,7 +47,15 @@ impl SnapshotStore {
     }
 
     pub(crate) fn home_usage(&self, number: u64) -> Result<Usage> {
-        self.driver.writable_usage(&self.home_rootfs(number, Vec::new())?)
+        Ok(self.home_tree(number)?.usage)
+    }
+
+    /// What a snapshot that is no layer holds now: a walk.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn home_tree(&self, number: u64) -> Result<TreeSize> {
+        self.writable_tree(&self.home_rootfs(number, Vec::new())?)
     }
 
     pub(crate) fn freeze_home(&self, number: u64) -> Result<()> {
@@ -62,13 +71,15 @@ impl SnapshotStore {
         let home = self.home(number);
         self.driver.freeze(&home, &self.trash)?;
         let path = home.join(LAYER_FILE);
-        let record = LayerRecord { size_bytes: usage.size_bytes, boot_id: self.boot_id.clone() };
+        let seal = self.driver.seal(&home)?;
+        let record = LayerRecord { size_bytes: usage.size_bytes, boot_id: self.boot_id.clone(), seal };
         let json =
             serde_json::to_vec(&record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
         fs::write(&path, json).map_err(|source| SnapshotError::io("write", &path, source))?;
         let target = self.layer_home(chain_id);
         match fs::rename(&home, &target) {
             Ok(()) => {
+                self.ledger.add(*chain_id, LayerSize { size_bytes: usage.size_bytes, disk_bytes: None });
                 self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(*chain_id);
                 self.trash.wake();
                 Ok(())

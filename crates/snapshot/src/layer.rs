@@ -8,8 +8,9 @@ use std::sync::{Arc, PoisonError};
 use berth_types::ChainId;
 
 use crate::driver::{IMAGE_FILE, PUT_AWAY};
+use crate::ledger::{LayerSize, Ledger};
 use crate::trash::Trash;
-use crate::{Driver, Result, SnapshotError, Unsettled};
+use crate::{Driver, Result, Seal, SnapshotError, Unsettled};
 
 pub(crate) const LAYER_FILE: &str = "layer.json";
 pub(crate) const SETTLED_FILE: &str = "settled";
@@ -19,6 +20,8 @@ pub(crate) struct LayerRecord {
     pub(crate) size_bytes: u64,
     /// In which boot it was written: after another boot only a settled layer is to be trusted.
     pub(crate) boot_id: String,
+    #[serde(default)]
+    pub(crate) seal: Seal,
 }
 
 impl LayerRecord {
@@ -45,6 +48,7 @@ pub struct PendingLayer {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) trash: Arc<Trash>,
     pub(crate) unsettled: Unsettled,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) is_placed: bool,
 }
 
@@ -68,13 +72,14 @@ impl PendingLayer {
         self.driver.finish_layer(&self.home)?;
         self.trash.put(&self.home.join(PUT_AWAY))?;
         let path = self.home.join(LAYER_FILE);
-        let record = LayerRecord { size_bytes, boot_id: self.boot_id.clone() };
+        let record = LayerRecord { size_bytes, boot_id: self.boot_id.clone(), seal: self.driver.seal(&self.home)? };
         let json =
             serde_json::to_vec(&record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
         fs::write(&path, json).map_err(|source| SnapshotError::io("write", &path, source))?;
         match fs::rename(&self.home, &self.target) {
             Ok(()) => {
                 self.is_placed = true;
+                self.ledger.add(self.chain_id, LayerSize { size_bytes, disk_bytes: None });
                 self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(self.chain_id);
                 self.trash.wake();
                 Ok(())

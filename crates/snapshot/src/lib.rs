@@ -6,7 +6,7 @@
 //!   version                                 "1"; another number is refused
 //!   boot                                    boot id of the last opening: tells what a reboot came between
 //!   layers/<chain id hex>/fs/               an unpacked layer, ready to be an overlay lower directory; never changed
-//!                         layer.json        {"size_bytes", "boot_id"}: written last
+//!                         layer.json        {"size_bytes", "boot_id", "seal"}: written last
 //!                         settled           the files above are known to be on disk
 //!   pending/<n>/...                         a layer being unpacked; renamed into layers/ when complete
 //!   containers/<id>/{fs,work}/              the writable pair of a container
@@ -27,6 +27,7 @@ mod erofs;
 mod error;
 mod home;
 mod layer;
+mod ledger;
 mod recovery;
 mod snapshotter;
 pub mod testsuite;
@@ -43,12 +44,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
 pub use driver::{
-    BtrfsDriver, DRIVERS, DevmapperDriver, Driver, ErofsDriver, NativeDriver, OverlayDriver, choose, try_out,
+    BtrfsDriver, DRIVERS, DevmapperDriver, Driver, ErofsDriver, NativeDriver, OverlayDriver, Seal, TreeSize, choose,
+    try_out,
 };
 pub use erofs::{ErofsWriter, NodeAttributes, NodeId, NodeKind};
 pub use error::SnapshotError;
 pub use layer::PendingLayer;
-use layer::{LAYER_FILE, LayerRecord, SETTLED_FILE};
+use layer::{LAYER_FILE, LayerRecord};
+pub use ledger::{LayerSize, WalkCounts};
 pub use snapshotter::{
     Info, Kind, LocalSnapshotter, MemoryRecords, Mount, Place, RecordWrite, Records, RecordsError, SnapshotRecord,
     Snapshotter, Usage, mounts, rootfs_of_mounts,
@@ -68,8 +71,10 @@ pub struct SnapshotStore {
     driver: Arc<dyn Driver>,
     trash: Arc<Trash>,
     unsettled: Unsettled,
+    ledger: Arc<ledger::Ledger>,
     next_pending: AtomicU64,
     next_home: AtomicU64,
+    removals: AtomicU64,
     snapshots: Mutex<()>,
 }
 
@@ -98,8 +103,10 @@ impl SnapshotStore {
             trash: Arc::new(Trash::open(root.join("trash"), Arc::clone(&driver))?),
             driver,
             unsettled: Unsettled::default(),
+            ledger: Arc::default(),
             next_pending: AtomicU64::new(0),
             next_home: AtomicU64::new(home::next_number(root)?),
+            removals: AtomicU64::new(0),
             snapshots: Mutex::new(()),
         };
         recovery::recover(&store)?;
@@ -132,11 +139,23 @@ impl SnapshotStore {
     }
 
     /// The size given to [`PendingLayer::commit`]; `None` when there is no such layer.
-    ///
-    /// # Errors
-    /// `DataLoss` when the layer's record cannot be read.
-    pub fn layer_size(&self, chain_id: &ChainId) -> Result<Option<u64>> {
-        Ok(LayerRecord::load(&self.layer_home(chain_id))?.map(|record| record.size_bytes))
+    pub fn layer_size(&self, chain_id: &ChainId) -> Option<u64> {
+        self.ledger.get(chain_id).map(|size| size.size_bytes)
+    }
+
+    /// Why a layer cannot be used as it is: it is gone, or what is cheap to see says that it is not what was written.
+    pub fn layer_damage(&self, chain_id: &ChainId) -> Option<String> {
+        let home = self.layer_home(chain_id);
+        match LayerRecord::load(&home) {
+            Ok(Some(record)) => self.driver.damage(&home, &record.seal),
+            Ok(None) => Some("it is gone".to_owned()),
+            Err(_) => Some("its record cannot be read".to_owned()),
+        }
+    }
+
+    /// Grows when a layer leaves its place: what was made of paths of layers before is to be made again.
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Acquire)
     }
 
     /// An empty directory to unpack a layer into. Dropped without `commit`: discarded.
@@ -174,6 +193,7 @@ impl SnapshotStore {
             driver: Arc::clone(&self.driver),
             trash: Arc::clone(&self.trash),
             unsettled: Arc::clone(&self.unsettled),
+            ledger: Arc::clone(&self.ledger),
             files,
             home,
             is_placed: false,
@@ -185,9 +205,26 @@ impl SnapshotStore {
     /// # Errors
     /// What the kernel says.
     pub fn remove_layer(&self, chain_id: &ChainId) -> Result<()> {
+        self.take_layer(chain_id)?;
+        self.driver.forget(&self.layer_home(chain_id));
+        Ok(())
+    }
+
+    /// The same for a layer that is made again: a container that starts in this moment may still be given what is held of it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn replace_layer(&self, chain_id: &ChainId) -> Result<()> {
+        self.take_layer(chain_id)?;
+        self.driver.retire(&self.layer_home(chain_id));
+        Ok(())
+    }
+
+    fn take_layer(&self, chain_id: &ChainId) -> Result<()> {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(chain_id);
         self.trash.put(&self.layer_home(chain_id))?;
-        self.driver.forget(&self.layer_home(chain_id));
+        self.ledger.remove(chain_id);
+        self.removals.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -204,13 +241,7 @@ impl SnapshotStore {
         let root = fs::File::open(&self.root).map_err(|source| SnapshotError::io("open", &self.root, source))?;
         rustix::fs::syncfs(&root).map_err(|errno| SnapshotError::io("sync", &self.root, errno.into()))?;
         for chain_id in layers {
-            let mark = self.layer_home(&chain_id).join(SETTLED_FILE);
-            match fs::File::create(&mark) {
-                Ok(_) => {}
-                // Removed meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(SnapshotError::io("create", &mark, source)),
-            }
+            self.mark_settled(&chain_id)?;
             self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(&chain_id);
         }
         Ok(())
@@ -279,7 +310,7 @@ impl SnapshotStore {
     /// # Errors
     /// What the kernel says; files that disappear meanwhile are fine.
     pub fn writable_size(&self, rootfs: &OverlayRootfs) -> Result<u64> {
-        Ok(self.driver.writable_usage(rootfs)?.size_bytes)
+        Ok(self.writable_tree(rootfs)?.usage.size_bytes)
     }
 
     /// Removes what a crash left: pending layers go to the trash. Only while no layer is being unpacked, so at start.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::layer::{LayerRecord, SETTLED_FILE};
-use crate::{Result, SnapshotError, SnapshotStore, names};
+use crate::{Result, SnapshotError, SnapshotStore, ledger, names};
 
 const VERSION: &str = "1";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -32,12 +32,16 @@ pub(crate) fn boot_id() -> Result<String> {
 pub(crate) fn recover(store: &SnapshotStore) -> Result<()> {
     for chain_id in store.layers()? {
         let home = store.layer_home(&chain_id);
-        if home.join(SETTLED_FILE).exists() {
-            continue;
-        }
-        // A record that cannot be read is one that never reached the disk.
+        // A record that cannot be read is one that never reached the disk, or is damaged: the layer is unpacked again.
         let record = LayerRecord::load(&home).ok().flatten();
-        if record.is_some_and(|record| record.boot_id == store.boot_id) {
+        let is_settled = home.join(SETTLED_FILE).exists();
+        if let Some(record) = record.filter(|record| is_settled || record.boot_id == store.boot_id) {
+            let size = ledger::noted(&home, &record);
+            store.ledger.add(chain_id, size);
+            if is_settled && size.disk_bytes.is_some() {
+                continue;
+            }
+            // To be flushed, or only measured, by the background work.
             store.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(chain_id);
         } else {
             store.trash.put(&home)?;

@@ -175,6 +175,11 @@ pub struct SnapshotRecord {
 }
 
 impl SnapshotRecord {
+    /// What it held when it was committed; nothing while it can change.
+    pub fn committed_bytes(&self) -> Option<u64> {
+        (self.kind == Kind::Committed).then_some(self.size_bytes)
+    }
+
     /// # Errors
     /// `DataLoss` when it is damaged.
     pub fn parse(key: &str, bytes: &[u8]) -> Result<Self> {
@@ -258,7 +263,7 @@ impl LocalSnapshotter {
         self.check_parent(parent)?;
         label::check(labels)?;
         let size_bytes =
-            self.store.layer_size(chain_id)?.ok_or_else(|| SnapshotError::Unknown { key: chain_id.to_string() })?;
+            self.store.layer_size(chain_id).ok_or_else(|| SnapshotError::Unknown { key: chain_id.to_string() })?;
         let mut record = new_record(Kind::Committed, parent, Place::Layer(*chain_id), labels);
         record.size_bytes = size_bytes;
         self.put(name, &record)

@@ -1,5 +1,10 @@
 //! The stores behind the images: snapshotters, fsck, what is freed when, and where a path comes from.
 
+#[path = "storage/damage.rs"]
+mod damage;
+#[path = "storage/disk_use.rs"]
+mod disk_use;
+
 use std::fs;
 use std::path::Path;
 

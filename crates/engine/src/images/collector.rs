@@ -150,7 +150,7 @@ impl Engine {
     fn excess(&self, reclaimed: u64) -> Result<u64> {
         let budget = &self.inner.options.collection;
         let over = match budget.size_bytes_max {
-            Some(max) => self.inner.images.size_bytes()?.saturating_sub(max),
+            Some(max) => self.inner.images.size_bytes().saturating_sub(max),
             None => 0,
         };
         let short = match budget.free_bytes_min {

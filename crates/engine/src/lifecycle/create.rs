@@ -9,7 +9,7 @@ use berth_types::{ContainerId, ErrorClass, Reference, Timestamp};
 
 use crate::api::CreateOutcome;
 use crate::config::{ContainerConfig, HostConfig};
-use crate::container::Container;
+use crate::container::{Container, KnownRootfs};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::host_objects::HostObjects;
@@ -88,6 +88,7 @@ impl Engine {
         HostObjects::look_up_devices(&request)?;
         prepare_bind_sources(&request)?;
         let start_ns = now_ns();
+        let removals = self.inner.images.layer_removals();
         let rootfs = self.inner.images.prepare(id.as_str(), &image, host.auto_remove)?;
         let mut spans = vec![span("snapshot.prepare", id.short(), start_ns)];
         let draft = Draft { id: &id, name: reservation.name(), image: &image, request: &request, rootfs: &rootfs };
@@ -102,7 +103,8 @@ impl Engine {
         };
         spans.push(span("metadata.create", id.short(), start_ns));
         spans.push(span("container.create", id.short(), begun));
-        self.publish(record, rootfs, reservation, spans);
+        let layers = image.layers.iter().map(|layer| layer.chain_id).collect();
+        self.publish(record, KnownRootfs { rootfs, layers, removals }, reservation, spans);
         self.inner.faults.pass("create.told");
         // Known to the registry, the container itself keeps its volumes from now on.
         drop(made);
@@ -159,7 +161,7 @@ impl Engine {
     fn publish(
         &self,
         record: Record,
-        rootfs: OverlayRootfs,
+        rootfs: KnownRootfs,
         reservation: NameReservation<'_>,
         spans: Vec<berth_types::Span>,
     ) {

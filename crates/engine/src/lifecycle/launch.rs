@@ -266,7 +266,7 @@ fn prepare_now(engine: &Engine, record: &Record, container: &Container) -> Resul
         Some(_) => (None, engine.inner.seccomp.document(&request.security)?),
     };
     spans.push(span("seccomp.compile", "", start_ns));
-    let rootfs = engine.rootfs_of(container)?;
+    let rootfs = engine.rootfs_to_start(container)?;
     let mut namespaces = engine.joined_namespaces(&request, &mut held)?;
     let start_ns = now_ns();
     let (network, endpoint) = attach_network(engine, record, &request)?;

@@ -88,6 +88,7 @@ impl Engine {
             state.finished_at = None;
             inner.oom_kills_told = 0;
             inner.run = Some(Arc::clone(&run));
+            inner.writable.changes();
             inner.record.clone()
         };
         self.inner.faults.pass("state.running");
@@ -104,6 +105,7 @@ impl Engine {
         let auto_remove = {
             let mut inner = container.lock();
             inner.pending_attaches.clear();
+            inner.writable.changes();
             let state = &mut inner.record.state;
             state.status = if state.started_at.is_some() { Status::Exited } else { Status::Created };
             state.pid = 0;

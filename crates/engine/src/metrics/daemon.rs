@@ -34,6 +34,10 @@ pub(super) fn write(engine: &Engine, exposition: &mut Exposition) {
     );
     let entries = std::fs::read_dir(inner.paths.trash()).map(Iterator::count).unwrap_or(0);
     exposition.add("berth_trash_entries", &[], whole(entries));
+    let walks = inner.images.walks();
+    for (kind, count) in [("layer", walks.layers), ("writable", walks.writable)] {
+        exposition.add("berth_tree_walks_total", &[("kind", kind)], Number::Whole(count));
+    }
     exposition.add("berth_build_info", &[("version", env!("CARGO_PKG_VERSION"))], Number::Whole(1));
     process(exposition);
 }

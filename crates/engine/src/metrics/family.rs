@@ -91,6 +91,7 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("berth_gc_bytes_total", "Bytes that collections freed."),
     counter("berth_trash_runs_total", "Runs of the background deletion of removed files."),
     gauge("berth_trash_entries", "Removed layers and directories that wait to be deleted."),
+    counter("berth_tree_walks_total", "Directory trees that were walked to count their bytes, by kind."),
     gauge("berth_build_info", "Always 1; the version is a label."),
     counter("process_cpu_seconds_total", "CPU time of the daemon."),
     gauge("process_resident_memory_bytes", "Resident memory of the daemon."),

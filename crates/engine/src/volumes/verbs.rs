@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use berth_rootfs::OverlayRootfs;
+use berth_snapshot::TreeSize;
 
 use crate::api::{Filters, NewVolume, PruneOutcome, VolumeView};
+use crate::disk_usage::in_parallel;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::Record;
@@ -110,7 +112,7 @@ impl Engine {
                 match engine.remove_volume_now(&volume.name) {
                     Ok(()) => {
                         outcome.deleted.push(volume.name);
-                        outcome.reclaimed_bytes = outcome.reclaimed_bytes.saturating_add(size);
+                        outcome.reclaimed_bytes = outcome.reclaimed_bytes.saturating_add(size.usage.size_bytes);
                     }
                     // A container took it meanwhile.
                     Err(error) => tracing::debug!(volume = %volume.name, "not pruned: {error}"),
@@ -145,23 +147,24 @@ impl Engine {
         }
     }
 
-    /// With sizes, which takes a walk.
-    pub(crate) fn volume_usage(&self) -> Vec<VolumeView> {
+    /// With sizes, which takes a walk of each.
+    pub(crate) fn volume_usage(&self) -> Vec<(VolumeView, TreeSize)> {
         let volumes = self.inner.volumes.list();
-        volumes
-            .iter()
-            .map(|volume| VolumeView { size_bytes: Some(self.volume_size(volume)), ..self.volume_view(volume) })
-            .collect()
+        let sizes = in_parallel(&volumes, |volume| self.volume_size(volume));
+        let with_size = |(volume, size): (&_, TreeSize)| {
+            (VolumeView { size_bytes: Some(size.usage.size_bytes), ..self.volume_view(volume) }, size)
+        };
+        volumes.iter().zip(sizes).map(with_size).collect()
     }
 
-    /// Bytes of files in a volume of our own; one that stands for another directory holds none itself.
-    fn volume_size(&self, volume: &Volume) -> u64 {
+    /// What a volume of our own holds; one that stands for another directory holds nothing itself.
+    fn volume_size(&self, volume: &Volume) -> TreeSize {
         if !volume.options.is_empty() {
-            return 0;
+            return TreeSize::default();
         }
         let data = OverlayRootfs { upper: Some(self.inner.volumes.source(volume)), ..OverlayRootfs::default() };
         // One that is removed in this moment has no size.
-        self.inner.images.writable_size(&data).unwrap_or(0)
+        self.inner.images.writable_tree(&data).unwrap_or_default()
     }
 
     /// A container that starts mounts its volumes: Docker tells one event for each, before the start.

@@ -27,8 +27,8 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::Driver;
 use super::native::{first, note_base, noted_base, whole_tree};
+use super::{Driver, Seal};
 use crate::{Result, SnapshotError, Trash};
 
 pub(crate) const NAME: &str = "devmapper";
@@ -308,6 +308,11 @@ impl Driver for DevmapperDriver {
 
     fn finish_layer(&self, home: &Path) -> Result<()> {
         self.finish(home).map(drop)
+    }
+
+    fn damage(&self, home: &Path, _seal: &Seal) -> Option<String> {
+        let held = Self::load(home).and_then(|record| self.hold(record.id, false));
+        held.err().map(|error| format!("its device cannot be used: {}", berth_types::report(&error)))
     }
 
     fn freeze(&self, home: &Path, _trash: &Trash) -> Result<()> {

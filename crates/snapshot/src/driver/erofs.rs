@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use berth_rootfs::OverlayRootfs;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
-use super::{Driver, OverlayDriver};
+use super::{Driver, OverlayDriver, Seal, measure};
 use crate::{Result, SnapshotError};
 
 /// In a layer's home.
@@ -25,6 +25,8 @@ pub(crate) const PUT_AWAY: &str = "packed";
 pub struct ErofsDriver {
     /// By the home's name, which does not change while it is a layer.
     mounts: Mutex<HashMap<PathBuf, OwnedFd>>,
+    /// Of damaged layers, which are few.
+    retired: Mutex<Vec<OwnedFd>>,
 }
 
 impl ErofsDriver {
@@ -102,6 +104,43 @@ impl Driver for ErofsDriver {
         std::fs::rename(&draft, &image).map_err(|source| SnapshotError::io("name", &image, source))?;
         std::fs::rename(&directory, home.join(PUT_AWAY))
             .map_err(|source| SnapshotError::io("put away", &directory, source))
+    }
+
+    fn layer_disk_bytes(&self, home: &Path) -> Result<Option<u64>> {
+        Ok(Some(measure(home, None)?.disk_bytes))
+    }
+
+    fn seal(&self, home: &Path) -> Result<Seal> {
+        let image = home.join(IMAGE_FILE);
+        match std::fs::symlink_metadata(&image) {
+            Ok(found) => Ok(Seal { image_bytes: Some(found.len()), root_mtime: None }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => OverlayDriver.seal(home),
+            Err(source) => Err(SnapshotError::io("stat", &image, source)),
+        }
+    }
+
+    /// A mount that is held tells nothing about a file that was cut short since; the length does. A damaged superblock refuses to be mounted.
+    fn damage(&self, home: &Path, seal: &Seal) -> Option<String> {
+        let found = match std::fs::symlink_metadata(home.join(IMAGE_FILE)) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let is_image = seal.image_bytes.is_some();
+                return if is_image { Some("its image is gone".to_owned()) } else { OverlayDriver.damage(home, seal) };
+            }
+            Err(error) => return Some(format!("its image cannot be looked at: {error}")),
+        };
+        match seal.image_bytes {
+            Some(sealed) if sealed != found.len() => {
+                Some(format!("its image has {} bytes instead of {sealed}", found.len()))
+            }
+            _ => self.mounted(home).err().map(|errno| format!("its image cannot be mounted: {errno}")),
+        }
+    }
+
+    /// The descriptor stays taken until the daemon ends: its number is in plans of starts under way.
+    fn retire(&self, home: &Path) {
+        let retired = self.mounts.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).extend(retired);
     }
 
     fn forget(&self, home: &Path) {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use berth_rootfs::OverlayRootfs;
 
-use crate::{Result, Trash, Usage};
+use crate::{Result, SnapshotError, Trash};
 pub use btrfs::BtrfsDriver;
 pub use detect::{DRIVERS, choose, try_out};
 pub use devmapper::DevmapperDriver;
@@ -34,6 +34,32 @@ pub use erofs::ErofsDriver;
 pub(crate) use erofs::{IMAGE_FILE, PUT_AWAY};
 pub use native::NativeDriver;
 pub use overlay::OverlayDriver;
+pub use usage::TreeSize;
+pub(crate) use usage::measure;
+
+/// Cheap facts of a complete layer, which never changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Seal {
+    /// Length of the image file, for drivers that write one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_bytes: Option<u64>,
+    /// Modification time of the top directory, seconds and nanoseconds: another one means that names came or went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mtime: Option<(i64, u64)>,
+}
+
+pub(super) fn directory_damage(files: &Path, seal: &Seal) -> Option<String> {
+    let stat = match rustix::fs::lstat(files) {
+        Ok(stat) => stat,
+        Err(rustix::io::Errno::NOENT) => return Some("its files are gone".to_owned()),
+        Err(errno) => return Some(format!("its files cannot be looked at: {errno}")),
+    };
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory {
+        return Some("something else is in its directory's place".to_owned());
+    }
+    let sealed = seal.root_mtime?;
+    (sealed != (stat.st_mtime, stat.st_mtime_nsec)).then(|| "names in it came or went".to_owned())
+}
 
 /// One way to keep files. `home` is a directory of the store's that the driver fills; the store makes, renames and deletes it.
 pub trait Driver: fmt::Debug + Send + Sync {
@@ -78,6 +104,11 @@ pub trait Driver: fmt::Debug + Send + Sync {
         let _ = home;
     }
 
+    /// Called when a layer that may be in use leaves its place to be made again: a path given out for it never comes to mean another layer.
+    fn retire(&self, home: &Path) {
+        self.forget(home);
+    }
+
     /// Makes the writable layer of a container on top of `lowers` (top to bottom). On the path of every start: a few system calls.
     ///
     /// # Errors
@@ -107,14 +138,43 @@ pub trait Driver: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Regular files' bytes, and inodes, in the writable layer: of what differs from its base.
+    /// What the writable layer holds: of what differs from its base.
     ///
     /// # Errors
     /// What the kernel says.
-    fn writable_usage(&self, rootfs: &OverlayRootfs) -> Result<Usage> {
+    fn writable_tree(&self, rootfs: &OverlayRootfs) -> Result<TreeSize> {
         match &rootfs.upper {
-            Some(upper) => usage::usage(upper, self.base(rootfs).as_deref()),
-            None => Ok(Usage::default()),
+            Some(upper) => measure(upper, self.base(rootfs).as_deref()),
+            None => Ok(TreeSize::default()),
+        }
+    }
+
+    /// Bytes on the disk that go with this layer and no other; nothing where layers share blocks and that cannot be told.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn layer_disk_bytes(&self, home: &Path) -> Result<Option<u64>> {
+        let _ = home;
+        Ok(None)
+    }
+
+    /// Why a complete layer's files cannot be what was written: they are gone or cut short. Asked before every use, so a call or two; what
+    /// only reading everything tells is left to fsck.
+    fn damage(&self, home: &Path, seal: &Seal) -> Option<String> {
+        directory_damage(&home.join("fs"), seal)
+    }
+
+    /// What to hold a layer's files against later, taken when they are complete.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn seal(&self, home: &Path) -> Result<Seal> {
+        let files = home.join("fs");
+        match rustix::fs::lstat(&files) {
+            Ok(stat) => Ok(Seal { image_bytes: None, root_mtime: Some((stat.st_mtime, stat.st_mtime_nsec)) }),
+            // The driver keeps its files elsewhere.
+            Err(rustix::io::Errno::NOENT) => Ok(Seal::default()),
+            Err(errno) => Err(SnapshotError::io("stat", &files, errno.into())),
         }
     }
 

@@ -7,7 +7,7 @@ use berth_rootfs::OverlayRootfs;
 use rustix::fs::Mode;
 
 use super::overlay::make_dir;
-use super::{Driver, copy};
+use super::{Driver, TreeSize, copy, measure};
 use crate::{Result, SnapshotError};
 
 /// In a home: the path of the tree the files began as a copy of.
@@ -40,12 +40,23 @@ impl Driver for NativeDriver {
         note_base(home, lowers)
     }
 
+    fn layer_disk_bytes(&self, home: &Path) -> Result<Option<u64>> {
+        Ok(Some(measure(home, None)?.disk_bytes))
+    }
+
     fn visible(&self, lowers: Vec<PathBuf>) -> Vec<PathBuf> {
         first(lowers)
     }
 
     fn rootfs(&self, home: &Path, _lowers: Vec<PathBuf>, _is_throw_away: bool) -> Result<OverlayRootfs> {
         Ok(whole_tree(self.files(home), home))
+    }
+
+    /// Only what differs is the container's own; on the disk all of it is a copy. (Where blocks are shared `du` counts them twice, too.)
+    fn writable_tree(&self, rootfs: &OverlayRootfs) -> Result<TreeSize> {
+        let Some(upper) = &rootfs.upper else { return Ok(TreeSize::default()) };
+        let own = measure(upper, self.base(rootfs).as_deref())?;
+        Ok(TreeSize { disk_bytes: measure(upper, None)?.disk_bytes, ..own })
     }
 
     fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {

@@ -51,6 +51,10 @@ impl Driver for OverlayDriver {
             .map_err(|errno| SnapshotError::io("change the mode of", &upper, errno.into()))
     }
 
+    fn layer_disk_bytes(&self, home: &Path) -> Result<Option<u64>> {
+        Ok(Some(super::measure(home, None)?.disk_bytes))
+    }
+
     /// A layer whose root is opaque hides all layers below. The kernel reads the attribute on every directory but the root, so the
     /// hidden layers are left out here.
     fn visible(&self, mut lowers: Vec<PathBuf>) -> Vec<PathBuf> {

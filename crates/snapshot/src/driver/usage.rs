@@ -15,13 +15,28 @@ pub(super) const DEPTH_MAX: usize = 256;
 pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Bytes of regular files, and inodes, in a tree; several names of one file are counted once. With a base: of what is not the same there.
-pub(super) fn usage(tree: &Path, base: Option<&Path>) -> Result<Usage> {
+/// What a tree holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TreeSize {
+    pub usage: Usage,
+    /// Bytes of all blocks that files, directories and links take on the disk: what `du` counts.
+    pub disk_bytes: u64,
+}
+
+/// Bytes of regular files, inodes and blocks in a tree; several names of one file are counted once. With a base: of what is not the same there.
+pub(crate) fn measure(tree: &Path, base: Option<&Path>) -> Result<TreeSize> {
     let directory = open(tree)?;
     let base = base.map(open).transpose()?;
-    let mut walk = UsageWalk { tree, linked: HashSet::new(), usage: Usage { size_bytes: 0, inodes: 1 } };
+    let top = rustix::fs::fstat(&directory).map_err(|errno| SnapshotError::io("stat", tree, errno.into()))?;
+    let size = TreeSize { usage: Usage { size_bytes: 0, inodes: 1 }, disk_bytes: blocks_bytes(&top) };
+    let mut walk = UsageWalk { tree, linked: HashSet::new(), size };
     walk.add(&directory, base.as_ref(), 0)?;
-    Ok(walk.usage)
+    Ok(walk.size)
+}
+
+/// `st_blocks` are of 512 bytes whatever the file system's are.
+fn blocks_bytes(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512)
 }
 
 pub(super) fn open(path: &Path) -> Result<OwnedFd> {
@@ -32,7 +47,7 @@ struct UsageWalk<'p> {
     tree: &'p Path,
     /// Inode numbers of files with several names.
     linked: HashSet<u64>,
-    usage: Usage,
+    size: TreeSize,
 }
 
 impl UsageWalk<'_> {
@@ -72,12 +87,15 @@ impl UsageWalk<'_> {
         let below = base.and_then(|base| rustix::fs::statat(base, name, AtFlags::SYMLINK_NOFOLLOW).ok());
         let is_same = below.is_some_and(|below| is_same(&stat, &below));
         let is_first_name = kind == FileType::Directory || stat.st_nlink < 2 || self.linked.insert(stat.st_ino);
-        self.usage.inodes += u64::from(is_first_name && !is_same);
+        if is_first_name && !is_same {
+            self.size.usage.inodes += 1;
+            self.size.disk_bytes = self.size.disk_bytes.saturating_add(blocks_bytes(&stat));
+        }
         match kind {
             FileType::Directory => rustix::fs::openat(directory, name, DIRECTORY, Mode::empty()).map(Some),
             FileType::RegularFile if is_first_name && !is_same => {
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
-                self.usage.size_bytes = self.usage.size_bytes.saturating_add(size);
+                self.size.usage.size_bytes = self.size.usage.size_bytes.saturating_add(size);
                 Ok(None)
             }
             _ => Ok(None),

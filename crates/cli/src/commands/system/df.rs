@@ -130,6 +130,20 @@ fn verbose(cx: &mut Context, answer: &Value) -> Outcome {
     }
     cx.out.line("\nContainers space usage:\n")?;
     cx.out.write(Tabs::LISTING.layout(&table).as_bytes())?;
+    // An engine that is not ours does not tell.
+    let owners = items(answer, "Owners");
+    if owners.is_empty() {
+        return Ok(0);
+    }
+    let mut table = "OWNER\tCOUNT\tON DISK\n".to_owned();
+    for owner in owners {
+        let bytes = ByteCount(size(owner, "Bytes"));
+        table.push_str(&format!("{}\t{}\t{bytes}\n", text(owner, "Kind"), integer(owner, "Count")));
+    }
+    let all = ByteCount(owners.iter().map(|owner| size(owner, "Bytes")).sum());
+    table.push_str(&format!("all\t\t{all}\n"));
+    cx.out.line("\nWhere the bytes are:\n")?;
+    cx.out.write(Tabs::LISTING.layout(&table).as_bytes())?;
     Ok(0)
 }
 

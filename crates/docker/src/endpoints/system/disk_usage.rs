@@ -1,5 +1,7 @@
 //! `GET /system/df`
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::State;
 use berth_engine::api::ListOptions;
@@ -13,8 +15,16 @@ use crate::wire::summary;
 
 pub(super) async fn disk_usage(State(face): State<Face>) -> ApiResult<Json<Value>> {
     let usage = face.engine.disk_usage().await?;
-    let views = face.engine.list(&ListOptions { all: true, size: true, ..ListOptions::default() }).await?;
+    let mut views = face.engine.list(&ListOptions { all: true, ..ListOptions::default() }).await?;
     let images = face.engine.images(true, &Default::default()).await?;
+    // Not by the list: that would walk again.
+    let written: HashMap<&str, u64> = usage.containers.iter().map(|(id, bytes)| (id.as_str(), *bytes)).collect();
+    let image_bytes: HashMap<_, u64> = images.iter().map(|image| (image.id, image.size_bytes)).collect();
+    for view in &mut views {
+        view.size_rw = written.get(view.id.as_str()).copied();
+        let image = image_bytes.get(&view.image_id).copied().unwrap_or(0);
+        view.size_rootfs = view.size_rw.map(|bytes| image.saturating_add(bytes));
+    }
     let image = |view: &berth_engine::api::ImageView| {
         let id = view.id.to_string();
         let unique = usage.images.iter().find(|((known, _), _)| *known == id).map_or(0, |(_, bytes)| *bytes);
@@ -22,6 +32,8 @@ pub(super) async fn disk_usage(State(face): State<Face>) -> ApiResult<Json<Value
         wire["SharedSize"] = json!(view.size_bytes.saturating_sub(unique));
         wire
     };
+    let owner =
+        |owner: &berth_engine::api::DiskOwner| json!({"Kind": owner.kind, "Count": owner.count, "Bytes": owner.bytes});
     let now = Timestamp::now();
     Ok(Json(json!({
         "LayersSize": usage.layers_bytes,
@@ -29,5 +41,6 @@ pub(super) async fn disk_usage(State(face): State<Face>) -> ApiResult<Json<Value
         "Containers": views.iter().map(|view| summary::into_wire(view, now)).collect::<Vec<_>>(),
         "Volumes": usage.volumes.iter().map(volume_into_wire).collect::<Vec<_>>(),
         "BuildCache": [],
+        "Owners": usage.owners.iter().map(owner).collect::<Vec<_>>(),
     })))
 }
