@@ -47,7 +47,9 @@ impl Client {
             let socket = socket.clone();
             async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
         });
-        let channel = Endpoint::from_static("http://containerd").connect_with_connector(connector).await.unwrap();
+        // As much as HTTP/2 and Go's client allow a stream unasked; what is not read must not lie in buffers of ours.
+        let endpoint = Endpoint::from_static("http://containerd").initial_stream_window_size(65_535);
+        let channel = endpoint.connect_with_connector(connector).await.unwrap();
         Self { channel, tenant }
     }
 

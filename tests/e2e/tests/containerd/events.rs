@@ -200,3 +200,74 @@ fn s120_every_topic() {
         assert_eq!(of_other, ["/namespaces/create", "/namespaces/update", "/namespaces/delete"]);
     });
 }
+
+/// S-121: a subscriber that does not read is ended with the number to go on from, loses nothing by that, and holds up nobody; each event is
+/// delivered at once.
+#[test]
+fn s121_slow_subscribers() {
+    const EVENTS: usize = 5000;
+    let instance = Instance::start();
+    block_on(async {
+        let client = Client::connect(&instance, "slow").await;
+        let slow_client = Client::connect(&instance, "slow").await;
+        let mut slow = slow_client.events(None).await;
+        let mut quick = client.events(None).await;
+        let counting = tokio::spawn(async move {
+            let mut topics = Vec::new();
+            while topics.len() < EVENTS {
+                let event = quick.message().await.unwrap().unwrap();
+                topics.extend((event.namespace == "slow").then_some(event.topic));
+            }
+            topics
+        });
+        let mut publishing = tokio::task::JoinSet::new();
+        for worker in 0..8 {
+            let client = Client::connect(&instance, "slow").await;
+            publishing.spawn(async move {
+                for number in (worker..EVENTS).step_by(8) {
+                    client.publish(&format!("/test/{number}")).await;
+                }
+            });
+        }
+        while let Some(done) = publishing.join_next().await {
+            done.unwrap();
+        }
+        // The quick one has all of them, while the slow one has not read a byte.
+        let mut all = counting.await.unwrap();
+        let mut read = Vec::new();
+        let status = loop {
+            match slow.message().await {
+                Ok(event) => read.push(event.unwrap().topic),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+        let after: u64 = status.metadata().get("berth-after-sequence").unwrap().to_str().unwrap().parse().unwrap();
+        assert!(read.len() < EVENTS, "{} of {EVENTS} were read before the end", read.len());
+        let mut rest = client.events(Some(after)).await;
+        while read.len() < EVENTS {
+            read.push(rest.message().await.unwrap().unwrap().topic);
+        }
+        assert_eq!(read, all, "each once and in order");
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), EVENTS);
+        delivered_at_once(&client).await;
+    });
+}
+
+/// Nothing waits for a timer or for others: half of them take less than 10 ms from the call to the subscriber, the call itself included.
+async fn delivered_at_once(client: &Client) {
+    let mut events = client.events(None).await;
+    let mut times = Vec::new();
+    for number in 0..101 {
+        let topic = format!("/test/at-once/{number}");
+        let begun = std::time::Instant::now();
+        client.publish(&topic).await;
+        while events.message().await.unwrap().unwrap().topic != topic {}
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    println!("delivered within {:?} (median), {:?} (longest)", times[50], times[100]);
+    assert!(times[50].as_millis() < 10, "{times:?}");
+}
