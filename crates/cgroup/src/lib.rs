@@ -22,6 +22,7 @@ mod group;
 mod group_path;
 mod kill;
 mod layout;
+mod membership;
 mod oom;
 mod plan;
 mod resources;
@@ -35,6 +36,7 @@ pub use device::{Access, DeviceFilter, DeviceKind, DeviceRule};
 pub use error::{CgroupError, PlanError};
 pub use group::Cgroup;
 pub use layout::{Hierarchy, Layout, Unified, Version};
+pub use membership::Membership;
 pub use plan::{Missing, Setting, Value, plan};
 pub use resources::{BlockIo, Cpu, HugetlbLimit, Memory, RdmaLimit, Resources, ThrottleDevice, WeightDevice};
 pub use stats::{

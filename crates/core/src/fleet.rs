@@ -13,8 +13,8 @@
 //! What it is not: the tasks of the engine's own containers ([`crate::task`]). Lock order: `members` is a leaf, never held across an await.
 
 mod bundle;
+mod checkpoint;
 mod error;
-mod log;
 mod member;
 mod recovery;
 mod runtime;
@@ -24,6 +24,7 @@ mod words;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use berth_shim_client::{CreateTask, Reports, ShimClient, ShimError, ShimOptions};
 use berth_types::{ContainerId, ExecId};
@@ -33,9 +34,9 @@ use crate::SealedBinary;
 use crate::events::{Envelope, EventLog};
 use crate::objects::{AnyValue, ContainerObject, Tenant};
 
+pub use checkpoint::CheckpointDir;
 pub use error::FleetError;
 pub use member::Member;
-pub use runtime::OWN_RUNTIME;
 pub use sandbox::SandboxMember;
 pub use words::{container_of, docker_words};
 
@@ -75,6 +76,8 @@ pub struct Fleet {
     members: Mutex<HashMap<(Tenant, String), Slot>>,
     /// `None`: somebody is making it.
     sandboxes: Mutex<HashMap<(Tenant, String), MaybeSandbox>>,
+    /// Of directories of checkpoints.
+    checkpoints: AtomicU64,
 }
 
 type MaybeSandbox = Option<Arc<SandboxMember>>;
@@ -103,7 +106,14 @@ impl Drop for Reservation<'_> {
 
 impl Fleet {
     pub fn new(options: FleetOptions, own_shim: Arc<SealedBinary>, events: Arc<EventLog>) -> Arc<Self> {
-        Arc::new(Self { options, own_shim, events, members: Mutex::default(), sandboxes: Mutex::default() })
+        Arc::new(Self {
+            options,
+            own_shim,
+            events,
+            members: Mutex::default(),
+            sandboxes: Mutex::default(),
+            checkpoints: AtomicU64::default(),
+        })
     }
 
     /// # Errors
@@ -313,25 +323,9 @@ impl Fleet {
         }
     }
 
-    /// Where a checkpoint of a task lies while it is written, and the one a task was made from until that task goes.
-    pub fn checkpoint_dir(&self, tenant: &Tenant, id: &str) -> PathBuf {
-        self.options.dir.with_file_name("checkpoints").join(tenant.as_str()).join(id)
-    }
-
-    /// The directory holds files of criu's and its own alone; there may be none.
-    pub fn drop_checkpoint(&self, tenant: &Tenant, id: &str) {
-        let path = self.checkpoint_dir(tenant, id);
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(container_id = id, "cannot remove {}: {error}", path.display());
-            }
-            _ => {}
-        }
-    }
-
     fn forget(&self, member: &Member) {
         member.set_log(None);
-        self.drop_checkpoint(&member.tenant, &member.id);
+        self.drop_restored_from(&member.tenant, &member.id);
         if let Err(error) = member.bundle.remove() {
             tracing::warn!(container_id = member.id, "{}", berth_types::report(&error));
         }
@@ -368,7 +362,7 @@ impl Fleet {
         };
         let status = cleaned.unwrap_or_else(|error| {
             tracing::warn!(container_id = member.id, "cleaning up after a shim: {}", berth_types::report(&error));
-            berth_shim_client::ExitStatus { code: 137, exited_at: berth_types::Timestamp::now() }
+            berth_shim_client::ExitStatus::killed()
         });
         member.set_last_status(status);
         for envelope in words::last_events(member, status) {
@@ -394,7 +388,11 @@ fn follow_log(bundle: &FleetBundle, id: &str, shim: &runtime::Shim) -> Result<Op
         return Ok(None);
     }
     let path = bundle.path().to_owned();
-    log::follow(&path, id).map(Some).map_err(|source| FleetError::Bundle {
+    let id = id.to_owned();
+    let tell = move |line: &[u8]| {
+        tracing::debug!(container_id = id, shim = %String::from_utf8_lossy(line).trim_end());
+    };
+    berth_shim_client::follow_log(&path, tell).map(Some).map_err(|source| FleetError::Bundle {
         operation: "follow the log in",
         path,
         source,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 pub use berth_core::Event;
 pub use berth_image::{FsckReport, LayerListing, PathStory, ThinPool};
 pub use berth_registry::{Credentials, Proxies, RegistryOptions};
+pub use berth_shim_client::OWN_RUNTIME;
 use berth_types::{ByteCount, ContainerId, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use berth_core::objects::{AnyValue, ContainerObject, Objects, RuntimeChoice};
 use berth_core::{EventLog, Fleet, Phase};
 use berth_image::{ImageStore, ImageUse};
+use berth_shim_client::OWN_RUNTIME;
 use berth_shim_client::ShimClient;
 use berth_types::{Digest, Labels, Timestamp};
 
@@ -23,7 +24,6 @@ pub use transfer::{TransferLease, TransferStep};
 
 /// How containerd's clients pack an OCI document.
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-const OWN_RUNTIME: &str = "io.containerd.berth.v1";
 const SNAPSHOTTER: &str = "overlayfs";
 /// Marks what Docker's face made, with the container's name.
 const NAME_LABEL: &str = "berth.container.name";

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use berth_core::TaskError;
-use berth_shim_client::{AttachOptions, IoUris};
+use berth_shim_client::{AttachOptions, ExitStatus, IoUris};
 use berth_types::ExecId;
 
 use crate::api::{ExecConfig, ExecView, Status};
@@ -134,7 +134,8 @@ impl Engine {
         tokio::spawn(async move {
             let status = member.shim.wait(Some(&exec.id)).await;
             // The container ended and took the process along.
-            let code = status.map_or(137, |status| i32::try_from(status.code).unwrap_or(255));
+            let code =
+                status.map_or(ExitStatus::KILLED.cast_signed(), |status| i32::try_from(status.code).unwrap_or(255));
             engine.inner.execs.change(&exec.id, |e| (e.state, e.pid) = (ExecState::Ended(code), 0));
             if let Err(error) = member.shim.delete(Some(&exec.id)).await {
                 tracing::debug!(container_id = member.id, exec_id = %exec.id, "{}", berth_types::report(&error));
@@ -236,7 +237,7 @@ impl Engine {
             let exit_code = match run.task.exec_wait(&exec.id).await {
                 Ok(status) => i32::try_from(status.code).unwrap_or(255),
                 // The container ended and took the process along.
-                Err(_) => 137,
+                Err(_) => ExitStatus::KILLED.cast_signed(),
             };
             engine.inner.execs.add_span(&exec.id, span("process.run", "", begun));
             engine.exec_ended(&container, &run, &exec, exit_code, false).await;

@@ -1,7 +1,8 @@
 //! `inspect` and `ps`: views made of the record, the run, and the kernel.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+
+use berth_cgroup::Membership;
 
 use crate::api::{ContainerView, KernelView, ListOptions, NetworkView, Status};
 use crate::container::Container;
@@ -216,23 +217,8 @@ fn kernel_view(pid: u32) -> KernelView {
             view.namespaces.insert(name.to_owned(), inode);
         }
     }
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    view.cgroups = cgroups(&groups);
+    view.cgroups = Membership::of(Some(pid)).unwrap_or_default().groups;
     view
-}
-
-/// `N:controller,controller:/path` lines; the v2 line has no controller.
-fn cgroups(text: &str) -> BTreeMap<String, String> {
-    let mut groups = BTreeMap::new();
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        if let (Some(controllers), Some(path)) = (parts.next(), parts.next()) {
-            for controller in controllers.split(',') {
-                groups.insert(controller.to_owned(), path.to_owned());
-            }
-        }
-    }
-    groups
 }
 
 #[cfg(test)]
@@ -245,7 +231,7 @@ mod tests {
         let view = kernel_view(std::process::id());
         assert!(["mnt", "pid", "net", "user", "uts", "ipc", "cgroup"].iter().all(|n| view.namespaces.contains_key(*n)));
         assert!(!view.cgroups.is_empty());
-        let groups = cgroups("12:cpu,cpuacct:/a\n0::/b:c\n");
+        let groups = Membership::parse("12:cpu,cpuacct:/a\n0::/b:c\n").groups;
         assert_eq!((groups["cpuacct"].as_str(), groups[""].as_str()), ("/a", "/b:c"));
     }
 }

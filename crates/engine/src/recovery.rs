@@ -232,7 +232,7 @@ impl Engine {
     /// The end of one that runs no more. `status`: what was found out of it.
     fn record_end(&self, container: &Container, status: Option<ExitStatus>, told: &Told) {
         if container.record().state.is_running() || told.start(&container.id).is_some() {
-            let status = status.unwrap_or_else(|| ExitStatus { code: 137, exited_at: Timestamp::now() });
+            let status = status.unwrap_or_else(ExitStatus::killed);
             self.record_lost_exit(container, status, told);
         } else {
             self.record_told_exit(container, told);

@@ -22,8 +22,7 @@ use crate::request::namespaces::UserNsMode;
 
 pub(crate) use seccomp::document as seccomp_document;
 
-/// Our own, as containerd's clients call it.
-pub(crate) const OWN: &str = "io.containerd.berth.v1";
+pub(crate) use berth_shim_client::OWN_RUNTIME as OWN;
 const OWN_NAMES: [&str; 3] = ["", "berth", OWN];
 const SHIM_PREFIX: &str = "containerd-shim-";
 /// OCI runtimes that `info` lists where they are installed; any other is found all the same.

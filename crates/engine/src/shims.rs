@@ -50,7 +50,7 @@ impl Engine {
         for member in self.inner.fleet.all_members() {
             if let Ok(pid) = member.shim.shim_pid().await {
                 let name = member.shim_name();
-                let binary = if name == "berth" { OWN_BINARY.to_owned() } else { name };
+                let binary = if member.is_on_own_shim() { OWN_BINARY.to_owned() } else { name };
                 let runtime = runtimes::runtime_of_shim(&binary);
                 add(pid, binary, ShimTask { namespace: member.tenant.to_string(), id: member.id.clone(), runtime });
             }

@@ -8,6 +8,7 @@ mod attach;
 mod client;
 mod error;
 mod launch;
+mod log;
 mod runtime_name;
 mod sandbox;
 mod usage;
@@ -19,7 +20,8 @@ use berth_types::ContainerId;
 pub use berth_proto::choice::RuntimeChoice;
 pub use client::ShimClient;
 pub use error::ShimError;
-pub use runtime_name::{find_executable, find_shim};
+pub use log::follow_log;
+pub use runtime_name::{OWN_RUNTIME, find_executable, find_shim};
 pub use sandbox::{NewSandbox, SandboxMetric, SandboxStatus};
 pub use usage::Usage;
 
@@ -35,6 +37,16 @@ pub struct ExitStatus {
     /// 0..=255; 128 + signal when killed by one.
     pub code: u32,
     pub exited_at: berth_types::Timestamp,
+}
+
+impl ExitStatus {
+    /// 128 + SIGKILL: all that can be said of a process whose shim died, and with it.
+    pub const KILLED: u32 = 137;
+
+    /// The end, now, of a process that nobody saw end.
+    pub fn killed() -> Self {
+        Self { code: Self::KILLED, exited_at: berth_types::Timestamp::now() }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::ShimError;
 
+/// Our own shim's runtime name.
+pub const OWN_RUNTIME: &str = "io.containerd.berth.v1";
+
 /// Finds the shim binary of a runtime name in the directories of `search` (the caller's PATH), or takes an absolute path as it is.
 ///
 /// # Errors

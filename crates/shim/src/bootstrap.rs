@@ -106,7 +106,7 @@ pub(crate) fn answer(form: Form, socket: &str) -> Vec<u8> {
 pub(crate) fn info() -> Vec<u8> {
     let version = RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
     let info = RuntimeInfo {
-        name: "io.containerd.berth.v1".to_owned(),
+        name: berth_shim_client::OWN_RUNTIME.to_owned(),
         version: MessageField::some(version),
         ..Default::default()
     };

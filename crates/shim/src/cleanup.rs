@@ -1,12 +1,14 @@
 //! The verb `delete`: what is left of a task whose shim is dead is killed and removed.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cgroup::{Cgroup, CgroupError, Layout};
 use berth_proto::instant;
 use berth_proto::protobuf::Message;
 use berth_proto::task::DeleteResponse;
+use berth_shim_client::ExitStatus;
 use berth_types::{Signal, Timestamp};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
@@ -17,8 +19,6 @@ use crate::{Invocation, ShimError, group, oci, socket};
 
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const END_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-/// 128 + SIGKILL: the status of a task nobody collected.
-const KILLED: u32 = 137;
 
 pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
     let bundle = PathBuf::from(invocation.bundle.as_deref().unwrap_or("."));
@@ -31,11 +31,13 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
     if let Some(record) = record {
         pid = record.pid;
         if let Some(shim) = &record.shim {
-            kill_other_shim(shim);
+            kill_other_shim(shim, &bundle, &invocation.id)?;
         }
         kill_init(&record)?;
         if let Some(runtime) = &record.runtime {
-            oci::delete_forced(runtime, &invocation.id, &oci::make_directory(&bundle).map_err(other_runtime)?);
+            let directory = oci::make_directory(&bundle).map_err(other_runtime)?;
+            let place = oci::Place::new(directory, &invocation.environment.search, Arc::default());
+            block_on(oci::delete_forced(runtime, &invocation.id, &place))?;
         }
         if let Some(shim) = record.shim
             && let Err(error) = delete_by_other_shim(invocation, &bundle, shim)
@@ -50,7 +52,7 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
     remove_socket(invocation, &bundle)?;
     let response = DeleteResponse {
         pid,
-        exit_status: KILLED,
+        exit_status: ExitStatus::KILLED,
         exited_at: instant::into_wire(Timestamp::now()),
         ..Default::default()
     };
@@ -61,15 +63,30 @@ fn other_runtime(source: oci::CommandError) -> ShimError {
     ShimError::OtherRuntime { source: source.into() }
 }
 
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, ShimError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime
+        .map_err(|source| ShimError::Process { what: "make the event loop", source })
+        .map(|runtime| runtime.block_on(work))
+}
+
 /// It has lost its engine's side for good, and would keep what is to be cleaned up.
-fn kill_other_shim(shim: &OtherShim) {
-    let Some(pid) = i32::try_from(shim.pid).ok().and_then(Pid::from_raw) else { return };
-    if let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-        && shim.is_alive()
-        && rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).is_ok()
-    {
+fn kill_other_shim(shim: &OtherShim, bundle: &Path, id: &str) -> Result<(), ShimError> {
+    let killed = match shim.pid {
+        // Ours died before it knew.
+        0 => block_on(pid_of_other_shim(&relay::inner_bundle(bundle, id)))?
+            .and_then(|pid| OtherShim::new(shim.binary.clone(), pid).kill()),
+        _ => shim.kill(),
+    };
+    if let Some(pidfd) = killed {
         rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&END_TIMEOUT)).ok();
     }
+    Ok(())
+}
+
+async fn pid_of_other_shim(bundle: &Path) -> Option<u32> {
+    let client = berth_shim_client::ShimClient::reconnect(bundle).await.ok()?;
+    client.shim_pid().await.ok().filter(|pid| *pid != 0)
 }
 
 /// The other shim's own clean-up, as the engine would call it.
@@ -84,11 +101,7 @@ fn delete_by_other_shim(invocation: &Invocation, bundle: &Path, shim: OtherShim)
     };
     let inner = relay::inner_bundle(&bundle, &invocation.id);
     let options = relay::shim_options(&surroundings, shim.binary, None, inner, &invocation.id).map_err(failed)?;
-    let deleted = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| ShimError::Process { what: "make the event loop", source })?
-        .block_on(berth_shim_client::ShimClient::delete_dead(&options));
+    let deleted = block_on(berth_shim_client::ShimClient::delete_dead(&options))?;
     deleted.map(drop).map_err(|error| ShimError::OtherRuntime { source: error.into() })
 }
 
@@ -123,7 +136,7 @@ fn remove_cgroup(path: &str) -> Result<(), ShimError> {
 }
 
 fn remove_socket(invocation: &Invocation, bundle: &Path) -> Result<(), ShimError> {
-    let group = group::of_bundle(bundle);
+    let group = group::of(&invocation.environment, bundle);
     let path = socket::path_for(
         invocation.environment.socket_dir.as_deref(),
         &invocation.namespace,

@@ -111,6 +111,12 @@ pub(crate) enum TaskError {
     Signal { pid: u32, source: io::Error },
     #[error("cannot become the parent of what other runtimes leave behind")]
     Reaper { source: io::Error },
+    #[error("no criu in {}; checkpoints need it", join(.search))]
+    NoCriu { search: Vec<PathBuf> },
+    #[error("{text}")]
+    Checkpoint { class: ErrorClass, text: String },
+    #[error("cannot make a process to {operation} the container")]
+    Helper { operation: &'static str, source: io::Error },
     #[error("cannot watch process {pid}")]
     Watch { pid: u32, source: io::Error },
 }
@@ -136,15 +142,19 @@ impl Classify for TaskError {
             Self::State { .. } => ErrorClass::FailedPrecondition,
             Self::Argument { .. } | Self::Id { .. } | Self::Document { .. } => ErrorClass::InvalidArgument,
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
-            Self::Rootfs { .. } | Self::Unimplemented { .. } => ErrorClass::Unimplemented,
+            Self::Rootfs { .. } | Self::Unimplemented { .. } | Self::NoCriu { .. } => ErrorClass::Unimplemented,
             Self::Uri(error) => error.class(),
             Self::Io(error) => error.class(),
-            Self::Exec { class, .. } | Self::OtherExec { class, .. } => *class,
+            Self::Exec { class, .. } | Self::OtherExec { class, .. } | Self::Checkpoint { class, .. } => *class,
             Self::Runtime { source, .. } => source.class(),
             Self::Command { source, .. } => source.class(),
             Self::Relay { source, .. } => source.class(),
             Self::Cgroup { source } => source.class(),
-            Self::Read { .. } | Self::Signal { .. } | Self::Watch { .. } | Self::Reaper { .. } => ErrorClass::Internal,
+            Self::Read { .. }
+            | Self::Signal { .. }
+            | Self::Watch { .. }
+            | Self::Reaper { .. }
+            | Self::Helper { .. } => ErrorClass::Internal,
         }
     }
 

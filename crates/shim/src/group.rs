@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
+use crate::Environment;
+
 const ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
@@ -15,8 +17,13 @@ struct Annotated {
     annotations: HashMap<String, String>,
 }
 
+/// As [`of_bundle`]; our own engine has a shim for each of its containers, and nothing needs to be read then.
+pub(crate) fn of(environment: &Environment, bundle: &Path) -> Option<String> {
+    if environment.events.is_some() { None } else { of_bundle(bundle) }
+}
+
 /// `None`: the container has a shim for itself. A document that cannot be read is Create's to complain of.
-pub(crate) fn of_bundle(bundle: &Path) -> Option<String> {
+fn of_bundle(bundle: &Path) -> Option<String> {
     let mut json = Vec::new();
     std::fs::File::open(bundle.join("config.json")).ok()?.take(CONFIG_BYTES_MAX).read_to_end(&mut json).ok()?;
     // Most documents have none: then nothing needs to be parsed.

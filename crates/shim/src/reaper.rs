@@ -5,10 +5,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use berth_types::{ExitNote, Timestamp};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
+use tokio::sync::Notify;
 
 use crate::log;
 use crate::process::Exit;
@@ -29,7 +32,41 @@ pub(crate) fn follow(pidfd: &OwnedFd) -> io::Result<impl Future<Output = Exit> +
     })
 }
 
-/// Children that have ended and are not in the list. No command of a runtime runs meanwhile: those are waited for on the spot.
+/// Work under way whose children are not known yet, or waited for by it alone: until it is done nobody else collects any.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    count: AtomicUsize,
+    none_left: Notify,
+}
+
+impl Holds {
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Hold(Arc::clone(self))
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns when the last hold has been let go of since it returned before.
+    pub(crate) async fn none_left(&self) {
+        self.none_left.notified().await;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Holds>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.none_left.notify_one();
+        }
+    }
+}
+
+/// Children that have ended and are not in the list, while nobody holds them ([`Holds`]).
 pub(crate) fn collect_others(awaited: &[u32]) {
     let own = std::process::id();
     let Ok(children) = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")) else { return };

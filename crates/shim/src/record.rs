@@ -1,8 +1,11 @@
-//! `<bundle>/task.json` (version 1): what `delete` needs to clean up after a shim that died. Written at create, never read by
-//! the shim itself.
+//! `<bundle>/task.json` (version 1): what `delete` needs to clean up after a shim that died. Written before anything
+//! else is executed, and again when it is made; never read by the shim itself.
 
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::oci::OciRuntime;
 
@@ -38,8 +41,17 @@ impl OtherShim {
         Self { binary, pid, start_ticks: start_ticks(pid).unwrap_or_default() }
     }
 
-    pub(crate) fn is_alive(&self) -> bool {
-        start_ticks(self.pid) == Some(self.start_ticks)
+    /// About to be started: it is found by what it says in its bundle.
+    pub(crate) const fn expected(binary: PathBuf) -> Self {
+        Self { binary, pid: 0, start_ticks: 0 }
+    }
+
+    /// Kills it, by a descriptor opened before its identity is checked; the descriptor, to wait at.
+    pub(crate) fn kill(&self) -> Option<OwnedFd> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let is_it = start_ticks(self.pid) == Some(self.start_ticks);
+        (is_it && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()).then_some(pidfd)
     }
 }
 
@@ -51,6 +63,11 @@ impl Record {
 
     pub(crate) fn store(&self, bundle: &Path) -> io::Result<()> {
         std::fs::write(bundle.join(FILE), serde_json::to_vec(self)?)
+    }
+
+    /// Nothing is left to clean up.
+    pub(crate) fn remove(bundle: &Path) {
+        std::fs::remove_file(bundle.join(FILE)).ok();
     }
 
     /// `None` when the shim died before create.

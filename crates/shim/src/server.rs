@@ -47,7 +47,7 @@ pub(crate) fn start(invocation: &Invocation) -> Result<Side, ShimError> {
     let environment = &invocation.environment;
     let socket_dir = params.socket_dir.as_deref().or(environment.socket_dir.as_deref());
     let bundle = PathBuf::from(invocation.bundle.as_deref().unwrap_or("."));
-    let group = group::of_bundle(&bundle);
+    let group = group::of(environment, &bundle);
     let path = socket::path_for(
         socket_dir,
         &invocation.namespace,

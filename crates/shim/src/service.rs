@@ -1,6 +1,6 @@
 //! The Task service: wire messages in, calls on the task, wire messages out. No rules live here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +21,15 @@ use crate::task::{CreateRequest, ExecRequest, Options, Shim};
 
 pub(crate) struct Service(pub(crate) Arc<Shim>);
 
+/// Also when the caller goes away meanwhile: a container or a shim that is half made would be known to nobody.
+async fn to_its_end<T: Send + 'static>(
+    operation: &'static str,
+    work: impl Future<Output = std::result::Result<T, TaskError>> + Send + 'static,
+) -> std::result::Result<T, TaskError> {
+    let ending = Err(TaskError::State { operation, state: "ending with its shim" });
+    tokio::spawn(work).await.unwrap_or(ending)
+}
+
 #[async_trait]
 impl Task for Service {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
@@ -38,14 +47,13 @@ impl Task for Service {
         let request =
             CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses, options, document: None };
         let shim = Arc::clone(&self.0);
-        // A caller that goes away must not leave half a container behind, nor another shim that nobody knows of.
-        let made = tokio::spawn(async move { shim.create(request).await }).await;
-        let pid = made.unwrap_or(Err(TaskError::State { operation: "create", state: "ending with its shim" }))?;
+        let pid = to_its_end("create", async move { shim.create(request).await }).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
-        let pid = self.0.start(&request.id, &request.exec_id).await?;
+        let shim = Arc::clone(&self.0);
+        let pid = to_its_end("start", async move { shim.start(&request.id, &request.exec_id).await }).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
@@ -100,7 +108,8 @@ impl Task for Service {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Result<DeleteResponse> {
-        let deleted = self.0.delete(&request.id, &request.exec_id).await?;
+        let shim = Arc::clone(&self.0);
+        let deleted = to_its_end("delete", async move { shim.delete(&request.id, &request.exec_id).await }).await?;
         Ok(DeleteResponse {
             pid: deleted.pid,
             exit_status: deleted.exit.code,
@@ -125,8 +134,10 @@ impl Task for Service {
         Ok(Empty::default())
     }
 
-    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Result<Empty> {
-        Err(TaskError::Unimplemented { what: "checkpointing a task" }.into())
+    async fn checkpoint(&self, _: &TtrpcContext, request: CheckpointTaskRequest) -> Result<Empty> {
+        let wire = request.options.into_option();
+        self.0.checkpoint(&request.id, Path::new(&request.path), wire).await?;
+        Ok(Empty::default())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Result<Empty> {

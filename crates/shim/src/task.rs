@@ -1,6 +1,8 @@
 //! The tasks of this shim: their containers, the processes in them, and the rules of what may be done when. One task, or those of one pod.
 
+mod checkpoint;
 mod create;
+mod elsewhere;
 mod end;
 mod exec;
 mod machine;
@@ -35,8 +37,9 @@ use crate::events::Publisher;
 use crate::io::OpenOutlets;
 use crate::mounts::PrivateMounts;
 use crate::process::{Process, Status};
-use crate::reaper;
+use crate::reaper::{self, Holds};
 use crate::sandbox::Sandbox;
+use elsewhere::Elsewhere;
 use machine::Machine;
 use relay::Relay;
 use trace::Trace;
@@ -70,6 +73,9 @@ pub(crate) struct Shim {
     mounts: PrivateMounts,
     /// Orphans of containers come to us.
     is_reaper: AtomicBool,
+    pub(crate) holds: Arc<Holds>,
+    /// criu saves one at a time: it traces what it saves.
+    saving: tokio::sync::Mutex<()>,
     pub(crate) events: Arc<Publisher>,
     pub(crate) outlets: Arc<OpenOutlets>,
     shutdown: Notify,
@@ -112,6 +118,8 @@ impl Shim {
             surroundings,
             mounts: PrivateMounts::default(),
             is_reaper: AtomicBool::new(false),
+            holds: Arc::default(),
+            saving: tokio::sync::Mutex::default(),
             events,
             outlets: Arc::default(),
             shutdown: Notify::new(),
@@ -161,23 +169,31 @@ impl Shim {
         self.with(id, |task| Ok(task.machine.relay()))
     }
 
+    /// Whom to ask for the task, if it is not in this process.
+    fn elsewhere(&self, id: &str) -> Result<Option<Elsewhere>, TaskError> {
+        self.with(id, |task| Ok(task.machine.elsewhere()))
+    }
+
     pub(crate) async fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<(), TaskError> {
         let invalid = || TaskError::Argument { what: "signal", value: signal.to_string() };
         let number = i32::try_from(signal).ok().and_then(|n| Signal::new(n).ok()).ok_or_else(invalid)?;
-        if let Some(relay) = self.relay(id)? {
-            let process = self.process(id, exec_id)?;
-            return self.kill_relayed(&relay, &process, signal, all).await;
+        match self.elsewhere(id)? {
+            Some(Elsewhere::Relay(relay)) => {
+                let process = self.process(id, exec_id)?;
+                self.kill_relayed(&relay, &process, signal, all).await
+            }
+            Some(Elsewhere::Command(container)) => self.kill_by_command(&container, id, exec_id, number, all).await,
+            None => self.with(id, |task| task.kill(id, exec_id, number, all)),
         }
-        self.with(id, |task| task.kill(id, exec_id, number, all))
     }
 
     pub(crate) async fn pause(&self, id: &str) -> Result<(), TaskError> {
-        let relay = self.with(id, |task| {
+        let elsewhere = self.with(id, |task| {
             task.expect_running("pause", false)?;
-            Ok(task.machine.relay())
+            Ok(task.machine.elsewhere())
         })?;
-        match relay {
-            Some(relay) => relay.pause().await?,
+        match elsewhere {
+            Some(elsewhere) => elsewhere.pause().await?,
             None => self.with(id, |task| task.machine.pause())?,
         }
         self.set_paused(id, true)?;
@@ -186,12 +202,12 @@ impl Shim {
     }
 
     pub(crate) async fn resume(&self, id: &str) -> Result<(), TaskError> {
-        let relay = self.with(id, |task| {
+        let elsewhere = self.with(id, |task| {
             task.expect_running("resume", true)?;
-            Ok(task.machine.relay())
+            Ok(task.machine.elsewhere())
         })?;
-        match relay {
-            Some(relay) => relay.resume().await?,
+        match elsewhere {
+            Some(elsewhere) => elsewhere.resume().await?,
             None => self.with(id, |task| task.machine.resume())?,
         }
         self.set_paused(id, false)?;
@@ -209,24 +225,28 @@ impl Shim {
     /// Host pids of everything in the container. Of one with a kernel of its own, whose runtime counts by other numbers, the one process that
     /// the host has of it.
     pub(crate) async fn pids(&self, id: &str) -> Result<Vec<u32>, TaskError> {
-        let Some(relay) = self.relay(id)? else { return self.with(id, |task| task.machine.pids()) };
+        let Some(elsewhere) = self.elsewhere(id)? else { return self.with(id, |task| task.machine.pids()) };
         let init = self.process(id, "")?.pid();
-        let pids = relay.pids().await?;
+        let pids = elsewhere.pids().await?;
         Ok(if pids.contains(&init) { pids } else { vec![init] })
     }
 
     pub(crate) async fn update(&self, id: &str, resources: &[u8]) -> Result<(), TaskError> {
-        if let Some(relay) = self.relay(id)? {
+        let elsewhere = self.elsewhere(id)?;
+        if let Some(Elsewhere::Relay(relay)) = elsewhere {
             return relay.update(resources).await;
         }
         let resources: LinuxResources = serde_json::from_slice(resources)
             .map_err(|source| TaskError::Document { what: "the resources", source })?;
-        self.with(id, |task| task.machine.update(&resources))
+        match elsewhere {
+            Some(elsewhere) => elsewhere.update(&resources).await,
+            None => self.with(id, |task| task.machine.update(&resources)),
+        }
     }
 
     pub(crate) async fn stats(&self, id: &str) -> Result<Any, TaskError> {
-        match self.relay(id)? {
-            Some(relay) => relay.stats().await,
+        match self.elsewhere(id)? {
+            Some(elsewhere) => elsewhere.stats().await,
             None => self.with(id, |task| task.machine.stats()),
         }
     }
@@ -298,12 +318,21 @@ impl Shim {
 
     /// Collects processes that nobody waits for: orphans of containers without a pid namespace.
     async fn reap_orphans(self: Arc<Self>, told: SignalFd, readiness: AsyncFd<OwnedFd>) {
-        while let Ok(mut ready) = readiness.readable().await {
-            if let Err(error) = told.next() {
-                crate::log::warn(&format!("orphans are not collected: {error}"));
-                return;
+        loop {
+            tokio::select! {
+                ready = readiness.readable() => {
+                    let Ok(mut ready) = ready else { return };
+                    if let Err(error) = told.next() {
+                        crate::log::warn(&format!("orphans are not collected: {error}"));
+                        return;
+                    }
+                    ready.clear_ready();
+                }
+                () = self.holds.none_left() => {}
             }
-            ready.clear_ready();
+            if self.holds.is_held() {
+                continue;
+            }
             let awaited: Vec<u32> = self
                 .lock()
                 .values()
@@ -343,18 +372,15 @@ impl Task {
         let process = self.process(id, exec_id)?;
         // SIGKILL to the init of a pid namespace ends all of it, without waiting here; a frozen one (v1) must be thawed for it.
         let is_end = signal == Signal::KILL && exec_id.is_empty();
-        let is_own = matches!(self.machine, Machine::Own(_));
-        if (is_own && is_end && self.is_paused) || (all && (self.shares_pid_ns || signal != Signal::KILL)) {
+        if (is_end && self.is_paused) || self.is_for_all(all, signal) {
             return self.machine.kill_all(signal);
         }
-        if exec_id.is_empty()
-            && matches!(process.status(), Status::Created | Status::Running)
-            && let Some(killed) = self.machine.kill_init(signal)
-        {
-            killed?;
-            return if is_end && self.is_paused { self.machine.resume() } else { Ok(()) };
-        }
         process.signal(signal.number())
+    }
+
+    /// SIGKILL to the init of a pid namespace of its own reaches all of them anyway.
+    const fn is_for_all(&self, all: bool, signal: Signal) -> bool {
+        all && (self.shares_pid_ns || !matches!(signal, Signal::KILL))
     }
 
     fn expect_running(&self, operation: &'static str, is_paused: bool) -> Result<(), TaskError> {

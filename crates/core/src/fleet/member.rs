@@ -51,6 +51,10 @@ impl Member {
         self.bundle.path()
     }
 
+    pub fn is_on_own_shim(&self) -> bool {
+        self.shim_binary == Shim::Own
+    }
+
     /// The shim's binary, or `berth` for our own.
     pub fn shim_name(&self) -> String {
         self.shim_binary.text()

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::bundle::FleetBundle;
 use super::member::Member;
+use super::runtime::Shim;
 use super::{Fleet, Slot};
 use crate::objects::Tenant;
 
@@ -21,6 +22,7 @@ impl Fleet {
             jobs.spawn(async move { fleet.recover_one(tenant, id, bundle).await });
         }
         while jobs.join_next().await.is_some() {}
+        self.drop_stale_checkpoints();
     }
 
     async fn recover_one(self: &Arc<Self>, tenant: Tenant, id: String, bundle: FleetBundle) {
@@ -54,7 +56,8 @@ impl Fleet {
             }
             Err(error) => {
                 tracing::info!(container_id = id, "no shim answers: {}", berth_types::report(&error));
-                if bundle.is_in_sandbox() {
+                // Our own shim's clean-up is of the one task; others' may be of the whole sandbox.
+                if bundle.is_in_sandbox() && shim != Shim::Own {
                     self.clean_up_in_sandbox(&tenant, &id, &bundle);
                 } else {
                     self.clean_up(&tenant, &id, &bundle, &shim).await;
@@ -66,7 +69,7 @@ impl Fleet {
 
     /// Its processes went with the sandbox.
     fn clean_up_in_sandbox(&self, tenant: &Tenant, id: &str, bundle: &FleetBundle) {
-        let status = berth_shim_client::ExitStatus { code: 137, exited_at: berth_types::Timestamp::now() };
+        let status = berth_shim_client::ExitStatus::killed();
         for envelope in super::words::last_words(tenant, id, 0, status, true) {
             self.record(envelope);
         }
@@ -75,7 +78,7 @@ impl Fleet {
         }
     }
 
-    async fn clean_up(&self, tenant: &Tenant, id: &str, bundle: &FleetBundle, shim: &super::runtime::Shim) {
+    async fn clean_up(&self, tenant: &Tenant, id: &str, bundle: &FleetBundle, shim: &Shim) {
         if let Ok(options) = self.shim_options(tenant, id, bundle, shim, None) {
             match ShimClient::delete_dead(&options).await {
                 Ok(status) => {

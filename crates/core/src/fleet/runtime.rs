@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 
 use berth_proto::protobuf::Message as _;
 use berth_proto::runc_options::Options;
-use berth_shim_client::{ShimError, find_shim};
+use berth_shim_client::{OWN_RUNTIME, ShimError, find_shim};
 
 use super::{FleetError, Result};
 use crate::SealedBinary;
 use crate::objects::AnyValue;
 
-/// Our own shim's name.
-pub const OWN_RUNTIME: &str = "io.containerd.berth.v1";
 /// What clients ask for by default.
 const COMMON_RUNTIME: &str = "io.containerd.runc.v2";
 /// As `shim-binary-path` has it for our own.

@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_proto::protobuf::Message as _;
 use berth_proto::sandbox::event::SandboxExit;
@@ -17,14 +18,19 @@ use berth_proto::{instant, pack};
 use berth_shim_client::{ExitStatus, NewSandbox, ShimClient};
 use berth_types::Timestamp;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::bundle::FleetBundle;
 use super::{Fleet, FleetError, Result, is_gone, runtime};
 use crate::events::Envelope;
 use crate::objects::{AnyValue, Sandbox, Tenant};
 
-/// As containerd has it for one that ended unseen.
-const UNKNOWN_EXIT: u32 = 137;
+/// After a wait that failed though the shim lives.
+const WAIT_AGAIN: Duration = Duration::from_secs(5);
+/// As shims say of a sandbox that has ended (containerd's word).
+const NOT_READY: &str = "SANDBOX_NOTREADY";
+/// containerd's code of an end that nobody saw.
+const UNSEEN: u32 = 255;
 const FOLDER: &str = "sandboxes";
 
 /// A running sandbox.
@@ -45,7 +51,7 @@ impl SandboxMember {
         let mut ended = self.ended.subscribe();
         // The sender lives as long as we do.
         let status = ended.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-        status.unwrap_or_else(|| ExitStatus { code: UNKNOWN_EXIT, exited_at: Timestamp::now() })
+        status.unwrap_or_else(ExitStatus::killed)
     }
 
     pub(super) fn bundle(&self) -> &FleetBundle {
@@ -161,17 +167,31 @@ impl Fleet {
     fn watch_sandbox(self: &Arc<Self>, member: Arc<SandboxMember>) {
         let fleet = Arc::clone(self);
         tokio::spawn(async move {
-            let waited = member.shim.wait_sandbox().await;
-            if let Err(error) = &waited {
-                tracing::warn!(sandbox_id = member.id, "{}", berth_types::report(error));
+            loop {
+                let error = match member.shim.wait_sandbox().await {
+                    Ok(status) => return fleet.tell_end(&member, Some(status)),
+                    Err(error) => error,
+                };
+                tracing::warn!(sandbox_id = member.id, "{}", berth_types::report(&error));
+                if is_gone(&error) {
+                    return fleet.tell_end(&member, None);
+                }
+                // An error of one wait is no end: what the shim says of the sandbox counts.
+                match member.shim.sandbox_status(false).await {
+                    Ok(found) if found.state == NOT_READY => {
+                        return fleet.tell_end(&member, Some(ExitStatus { code: UNSEEN, exited_at: found.exited_at }));
+                    }
+                    Err(error) if is_gone(&error) => return fleet.tell_end(&member, None),
+                    _ if member.ended.borrow().is_some() => return,
+                    _ => tokio::time::sleep(WAIT_AGAIN).await,
+                }
             }
-            fleet.tell_end(&member, waited.ok());
         });
     }
 
     /// The first who knows tells.
     fn tell_end(&self, member: &SandboxMember, status: Option<ExitStatus>) {
-        let status = status.unwrap_or_else(|| ExitStatus { code: UNKNOWN_EXIT, exited_at: Timestamp::now() });
+        let status = status.unwrap_or_else(ExitStatus::killed);
         let is_first = member.ended.send_if_modified(|ended| {
             let is_first = ended.is_none();
             if is_first {
@@ -184,30 +204,36 @@ impl Fleet {
         }
     }
 
-    /// Finds sandboxes again; what is left of one whose shim does not answer is cleaned up and told.
+    /// Finds sandboxes again, all at once: one whose shim hangs holds up no other.
     pub(super) async fn recover_sandboxes(self: &Arc<Self>) {
+        let mut jobs = JoinSet::new();
         for (tenant, id, bundle) in FleetBundle::list(&self.sandbox_dir()) {
-            let Ok(shim) = bundle.shim() else {
-                // A crash left it before there was a shim.
-                bundle.remove().unwrap_or_else(|error| tracing::warn!("{}", berth_types::report(&error)));
-                continue;
-            };
-            let found = match ShimClient::reconnect(bundle.path()).await {
-                Ok(client) => client.sandbox_status(false).await.map(|_| client),
-                Err(error) => Err(error),
-            };
-            match found {
-                Ok(client) => {
-                    let member = sandbox_member(tenant.clone(), id.clone(), bundle, shim, client);
-                    self.sandboxes.lock().insert((tenant, id), Some(Arc::clone(&member)));
-                    self.watch_sandbox(member);
-                }
-                Err(error) => {
-                    tracing::info!(sandbox_id = id, "no shim answers: {}", berth_types::report(&error));
-                    let status = ExitStatus { code: UNKNOWN_EXIT, exited_at: Timestamp::now() };
-                    self.record(exit_envelope(&tenant, &id, status));
-                    self.discard(&tenant, &id, &bundle, &shim).await;
-                }
+            let fleet = Arc::clone(self);
+            jobs.spawn(async move { fleet.recover_sandbox(tenant, id, bundle).await });
+        }
+        while jobs.join_next().await.is_some() {}
+    }
+
+    /// What is left of one whose shim does not answer is cleaned up and told.
+    async fn recover_sandbox(self: &Arc<Self>, tenant: Tenant, id: String, bundle: FleetBundle) {
+        let Ok(shim) = bundle.shim() else {
+            // A crash left it before there was a shim.
+            return bundle.remove().unwrap_or_else(|error| tracing::warn!("{}", berth_types::report(&error)));
+        };
+        let found = match ShimClient::reconnect(bundle.path()).await {
+            Ok(client) => client.sandbox_status(false).await.map(|_| client),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(client) => {
+                let member = sandbox_member(tenant.clone(), id.clone(), bundle, shim, client);
+                self.sandboxes.lock().insert((tenant, id), Some(Arc::clone(&member)));
+                self.watch_sandbox(member);
+            }
+            Err(error) => {
+                tracing::info!(sandbox_id = id, "no shim answers: {}", berth_types::report(&error));
+                self.record(exit_envelope(&tenant, &id, ExitStatus::killed()));
+                self.discard(&tenant, &id, &bundle, &shim).await;
             }
         }
     }

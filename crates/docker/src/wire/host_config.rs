@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use berth_engine::api::OWN_RUNTIME;
 use berth_engine::api::UpdateRequest;
 use berth_engine::config::{DeviceMapping, HostConfig, MountRequest, PortBinding, Resources, RestartPolicy, Ulimit};
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,6 @@ use crate::error::{ApiError, ApiResult};
 
 /// Fields that need no action, or are the client's own affair.
 const HARMLESS: &[&str] = &["ContainerIDFile", "ConsoleSize"];
-
-/// As `info` calls it.
-const OWN_RUNTIME: &str = "io.containerd.berth.v1";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -16,9 +16,6 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::lifecycle::exec_exit_code;
 
-/// As `Member::shim_name` has our own.
-const OWN_SHIM: &str = "berth";
-
 impl Engine {
     /// The member, when a process can be added to it now.
     pub(crate) async fn foreign_ready(&self, foreign: &Foreign) -> Result<Arc<Member>> {
@@ -47,7 +44,7 @@ impl Engine {
             foreign.expect_own_shim("exec with a client attached")?;
         }
         // Other shims take no address at all as nowhere.
-        let io = match (&client, member.shim_name() == OWN_SHIM) {
+        let io = match (&client, member.is_on_own_shim()) {
             (None, false) => IoUris { terminal: config.tty, ..IoUris::default() },
             (client, _) => crate::exec::io_uris(config, client.is_some()),
         };
@@ -109,7 +106,7 @@ impl Engine {
 impl Foreign {
     fn expect_own_shim(&self, what: &str) -> Result<()> {
         match &self.member {
-            Some(member) if member.shim_name() != OWN_SHIM => {
+            Some(member) if !member.is_on_own_shim() => {
                 let why = format!("its shim {} takes pipes, no streams of clients", member.shim_name());
                 Err(self.not_done(what, &why))
             }

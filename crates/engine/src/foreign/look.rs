@@ -1,6 +1,6 @@
 //! What can be seen of a container of containerd's API, and its name in Docker's words.
 
-use berth_cgroup::Cgroup;
+use berth_cgroup::{Cgroup, Membership};
 use berth_core::objects::{ContainerObject, Tenant};
 use berth_types::ContainerId;
 
@@ -70,15 +70,7 @@ impl Foreign {
     }
 }
 
-/// The group of a process: the unified one, else that of the memory controller. proc_pid_cgroup(5).
+/// The group of a process.
 fn group_of(pid: u32) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let of = |wanted: &str| {
-        text.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let controllers = fields.next()?;
-            controllers.split(',').any(|name| name == wanted).then(|| fields.next().map(str::to_owned)).flatten()
-        })
-    };
-    of("memory").or_else(|| of("pids")).or_else(|| of(""))
+    Membership::of(Some(pid)).ok()?.main().map(str::to_owned)
 }

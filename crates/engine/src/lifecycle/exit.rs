@@ -18,8 +18,6 @@ use crate::trace::{life_span, now_ns, span};
 use crate::why::end::{End, remember};
 use crate::why::past_end;
 
-/// 128 + SIGKILL: what is left to say when a shim died with its container.
-const KILLED: u32 = 137;
 /// Longest wait for the processes of a discarded task.
 const DISCARD_WAIT: Duration = Duration::from_secs(10);
 
@@ -103,10 +101,10 @@ impl Engine {
         let why = format!("the container's shim has ended unexpectedly: {}", berth_types::report(error));
         tracing::warn!(container_id = %container.id, "{why}");
         // Before the clean-up takes the control group away.
-        self.note_end(container, run, ExitStatus { code: KILLED, exited_at: Timestamp::now() }, true);
+        self.note_end(container, run, ExitStatus::killed(), true);
         let status = self.inner.tasks.clean_up_dead(&container.id).await.unwrap_or_else(|error| {
             tracing::warn!(container_id = %container.id, "cleaning up after a shim: {}", berth_types::report(&error));
-            ExitStatus { code: KILLED, exited_at: Timestamp::now() }
+            ExitStatus::killed()
         });
         (status, Some(why))
     }

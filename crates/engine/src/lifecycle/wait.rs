@@ -1,5 +1,6 @@
 //! `wait`: registered before it is answered, so that no exit can slip through between a request and its wait.
 
+use berth_shim_client::ExitStatus;
 use tokio::sync::oneshot;
 
 use crate::api::WaitCondition;
@@ -32,7 +33,7 @@ impl Engine {
             tokio::spawn(async move {
                 let report = match engine.foreign_wait(&foreign).await {
                     Ok(code) => (code, None),
-                    Err(error) => (137, Some(error.message)),
+                    Err(error) => (ExitStatus::KILLED.cast_signed(), Some(error.message)),
                 };
                 // A waiter that hung up is no failure.
                 drop(answer.send(report));

@@ -4,12 +4,12 @@ use berth_containerd_api::containerd::events as wire;
 use berth_containerd_api::containerd::services::images::v1 as images;
 use berth_containerd_api::containerd::types::Envelope;
 use berth_core::Event;
+use berth_shim_client::OWN_RUNTIME;
 use prost::{Message, Name};
 use prost_types::Any;
 
 use crate::convert::instant;
 
-const RUNTIME: &str = "io.containerd.berth.v1";
 const TENANT: &str = "default";
 
 /// None, one or two, in order.
@@ -58,7 +58,7 @@ fn container(event: &Event) -> Vec<(&'static str, Any)> {
     };
     match event.action.split(':').next().unwrap_or_default() {
         "create" => {
-            let runtime = wire::container_create::Runtime { name: RUNTIME.to_owned(), options: None };
+            let runtime = wire::container_create::Runtime { name: OWN_RUNTIME.to_owned(), options: None };
             let image = attribute(event, "image");
             let message = wire::ContainerCreate { id: container_id, image, runtime: Some(runtime) };
             vec![("/containers/create", pack(&message))]

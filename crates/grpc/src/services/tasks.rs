@@ -107,7 +107,7 @@ impl Tasks for Face {
         let job = tokio::spawn(async move { fleet.create(&tenant, &object, new).await });
         let made = job.await.map_err(|_| Status::internal("the create ended early"))?;
         if made.is_err() && is_restored {
-            self.engine.fleet().drop_checkpoint(&owner, &container_id);
+            self.engine.fleet().drop_restored_from(&owner, &container_id);
         }
         let member = made.map_err(|error| error.into_status())?;
         Ok(Response::new(CreateTaskResponse { container_id, pid: member.pid }))

@@ -1,26 +1,95 @@
 //! Running one command of a runtime: its flags, its deadline, and what it says when it fails.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use berth_runtime::RuntimeError;
 use berth_types::{Classify, ErrorClass};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
+use tokio::io::Interest;
 
 use super::null::{not_the_hosts, private_null};
+use crate::reaper::Holds;
 
-/// Hooks run within `create`, `start` and `delete`.
-const TIMEOUT: Timespec = Timespec { tv_sec: 100, tv_nsec: 0 };
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
-const LOG: &str = "log.json";
-/// Runtimes look for their helpers there; the shim itself has no such variable.
+/// Where runtimes look for their helpers when whoever started the shim had no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a command may take: less than its caller waits, with what is undone after it, so that no answer comes to nobody.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Patience {
+    /// Hooks run within.
+    Hooks,
+    Plain,
+    /// After another one has failed.
+    Undo,
+}
+
+impl Patience {
+    const fn duration(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Hooks => 90,
+            Self::Plain => 25,
+            Self::Undo => 15,
+        })
+    }
+}
+
+/// Where commands run, and what they have of us.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(super) directory: PathBuf,
+    /// PATH
+    search: OsString,
+    holds: Arc<Holds>,
+    calls: AtomicU64,
+}
+
+impl Place {
+    pub(crate) fn new(directory: PathBuf, search: &[PathBuf], holds: Arc<Holds>) -> Self {
+        let search = std::env::join_paths(search).ok().filter(|path| !path.is_empty());
+        Self { directory, search: search.unwrap_or_else(|| PATH.into()), holds, calls: AtomicU64::new(0) }
+    }
+
+    /// A name for a file of one call: several may be under way.
+    pub(super) fn file(&self, stem: &str) -> OneCallFile {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        OneCallFile(self.directory.join(format!("{stem}-{number}")))
+    }
+}
+
+/// Gone with the call it is for.
+#[derive(Debug)]
+pub(super) struct OneCallFile(PathBuf);
+
+impl OneCallFile {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.0.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    pub(super) fn text(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+impl Drop for OneCallFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
 
 /// Another OCI runtime, and how it is called.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -48,8 +117,8 @@ pub(crate) enum CommandError {
     Execute { binary: PathBuf, source: io::Error },
     #[error("runtime {} {verb} failed ({status}): {detail}", .binary.display())]
     Failed { binary: PathBuf, verb: String, status: ExitStatus, detail: String },
-    #[error("runtime {} {verb} did not end within {} s", .binary.display(), TIMEOUT.tv_sec)]
-    Deadline { binary: PathBuf, verb: String },
+    #[error("runtime {} {verb} did not end within {seconds} s", .binary.display())]
+    Deadline { binary: PathBuf, verb: String, seconds: u64 },
     #[error("cannot {what} {}", .path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
     #[error("the runtime wrote pid {pid}, which cannot be one")]
@@ -103,43 +172,54 @@ pub(crate) fn exec_failure(detail: &str) -> Option<ErrorClass> {
 }
 
 impl OciRuntime {
-    /// Runs `<binary> --root … --log … <arguments> <words>` in `directory` to its end; what it printed.
-    pub(super) fn run(&self, directory: &Path, words: &[String], streams: Streams) -> Result<Vec<u8>, CommandError> {
+    /// Runs `<binary> --root … --log … <arguments> <words>` to its end; what it printed. Other calls are served meanwhile.
+    pub(super) async fn run(
+        &self,
+        place: &Place,
+        words: &[String],
+        streams: Streams,
+        patience: Patience,
+    ) -> Result<Vec<u8>, CommandError> {
+        let _hold = place.holds.hold();
         let verb = || words.first().cloned().unwrap_or_default();
         let execute = |source| CommandError::Execute { binary: self.binary.clone(), source };
-        let log = directory.join(LOG);
-        std::fs::remove_file(&log).ok();
+        let log = place.file("log.json");
         let (mut output, mut complaint) = (memory_file()?, memory_file()?);
-        let [stdin, stdout, stderr] = match streams {
+        let stdio = match streams {
             Streams::Of([stdin, stdout, stderr]) => [own(stdin)?, own(stdout)?, own(stderr)?],
             Streams::None => [private_null().map_err(no_null)?.into(), same(&output)?, same(&complaint)?],
         };
-        let mut child = Command::new(&self.binary)
-            .arg("--root")
-            .arg(&self.root)
-            .arg("--log")
-            .arg(&log)
-            .args(["--log-format", "json"])
-            .args(&self.arguments)
-            .args(words)
-            .env_clear()
-            .env("PATH", PATH)
-            .current_dir(directory)
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn()
-            .map_err(execute)?;
-        let Some(status) = wait(&mut child).map_err(execute)? else {
-            return Err(CommandError::Deadline { binary: self.binary.clone(), verb: verb() });
+        let mut child = self.command(place, log.path(), words, stdio).spawn().map_err(execute)?;
+        let Some(status) = wait(&mut child, patience.duration()).await.map_err(execute)? else {
+            let seconds = patience.duration().as_secs();
+            return Err(CommandError::Deadline { binary: self.binary.clone(), verb: verb(), seconds });
         };
         if status.success() {
             return read(&mut output);
         }
         let complaint = read(&mut complaint)?;
-        let detail = std::fs::read(&log).ok().and_then(|lines| last_error(&lines));
+        let detail = std::fs::read(log.path()).ok().and_then(|lines| last_error(&lines));
         let detail = detail.unwrap_or_else(|| String::from_utf8_lossy(&complaint).trim().to_owned());
         Err(CommandError::Failed { binary: self.binary.clone(), verb: verb(), status, detail })
+    }
+
+    fn command(&self, place: &Place, log: &Path, words: &[String], [stdin, stdout, stderr]: [Stdio; 3]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--root")
+            .arg(&self.root)
+            .arg("--log")
+            .arg(log)
+            .args(["--log-format", "json"])
+            .args(&self.arguments)
+            .args(words)
+            .env_clear()
+            .env("PATH", OsStr::new(&place.search))
+            .current_dir(&place.directory)
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr);
+        command
     }
 
     pub(super) fn parse<T: serde::de::DeserializeOwned>(
@@ -156,17 +236,17 @@ impl OciRuntime {
 }
 
 /// `None`: it did not end in time, and was ended.
-fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+async fn wait(child: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
     // Not yet waited for: the number is still its own.
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let ready =
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&TIMEOUT)))?;
-    if ready == 0 {
+    let watched = crate::io::watch(pidfd, Interest::READABLE)?;
+    let has_ended = tokio::time::timeout(patience, watched.readable()).await.is_ok();
+    if !has_ended {
         child.kill()?;
     }
     let status = child.wait()?;
-    Ok((ready > 0).then_some(status))
+    Ok(has_ended.then_some(status))
 }
 
 fn memory_file() -> Result<File, CommandError> {
@@ -254,10 +334,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn commands_run_and_say_why_not() {
+    #[tokio::test]
+    async fn commands_run_and_say_why_not() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = runtime("/nowhere/runc").run(dir.path(), &["state".to_owned()], Streams::None).unwrap_err();
+        let place = Place::new(dir.path().to_owned(), &[], Arc::default());
+        let words = ["state".to_owned()];
+        let missing = runtime("/nowhere/runc").run(&place, &words, Streams::None, Patience::Plain).await.unwrap_err();
         assert_eq!(missing.class(), ErrorClass::NotFound);
         assert!(missing.to_string().contains("/nowhere/runc"), "{missing}");
         let log = br#"{"level":"info","msg":"a"}
@@ -265,5 +347,6 @@ mod tests {
 "#;
         assert_eq!(last_error(log).as_deref(), Some("it is so"));
         assert_eq!(last_error(b"plain"), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

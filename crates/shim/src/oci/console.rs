@@ -4,51 +4,44 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::termios::Winsize;
 
 use super::CommandError;
+use super::command::OneCallFile;
 use crate::socket;
 
-const NAME: &str = "console.sock";
 /// It is sent before the command ends.
 const TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// Bound in the directory in which the command runs; gone with it.
+/// Bound in the directory in which the command runs; gone with this.
 #[derive(Debug)]
 pub(super) struct ConsoleSocket {
     listener: UnixListener,
-    file: PathBuf,
-}
-
-impl Drop for ConsoleSocket {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.file).ok();
-    }
+    file: OneCallFile,
 }
 
 impl ConsoleSocket {
-    pub(super) fn bind(directory: &Path) -> Result<Self, CommandError> {
-        let file = directory.join(NAME);
-        let listener = socket::listen_in(directory, NAME).map_err(|source| CommandError::File {
+    pub(super) fn bind(directory: &Path, file: OneCallFile) -> Result<Self, CommandError> {
+        let listener = socket::listen_in(directory, &file.name()).map_err(|source| CommandError::File {
             what: "bind",
-            path: file.clone(),
+            path: file.path().to_owned(),
             source,
         })?;
         Ok(Self { listener, file })
     }
 
     /// Relative to the command's working directory: addresses are limited to 107 bytes, bundle paths are not.
-    #[expect(clippy::unused_self, reason = "there is no path before the socket is bound")]
-    pub(super) const fn path(&self) -> &str {
-        NAME
+    pub(super) fn path(&self) -> String {
+        self.file.name()
     }
 
     pub(super) fn receive(self, rows: u16, columns: u16) -> Result<OwnedFd, CommandError> {
-        let failed = |source| CommandError::File { what: "take the terminal from", path: self.file.clone(), source };
+        let failed =
+            |source| CommandError::File { what: "take the terminal from", path: self.file.path().to_owned(), source };
         let master = self.take().map_err(failed)?.ok_or(CommandError::NoTerminal)?;
         if (rows, columns) != (0, 0) {
             let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

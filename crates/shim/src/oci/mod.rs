@@ -5,12 +5,11 @@
 //! <bundle>/oci/   0700
 //!   config.json   the container's document, without what only our own runtime understands
 //!   state/        the runtime's `--root`, unless the options name another
-//!   log.json      what the last command had to say
-//!   process.json  the process of the exec being started
+//!   log.json-N, process.json-N, pid-N, console-N   of one call, while it is under way
 //! ```
 //!
-//! The shim is the subreaper of what the commands leave behind, so it collects exit statuses itself. Commands are short and run one after
-//! the other; each has a deadline.
+//! The shim is the subreaper of what the commands leave behind, so it collects exit statuses itself. Each command has a deadline; while it runs
+//! everybody else is served, hooks that call back included.
 
 mod command;
 mod console;
@@ -22,14 +21,14 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use berth_cgroup::{Cgroup, Layout};
+use berth_cgroup::{Cgroup, Layout, Membership};
 use berth_oci::runtime::{self, LinuxResources};
 use berth_rootfs::RootDir;
 use berth_runtime::{Identity, Process, Stdio, resolve_user};
 use rustix::process::{Pid, PidfdFlags};
 
-pub(crate) use command::{CommandError, OciRuntime, exec_failure};
-use command::{Streams, in_file};
+pub(crate) use command::{CommandError, OciRuntime, Place, exec_failure};
+use command::{Patience, Streams, in_file};
 use console::ConsoleSocket;
 pub(crate) use document::{Document, process as process_document, rewrite};
 
@@ -41,7 +40,7 @@ const STATE: &str = "state";
 pub(crate) struct NewContainer<'a> {
     pub(crate) runtime: OciRuntime,
     pub(crate) id: &'a str,
-    pub(crate) bundle: &'a Path,
+    pub(crate) place: Place,
     pub(crate) document: Document,
     pub(crate) root: RootDir,
     pub(crate) stdio: Stdio,
@@ -50,9 +49,11 @@ pub(crate) struct NewContainer<'a> {
 #[derive(Debug)]
 pub(crate) struct OciContainer {
     pub(crate) runtime: OciRuntime,
-    pub(crate) init: Process,
+    /// Of init.
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
     id: String,
-    directory: PathBuf,
+    place: Place,
     root: RootDir,
     annotations: HashMap<String, String>,
     cgroup: Option<Cgroup>,
@@ -77,57 +78,56 @@ pub(crate) fn state_directory(bundle: &Path) -> PathBuf {
 }
 
 impl OciContainer {
-    /// Runs `create`; on failure nothing of it remains.
-    pub(crate) fn create(new: NewContainer<'_>) -> Result<Self, CommandError> {
-        let directory = make_directory(new.bundle)?;
-        in_file(&directory.join("config.json"), &new.document.json)?;
-        let pid_file = directory.join("init.pid");
-        let mut words = vec!["create".to_owned(), "--bundle".to_owned(), directory.display().to_string()];
-        words.extend(["--pid-file".to_owned(), pid_file.display().to_string()]);
-        let init = spawn(&new.runtime, &directory, words, new.id, new.stdio, &pid_file)
-            .inspect_err(|_| delete_forced(&new.runtime, new.id, &directory))?;
+    /// Runs `create`, with the master of a terminal if there is one; on failure nothing of it remains.
+    pub(crate) async fn create(new: NewContainer<'_>) -> Result<(Self, Option<OwnedFd>), CommandError> {
+        let NewContainer { runtime, id, place, document, root, stdio } = new;
+        in_file(&place.directory.join("config.json"), &document.json)?;
+        let words = ["create".to_owned(), "--bundle".to_owned(), place.directory.display().to_string()];
+        let init = match spawn(&runtime, &place, words.to_vec(), id, stdio).await {
+            Ok(init) => init,
+            Err(error) => {
+                delete_forced(&runtime, id, &place).await;
+                return Err(error);
+            }
+        };
         let cgroup = cgroup_of(init.pid);
-        Ok(Self {
-            runtime: new.runtime,
-            init,
-            id: new.id.to_owned(),
-            directory,
-            root: new.root,
-            annotations: new.document.annotations,
+        let container = Self {
+            runtime,
+            pid: init.pid,
+            pidfd: init.pidfd,
+            id: id.to_owned(),
+            place,
+            root,
+            annotations: document.annotations,
             cgroup,
-        })
+        };
+        Ok((container, init.console))
     }
 
-    pub(crate) fn start(&self) -> Result<(), CommandError> {
-        self.simple("start")
+    pub(crate) async fn start(&self) -> Result<(), CommandError> {
+        self.run(&["start", &self.id], Patience::Hooks).await.map(drop)
     }
 
-    pub(crate) fn pause(&self) -> Result<(), CommandError> {
-        self.simple("pause")
+    pub(crate) async fn pause(&self) -> Result<(), CommandError> {
+        self.run(&["pause", &self.id], Patience::Plain).await.map(drop)
     }
 
-    pub(crate) fn resume(&self) -> Result<(), CommandError> {
-        self.simple("resume")
+    pub(crate) async fn resume(&self) -> Result<(), CommandError> {
+        self.run(&["resume", &self.id], Patience::Plain).await.map(drop)
     }
 
-    fn simple(&self, verb: &'static str) -> Result<(), CommandError> {
-        self.run(&[verb, &self.id]).map(drop)
-    }
-
-    fn run(&self, words: &[&str]) -> Result<Vec<u8>, CommandError> {
+    async fn run(&self, words: &[&str], patience: Patience) -> Result<Vec<u8>, CommandError> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        self.runtime.run(&self.directory, &words, Streams::None)
+        self.runtime.run(&self.place, &words, Streams::None, patience).await
     }
 
     /// Starts a further process.
-    pub(crate) fn exec(&self, plan: &runtime::Process, stdio: Stdio) -> Result<Process, CommandError> {
+    pub(crate) async fn exec(&self, plan: &runtime::Process, stdio: Stdio) -> Result<Process, CommandError> {
         let json = document::process(plan, &self.annotations, |user| self.identity(user))?;
-        let process_file = self.directory.join("process.json");
-        in_file(&process_file, &json)?;
-        let pid_file = self.directory.join("exec.pid");
-        let words = ["exec", "--detach", "--process", &process_file.display().to_string()].map(str::to_owned);
-        let pid = ["--pid-file".to_owned(), pid_file.display().to_string()];
-        spawn(&self.runtime, &self.directory, [words.as_slice(), &pid].concat(), &self.id, stdio, &pid_file)
+        let file = self.place.file("process.json");
+        in_file(file.path(), &json)?;
+        let words = ["exec", "--detach", "--process", &file.text()].map(str::to_owned);
+        spawn(&self.runtime, &self.place, words.to_vec(), &self.id, stdio).await
     }
 
     fn identity(&self, user: &runtime::User) -> Result<Identity, CommandError> {
@@ -135,39 +135,45 @@ impl OciContainer {
     }
 
     /// To init; `is_for_all`: to every process of the container.
-    pub(crate) fn kill(&self, signal: i32, is_for_all: bool) -> Result<(), CommandError> {
+    pub(crate) async fn kill(&self, signal: i32, is_for_all: bool) -> Result<(), CommandError> {
         let number = signal.to_string();
-        if is_for_all {
-            self.run(&["kill", "--all", &self.id, &number])
-        } else {
-            self.run(&["kill", &self.id, &number])
-        }
-        .map(drop)
+        let all: &[&str] = if is_for_all { &["--all"] } else { &[] };
+        self.run(&[&["kill"], all, &[&self.id, &number]].concat(), Patience::Plain).await.map(drop)
     }
 
-    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), CommandError> {
-        let file = self.directory.join("resources.json");
+    pub(crate) async fn update(&self, resources: &LinuxResources) -> Result<(), CommandError> {
+        let file = self.place.file("resources.json");
         let json = serde_json::to_vec(resources).map_err(|source| CommandError::Document { what: "limits", source })?;
-        in_file(&file, &json)?;
-        self.run(&["update", "--resources", &file.display().to_string(), &self.id]).map(drop)
+        in_file(file.path(), &json)?;
+        self.run(&["update", "--resources", &file.text(), &self.id], Patience::Plain).await.map(drop)
+    }
+
+    /// Writes the processes to a directory; `flags` as the runtime's command line has them.
+    pub(crate) async fn checkpoint(&self, images: &Path, flags: &[&str]) -> Result<(), CommandError> {
+        let images = images.display().to_string();
+        let words = [&["checkpoint", "--image-path", &images], flags, &[&self.id]].concat();
+        self.run(&words, Patience::Hooks).await.map(drop)
     }
 
     /// As the runtime lists them; where it cannot, or counts by a kernel of its own, as the host does.
-    pub(crate) fn pids(&self) -> Result<Vec<u32>, CommandError> {
-        let listed = self.run(&["ps", "--format", "json", &self.id]);
+    pub(crate) async fn pids(&self) -> Result<Vec<u32>, CommandError> {
+        let listed = self.run(&["ps", "--format", "json", &self.id], Patience::Plain).await;
         let listed: Vec<u32> = listed.and_then(|json| self.runtime.parse("ps", &json)).unwrap_or_default();
         match &self.cgroup {
-            _ if listed.contains(&self.init.pid) => Ok(listed),
+            _ if listed.contains(&self.pid) => Ok(listed),
             Some(group) => pids_of(group),
-            None => Ok(vec![self.init.pid]),
+            None => Ok(vec![self.pid]),
         }
     }
 
     /// From the kernel's files; of a container without a cgroup on the host, as the runtime measures it.
-    pub(crate) fn stats(&self) -> Result<berth_cgroup::Stats, CommandError> {
+    pub(crate) async fn stats(&self) -> Result<berth_cgroup::Stats, CommandError> {
         match &self.cgroup {
             Some(group) => group.stats().map_err(|source| CommandError::Cgroup { source: source.into() }),
-            None => measure::stats(&self.runtime, &self.run(&["events", "--stats", &self.id])?),
+            None => {
+                let measured = self.run(&["events", "--stats", &self.id], Patience::Plain).await?;
+                measure::stats(&self.runtime, &measured)
+            }
         }
     }
 
@@ -175,12 +181,15 @@ impl OciContainer {
         self.cgroup.as_ref()
     }
 
-    pub(crate) fn delete(&self) -> Result<(), CommandError> {
-        let deleted = self.simple("delete").or_else(|_| self.run(&["delete", "--force", &self.id]).map(drop));
-        if deleted.is_ok() {
-            remove_state(&self.runtime, &self.directory);
+    pub(crate) async fn delete(&self) -> Result<(), CommandError> {
+        let mut deleted = self.run(&["delete", &self.id], Patience::Hooks).await;
+        if deleted.is_err() {
+            deleted = self.run(&["delete", "--force", &self.id], Patience::Undo).await;
         }
-        deleted
+        if deleted.is_ok() {
+            remove_state(&self.runtime, &self.place.directory);
+        }
+        deleted.map(drop)
     }
 }
 
@@ -189,14 +198,14 @@ fn pids_of(group: &Cgroup) -> Result<Vec<u32>, CommandError> {
     Ok(pids.into_iter().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()).collect())
 }
 
-/// What is left of a container whose shim is dead.
-pub(crate) fn delete_forced(runtime: &OciRuntime, id: &str, directory: &Path) {
+/// What is left of a container whose shim is dead, or that could not be made.
+pub(crate) async fn delete_forced(runtime: &OciRuntime, id: &str, place: &Place) {
     let words = ["delete", "--force", id].map(str::to_owned);
-    if let Err(error) = runtime.run(directory, &words, Streams::None) {
+    if let Err(error) = runtime.run(place, &words, Streams::None, Patience::Undo).await {
         // It may have made nothing at all.
         crate::log::warn(&berth_types::report(&error));
     }
-    remove_state(runtime, directory);
+    remove_state(runtime, &place.directory);
 }
 
 /// Only what is ours: a root that somebody named holds other containers, too.
@@ -207,28 +216,29 @@ fn remove_state(runtime: &OciRuntime, directory: &Path) {
 }
 
 /// Runs a command that leaves a process behind, and finds that process.
-fn spawn(
+async fn spawn(
     runtime: &OciRuntime,
-    directory: &Path,
+    place: &Place,
     mut words: Vec<String>,
     id: &str,
     stdio: Stdio,
-    pid_file: &Path,
 ) -> Result<Process, CommandError> {
-    std::fs::remove_file(pid_file).ok();
+    let pid_file = place.file("pid");
+    words.extend(["--pid-file".to_owned(), pid_file.text()]);
     let (streams, console) = match stdio {
         Stdio::Fds { stdin, stdout, stderr } => (Streams::Of([stdin, stdout, stderr]), None),
         // How newlines are kept is a question of a person's command line alone.
         Stdio::Terminal { rows, columns, .. } => {
-            let socket = ConsoleSocket::bind(directory)?;
-            words.extend(["--console-socket".to_owned(), socket.path().to_owned()]);
+            let file = place.file("console");
+            let socket = ConsoleSocket::bind(&place.directory, file)?;
+            words.extend(["--console-socket".to_owned(), socket.path()]);
             (Streams::None, Some((socket, rows, columns)))
         }
     };
     words.push(id.to_owned());
-    runtime.run(directory, &words, streams)?;
+    runtime.run(place, &words, streams, Patience::Hooks).await?;
     let console = console.map(|(socket, rows, columns)| socket.receive(rows, columns)).transpose()?;
-    let pid = command::read_pid(pid_file)?;
+    let pid = command::read_pid(pid_file.path())?;
     Ok(Process { pid, pidfd: open_pidfd(pid)?, console })
 }
 
@@ -248,33 +258,7 @@ fn cgroup_of(pid: u32) -> Option<Cgroup> {
 }
 
 pub(crate) fn cgroup_path_of(pid: u32) -> Option<String> {
-    let path = membership(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?;
-    let own = membership(&std::fs::read_to_string("/proc/self/cgroup").ok()?);
-    (Some(&path) != own.as_ref()).then_some(path)
-}
-
-/// v1: where memory, processes or processor time are counted; v2: the one place.
-fn membership(text: &str) -> Option<String> {
-    let find = |controller: &str| {
-        text.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let controllers = fields.next()?;
-            controllers.split(',').any(|name| name == controller).then(|| fields.next().map(str::to_owned)).flatten()
-        })
-    };
-    ["memory", "pids", "cpu", ""].into_iter().find_map(find)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::membership;
-
-    #[test]
-    fn groups_of_both_versions() {
-        let v1 = "5:cpu,cpuacct:/x\n4:memory:/a/b:c\n0::/init\n";
-        assert_eq!(membership(v1).as_deref(), Some("/a/b:c"));
-        assert_eq!(membership("3:cpu,cpuacct:/x\n0::/\n").as_deref(), Some("/x"));
-        assert_eq!(membership("0::/berth/1\n").as_deref(), Some("/berth/1"));
-        assert_eq!(membership(""), None);
-    }
+    let group = |pid: Option<u32>| Membership::of(pid).ok()?.main().map(str::to_owned);
+    let path = group(Some(pid))?;
+    (Some(&path) != group(None).as_ref()).then_some(path)
 }

@@ -143,7 +143,7 @@ fn info(standing: &Standing) -> std::result::Result<String, TaskError> {
     let info = Info {
         pid: standing.pid,
         process_status: standing.status.name(),
-        runtime_type: "io.containerd.berth.v1",
+        runtime_type: berth_shim_client::OWN_RUNTIME,
         runtime_spec: serde_json::from_slice(&standing.document).map_err(failed)?,
     };
     serde_json::to_string(&info).map_err(failed)

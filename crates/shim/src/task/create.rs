@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,12 +25,12 @@ use super::trace::{Trace, now_ns};
 use super::{Options, Shim, Task, rootfs, runtime};
 use crate::error::TaskError;
 use crate::io::{IoRequest, ProcessIo, Streams, serve_attach};
-use crate::oci::{self, CommandError, Document, NewContainer, OciContainer, OciRuntime};
+use crate::oci::{self, CommandError, Document, NewContainer, OciContainer, OciRuntime, Place};
 use crate::process::{Addresses, Process, Status};
 use crate::record::{OtherShim, Record};
 use crate::{log, reaper, socket};
 
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
+pub(super) const CONFIG_BYTES_MAX: u64 = 16 << 20;
 const SECCOMP_BYTES_MAX: u64 = 1 << 20;
 /// Where a root file system is mounted for runtimes that want a path, below the bundle.
 pub(super) const ROOTFS: &str = "rootfs";
@@ -70,6 +71,8 @@ struct Made {
     machine: Machine,
     pid: u32,
     streams: Streams,
+    /// Master of init's terminal.
+    console: Option<OwnedFd>,
     spans: Vec<Span>,
     record: Record,
 }
@@ -79,26 +82,49 @@ impl Shim {
     pub(crate) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
         let begun = now_ns();
         let _reservation = self.reserve(&request.id)?;
+        let _hold = self.holds.hold();
         let io = open_io(&request.addresses, self)?;
         let made = match self.documents(&request) {
             Ok(documents) => self.make(&request, documents, &io).await,
             Err(error) => Err(error),
         };
-        let (made, spec) = match made {
-            Ok(made) => made,
+        let created = match made {
+            Ok((made, spec)) => self.finish(&request, made, &spec, &io, begun).await,
+            Err(error) => Err(error),
+        };
+        match created {
+            Ok(pid) => {
+                if !self.is_sandbox(&request.id) {
+                    self.events.created(&created_event(request, pid));
+                }
+                Ok(pid)
+            }
             Err(error) => {
                 self.mounts.unmount(&request.bundle.join(ROOTFS));
+                Record::remove(&request.bundle);
                 tokio::spawn(async move { io.settle().await });
-                return Err(error);
+                Err(error)
             }
-        };
-        let pid = made.pid;
-        if let Err(error) = made.record.store(&request.bundle) {
-            log::warn(&format!("cannot store the task's record: {error}"));
         }
-        self.connect(&request, made, &spec, io, begun)?;
-        if !self.is_sandbox(&request.id) {
-            self.events.created(&created(request, pid));
+    }
+
+    /// The container exists: written down, then followed.
+    async fn finish(
+        self: &Arc<Self>,
+        request: &CreateRequest,
+        made: Made,
+        spec: &Spec,
+        io: &Arc<ProcessIo>,
+        begun: u64,
+    ) -> Result<u32, TaskError> {
+        let pid = made.pid;
+        note(&made.record, &request.bundle);
+        if let Err(undone) = self.connect(request, made, spec, io, begun) {
+            let (machine, error) = *undone;
+            if let Err(undo) = machine.delete().await {
+                log::error(&format!("roll-back of create: {}", berth_types::report(&undo)));
+            }
+            return Err(error);
         }
         Ok(pid)
     }
@@ -118,17 +144,17 @@ impl Shim {
         Ok(Reservation { shim: Arc::clone(self), id: id.to_owned() })
     }
 
-    /// The container exists: its streams are read from now on, and its end is awaited.
+    /// Its streams are read from now on, and its end is awaited. A container that cannot be followed comes back.
     fn connect(
         self: &Arc<Self>,
         request: &CreateRequest,
         mut made: Made,
         spec: &Spec,
-        io: Arc<ProcessIo>,
+        io: &Arc<ProcessIo>,
         begun: u64,
-    ) -> Result<(), TaskError> {
+    ) -> Result<(), Box<(Machine, TaskError)>> {
         let pid = made.pid;
-        let init = Process::new(request.id.clone(), String::new(), request.addresses.clone(), Arc::clone(&io), None);
+        let init = Process::new(request.id.clone(), String::new(), request.addresses.clone(), Arc::clone(io), None);
         let watch = |source| TaskError::Watch { pid, source };
         let connected = (|| {
             let pidfd = made.machine.init_pidfd().map(|pidfd| pidfd.try_clone().map(Arc::new));
@@ -137,7 +163,7 @@ impl Shim {
                 self.follow_relayed(relay, &init);
                 return Ok(());
             }
-            io.connect(std::mem::take(&mut made.streams), made.machine.take_console())?;
+            io.connect(std::mem::take(&mut made.streams), made.console.take())?;
             if let Some(pidfd) = made.machine.init_pidfd() {
                 let exited = reaper::follow(pidfd).map_err(watch)?;
                 tokio::spawn(Arc::clone(self).init_ends(Arc::clone(&init), exited));
@@ -145,10 +171,7 @@ impl Shim {
             Ok(())
         })();
         if let Err(error) = connected {
-            if let Err(undo) = made.machine.delete() {
-                log::error(&format!("roll-back of create: {}", berth_types::report(&undo)));
-            }
-            return Err(error);
+            return Err(Box::new((made.machine, error)));
         }
         let mut task = Task {
             bundle: request.bundle.clone(),
@@ -193,7 +216,7 @@ impl Shim {
             None => return self.make_own(request, documents, io),
             Some(RuntimeChoice::Command { binary, arguments }) => {
                 let runtime = self.oci_runtime(request, binary, arguments, &documents.spec)?;
-                self.make_by_command(request, &documents, runtime, io)?
+                self.make_by_command(request, &documents, runtime, io).await?
             }
             Some(RuntimeChoice::Shim { binary, options }) => {
                 self.make_by_shim(request, &documents, binary.clone(), options.clone(), io).await?
@@ -225,13 +248,15 @@ impl Shim {
             tuning,
         };
         let mut spans: Vec<Span> = Vec::new();
-        let container = Container::create(&spec, options, &mut spans).map_err(|source| runtime("create", source))?;
+        let mut container =
+            Container::create(&spec, options, &mut spans).map_err(|source| runtime("create", source))?;
         for warning in &container.warnings {
             log::warn(warning);
         }
         let pid = container.init.pid;
         let record = Record::new(pid, container.cgroup().path());
-        Ok((Made { machine: Machine::Own(Box::new(container)), pid, streams, spans, record }, spec))
+        let console = container.init.console.take();
+        Ok((Made { machine: Machine::Own(Box::new(container)), pid, streams, console, spans, record }, spec))
     }
 
     fn oci_runtime(
@@ -254,7 +279,7 @@ impl Shim {
         Ok(OciRuntime { binary, arguments, root: root.unwrap_or_else(|| oci::state_directory(&request.bundle)) })
     }
 
-    fn make_by_command(
+    async fn make_by_command(
         self: &Arc<Self>,
         request: &CreateRequest,
         documents: &Documents,
@@ -268,14 +293,17 @@ impl Shim {
         let (stdio, streams) = io.streams(terminal_size(&documents.spec))?;
         let begun = now_ns();
         let id = request.id.as_str();
-        let new = NewContainer { runtime, id, bundle: &request.bundle, document, root, stdio };
-        let container = OciContainer::create(new).map_err(failed)?;
+        let directory = oci::make_directory(&request.bundle).map_err(failed)?;
+        let place = Place::new(directory, &self.surroundings.search, Arc::clone(&self.holds));
+        note(&Record { runtime: Some(runtime.clone()), ..Record::new(0, "") }, &request.bundle);
+        let new = NewContainer { runtime, id, place, document, root, stdio };
+        let (container, console) = OciContainer::create(new).await.map_err(failed)?;
         let spans =
             vec![super::trace::own_span("runtime.create", &container.runtime.binary.display().to_string(), begun)];
-        let pid = container.init.pid;
+        let pid = container.pid;
         let mut record = Record::new(pid, container.cgroup().map(berth_cgroup::Cgroup::path).unwrap_or_default());
         record.runtime = Some(container.runtime.clone());
-        Ok(Made { machine: Machine::Command(Box::new(container)), pid, streams, spans, record })
+        Ok(Made { machine: Machine::Command(Arc::new(container)), pid, streams, console, spans, record })
     }
 
     async fn make_by_shim(
@@ -292,6 +320,7 @@ impl Shim {
         let document = rewritten(documents, &root, Path::new(ROOTFS)).map_err(failed)?;
         let begun = now_ns();
         let object = binary.display().to_string();
+        note(&Record { shim: Some(OtherShim::expected(binary.clone())), ..Record::new(0, "") }, &request.bundle);
         let (relay, pid) = Relay::create(NewRelay {
             binary: binary.clone(),
             options,
@@ -308,7 +337,8 @@ impl Shim {
         let mut record = Record::new(pid, &oci::cgroup_path_of(pid).unwrap_or_default());
         record.shim = Some(OtherShim::new(binary, relay.shim_pid));
         let spans = vec![super::trace::own_span("shim.create", &object, begun)];
-        Ok(Made { machine: Machine::Relay(Arc::new(relay)), pid, streams: Streams::default(), spans, record })
+        let machine = Machine::Relay(Arc::new(relay));
+        Ok(Made { machine, pid, streams: Streams::default(), console: None, spans, record })
     }
 
     /// The root file system as a descriptor and as a path.
@@ -345,6 +375,13 @@ impl Shim {
         let program = spec.annotations().as_ref().and_then(|all| all.get(annotation::SECCOMP_PROGRAM));
         let seccomp_program = program.map(|path| read_bounded(Path::new(path), SECCOMP_BYTES_MAX)).transpose()?;
         Ok(Documents { config, spec, rootfs, seccomp_program })
+    }
+}
+
+/// For whoever cleans up after a shim that died.
+fn note(record: &Record, bundle: &Path) {
+    if let Err(error) = record.store(bundle) {
+        log::warn(&format!("cannot store the task's record: {error}"));
     }
 }
 
@@ -394,7 +431,7 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, TaskE
     Ok(bytes)
 }
 
-fn created(request: CreateRequest, pid: u32) -> events::TaskCreate {
+fn created_event(request: CreateRequest, pid: u32) -> events::TaskCreate {
     let Addresses { stdin, stdout, stderr, terminal } = request.addresses;
     let io = events::TaskIO { stdin, stdout, stderr, terminal, ..Default::default() };
     events::TaskCreate {

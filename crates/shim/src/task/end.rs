@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::Shim;
 use super::create::ROOTFS;
+use super::elsewhere::Elsewhere;
 use super::machine::Machine;
 use crate::error::TaskError;
 use crate::process::{Exit, Process, Status};
@@ -44,7 +45,7 @@ impl Shim {
             relay.delete(exec_id).await?;
         }
         if exec_id.is_empty() {
-            self.delete_task(id)?;
+            self.delete_task(id).await?;
         } else {
             self.with(id, |task| Ok(task.execs.remove(exec_id)))?;
         }
@@ -62,14 +63,14 @@ impl Shim {
         Ok(deleted)
     }
 
-    fn delete_task(&self, id: &str) -> Result<(), TaskError> {
+    async fn delete_task(&self, id: &str) -> Result<(), TaskError> {
         let Some(task) = self.lock().remove(id) else { return Err(TaskError::NoTask { id: id.to_owned() }) };
         for job in task.oom_watch.iter().chain(&task.attach_job) {
             job.abort();
         }
         let deleted = match task.machine {
             Machine::Relay(_) => Ok(()),
-            machine => machine.delete(),
+            machine => machine.delete().await,
         };
         self.mounts.unmount(&task.bundle.join(ROOTFS));
         deleted
@@ -81,11 +82,7 @@ impl Shim {
         let id = init.task_id.as_str();
         // At once: systemd takes an empty scope away, and the count with it.
         let _gone = self.look_for_kills(id);
-        if let Some(task) = self.lock().get(id)
-            && task.shares_pid_ns
-            && !matches!(task.machine, Machine::Relay(_))
-            && let Err(error) = task.machine.kill_all(Signal::KILL)
-        {
+        if let Err(error) = self.end_others(id).await {
             log::warn(&format!("processes outlive their container's init: {}", berth_types::report(&error)));
         }
         if let Some(mut note) = exit.note {
@@ -95,6 +92,25 @@ impl Shim {
         // Whoever learns of the exit shall know by then whether it was for lack of memory.
         tokio::time::timeout(OOM_NEWS, self.events.delivered()).await.ok();
         self.ended(&init, exit).await;
+    }
+
+    /// Processes of a container without a pid namespace of its own do not end with its init.
+    async fn end_others(&self, id: &str) -> Result<(), TaskError> {
+        let elsewhere = {
+            let tasks = self.lock();
+            let Some(task) = tasks.get(id).filter(|task| task.shares_pid_ns) else { return Ok(()) };
+            match task.machine.elsewhere() {
+                None => return task.machine.kill_all(Signal::KILL),
+                Some(elsewhere) => elsewhere,
+            }
+        };
+        match elsewhere {
+            Elsewhere::Relay(_) => Ok(()),
+            Elsewhere::Command(container) => {
+                let killed = container.kill(Signal::KILL.number(), true).await;
+                killed.map_err(|source| super::machine::command("signal", source))
+            }
+        }
     }
 
     /// Beside the protocol, before anybody learns of the exit: our engine tells with it what ended the container.

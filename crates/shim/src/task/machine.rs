@@ -1,6 +1,6 @@
 //! What a container runs on: our own runtime in this process, another runtime's command line, or another shim behind ours.
 //!
-//! The first two answer at once and are driven under the task's lock; calls for the third are passed on before it ([`super::relay`]).
+//! The first answers at once and is driven under the task's lock; the others are asked before it ([`super::elsewhere`]).
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use berth_proto::protobuf::well_known_types::any::Any;
 use berth_runtime::{Container, Process, Stdio};
 use berth_types::{Signal, Span};
 
+use super::elsewhere::Elsewhere;
 use super::relay::Relay;
 use super::{exec_or, runtime};
 use crate::error::TaskError;
@@ -21,7 +22,7 @@ use crate::stats;
 #[derive(Debug)]
 pub(super) enum Machine {
     Own(Box<Container>),
-    Command(Box<OciContainer>),
+    Command(Arc<OciContainer>),
     Relay(Arc<Relay>),
 }
 
@@ -33,18 +34,25 @@ impl Machine {
         }
     }
 
-    pub(super) fn init_pidfd(&self) -> Option<&OwnedFd> {
+    pub(super) fn command(&self) -> Option<Arc<OciContainer>> {
         match self {
-            Self::Own(container) => Some(&container.init.pidfd),
-            Self::Command(container) => Some(&container.init.pidfd),
-            Self::Relay(_) => None,
+            Self::Command(container) => Some(Arc::clone(container)),
+            Self::Own(_) | Self::Relay(_) => None,
         }
     }
 
-    pub(super) fn take_console(&mut self) -> Option<OwnedFd> {
+    pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
         match self {
-            Self::Own(container) => container.init.console.take(),
-            Self::Command(container) => container.init.console.take(),
+            Self::Own(_) => None,
+            Self::Command(container) => Some(Elsewhere::Command(Arc::clone(container))),
+            Self::Relay(relay) => Some(Elsewhere::Relay(Arc::clone(relay))),
+        }
+    }
+
+    pub(super) fn init_pidfd(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Own(container) => Some(&container.init.pidfd),
+            Self::Command(container) => Some(&container.pidfd),
             Self::Relay(_) => None,
         }
     }
@@ -58,11 +66,17 @@ impl Machine {
         }
     }
 
+    fn own(&self, operation: &'static str) -> Result<&Container, TaskError> {
+        match self {
+            Self::Own(container) => Ok(container),
+            Self::Command(_) | Self::Relay(_) => Err(elsewhere(operation)),
+        }
+    }
+
     pub(super) fn start(&mut self, spans: &mut Vec<Span>) -> Result<(), TaskError> {
         match self {
             Self::Own(container) => container.start(spans).map_err(|source| exec_or("start", source)),
-            Self::Command(container) => container.start().map_err(|source| command("start", source)),
-            Self::Relay(_) => Err(elsewhere("start")),
+            Self::Command(_) | Self::Relay(_) => Err(elsewhere("start")),
         }
     }
 
@@ -75,85 +89,51 @@ impl Machine {
         const OPERATION: &str = "start a process in";
         match self {
             Self::Own(container) => container.exec(plan, stdio, spans).map_err(|source| exec_or(OPERATION, source)),
-            Self::Command(container) => container.exec(plan, stdio).map_err(|source| command(OPERATION, source)),
-            Self::Relay(_) => Err(elsewhere(OPERATION)),
-        }
-    }
-
-    pub(super) fn kill_init(&self, signal: Signal) -> Option<Result<(), TaskError>> {
-        match self {
-            // By its descriptor, which the caller has.
-            Self::Own(_) => None,
-            Self::Command(container) => {
-                Some(container.kill(signal.number(), false).map_err(|source| command("signal", source)))
-            }
-            Self::Relay(_) => Some(Err(elsewhere("signal"))),
+            Self::Command(_) | Self::Relay(_) => Err(elsewhere(OPERATION)),
         }
     }
 
     pub(super) fn kill_all(&self, signal: Signal) -> Result<(), TaskError> {
-        match self {
-            Self::Own(container) => container.kill_all(signal).map_err(|source| runtime("signal", source)),
-            Self::Command(container) => {
-                container.kill(signal.number(), true).map_err(|source| command("signal", source))
-            }
-            Self::Relay(_) => Err(elsewhere("signal")),
-        }
+        self.own("signal")?.kill_all(signal).map_err(|source| runtime("signal", source))
     }
 
     pub(super) fn pause(&self) -> Result<(), TaskError> {
-        match self {
-            Self::Own(container) => container.pause().map_err(|source| runtime("pause", source)),
-            Self::Command(container) => container.pause().map_err(|source| command("pause", source)),
-            Self::Relay(_) => Err(elsewhere("pause")),
-        }
+        self.own("pause")?.pause().map_err(|source| runtime("pause", source))
     }
 
     pub(super) fn resume(&self) -> Result<(), TaskError> {
-        match self {
-            Self::Own(container) => container.resume().map_err(|source| runtime("resume", source)),
-            Self::Command(container) => container.resume().map_err(|source| command("resume", source)),
-            Self::Relay(_) => Err(elsewhere("resume")),
-        }
+        self.own("resume")?.resume().map_err(|source| runtime("resume", source))
     }
 
     pub(super) fn pids(&self) -> Result<Vec<u32>, TaskError> {
         const OPERATION: &str = "list the processes of";
-        match self {
-            Self::Own(container) => container.pids().map_err(|source| runtime(OPERATION, source)),
-            Self::Command(container) => container.pids().map_err(|source| command(OPERATION, source)),
-            Self::Relay(_) => Err(elsewhere(OPERATION)),
-        }
+        self.own(OPERATION)?.pids().map_err(|source| runtime(OPERATION, source))
     }
 
     pub(super) fn update(&self, resources: &LinuxResources) -> Result<(), TaskError> {
         const OPERATION: &str = "set the limits of";
-        match self {
-            Self::Own(container) => container.update(resources).map_err(|source| runtime(OPERATION, source)),
-            Self::Command(container) => container.update(resources).map_err(|source| command(OPERATION, source)),
-            Self::Relay(_) => Err(elsewhere(OPERATION)),
-        }
+        self.own(OPERATION)?.update(resources).map_err(|source| runtime(OPERATION, source))
     }
 
     pub(super) fn stats(&self) -> Result<Any, TaskError> {
         let failed = |source| TaskError::Cgroup { source };
-        let measured = match self {
-            Self::Own(container) => container.cgroup().stats().map_err(failed)?,
-            Self::Command(container) => container.stats().map_err(|source| command("measure", source))?,
-            Self::Relay(_) => return Err(elsewhere("measure")),
-        };
+        let measured = self.own("measure")?.cgroup().stats().map_err(failed)?;
         Ok(stats::message(&Layout::detect().map_err(failed)?, &measured))
     }
 
-    pub(super) fn delete(self) -> Result<(), TaskError> {
+    /// Removes the container: its processes, its cgroup, what its runtime or shim keeps of it.
+    pub(super) async fn delete(self) -> Result<(), TaskError> {
         match self {
             Self::Own(container) => {
                 let warnings = container.delete_reporting().map_err(|source| runtime("delete", source))?;
                 warnings.iter().for_each(|warning| log::warn(warning));
                 Ok(())
             }
-            Self::Command(container) => container.delete().map_err(|source| command("delete", source)),
-            Self::Relay(_) => Err(elsewhere("delete")),
+            Self::Command(container) => container.delete().await.map_err(|source| command("delete", source)),
+            Self::Relay(relay) => {
+                relay.abandon().await;
+                Ok(())
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use berth_oci::runtime::User;
 use berth_proto::pack_as;
@@ -22,6 +23,7 @@ use berth_rootfs::RootDir;
 use berth_runtime::{Identity, resolve_user};
 use berth_shim_client::{CreateTask, ExitStatus, IoUris, Reports, RootfsMount, ShimClient, ShimError, ShimOptions};
 use berth_types::{ExecId, Timestamp};
+use tokio::task::AbortHandle;
 
 use super::machine::command;
 use super::{Shim, Surroundings};
@@ -30,12 +32,16 @@ use crate::io::ProcessIo;
 use crate::log;
 use crate::oci::{CommandError, exec_failure};
 use crate::process::{Exit, Process, Status};
+use crate::record::OtherShim;
 
 const DIRECTORY: &str = "shim";
-/// 128 + SIGKILL: all that can be said of a process whose shim died.
-const KILLED: u32 = 137;
 /// containerd's code of an end that nobody saw.
 const UNKNOWN: u32 = 255;
+/// From the other shim's start to its container. With what is undone after it, it is less than our own caller waits: no container comes to be
+/// that nobody knows of.
+const CREATE: Duration = Duration::from_secs(75);
+/// For a shim that did not answer once.
+const LAST_CALL: Duration = Duration::from_secs(5);
 
 /// What is needed to make one.
 #[derive(Debug)]
@@ -65,6 +71,14 @@ pub(super) struct Relay {
     /// Ends of FIFOs that keep them open until the other shim has taken its own.
     keepers: Mutex<HashMap<String, Vec<OwnedFd>>>,
     cleaned: tokio::sync::OnceCell<ExitStatus>,
+    /// Follows what the other shim says.
+    log: AbortHandle,
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.log.abort();
+    }
 }
 
 /// Where the other shim has its bundle. Its last component is the task's id, as some shims rely on.
@@ -100,8 +114,17 @@ impl Relay {
         let io_dir = new.bundle.join(DIRECTORY).join("io");
         write_bundle(&bundle, &io_dir, &new.config)?;
         let shim = shim_options(new.surroundings, new.binary, new.options.clone(), bundle.clone(), new.id)?;
-        follow_log(&bundle)?;
-        let client = ShimClient::start(&shim).await.map_err(|source| failed("start the shim of", source))?;
+        let begun = Instant::now();
+        let path = bundle.join("log");
+        let log = berth_shim_client::follow_log(&bundle, log::line)
+            .map_err(|source| command("follow the log of", CommandError::File { what: "open", path, source }))?;
+        let client = match ShimClient::start(&shim).await {
+            Ok(client) => client,
+            Err(source) => {
+                log.abort();
+                return Err(failed("start the shim of", source));
+            }
+        };
         let shim_pid = client.shim_pid().await.unwrap_or_default();
         let relay = Self {
             client,
@@ -112,6 +135,7 @@ impl Relay {
             annotations: new.annotations,
             keepers: Mutex::default(),
             cleaned: tokio::sync::OnceCell::new(),
+            log,
         };
         let source = new.root_path.display().to_string();
         let mount = RootfsMount {
@@ -123,16 +147,35 @@ impl Relay {
         let created = async {
             let io = relay.fifos("init", "", new.io)?;
             let task = CreateTask { rootfs: vec![mount], io, options: new.options, ..CreateTask::default() };
-            relay.client.create_task(&bundle, &task).await.map_err(|source| failed("create", source))
+            let answer = relay.client.create_task(&bundle, &task);
+            let answer = tokio::time::timeout(CREATE.saturating_sub(begun.elapsed()), answer).await;
+            let late = Err(ShimError::Deadline { call: "Create", seconds: CREATE.as_secs() });
+            answer.unwrap_or(late).map_err(|source| failed("create", source))
         };
         match created.await {
             Ok(pid) => Ok((relay, pid)),
             Err(error) => {
-                relay.client.shutdown().await.ok();
-                relay.clean_up().await;
+                relay.abandon().await;
                 Err(error)
             }
         }
+    }
+
+    /// Takes down the container and its shim, however far they came.
+    pub(super) async fn abandon(&self) {
+        let shim = OtherShim::new(self.shim.binary.clone(), self.shim_pid);
+        let asked = tokio::time::timeout(LAST_CALL, self.client.shutdown()).await;
+        if !matches!(asked, Ok(Ok(()))) {
+            shim.kill();
+        }
+        self.clean_up().await;
+    }
+
+    /// Has the other shim write the processes to a directory.
+    pub(super) async fn checkpoint(&self, images: &Path, options: Option<Any>) -> Result<(), TaskError> {
+        let options = options.map(|any| (any.type_url, any.value));
+        let saved = self.client.checkpoint(&images.display().to_string(), options).await;
+        saved.map_err(|source| failed("save", source))
     }
 
     /// Makes the FIFOs of a process and connects our ends of them.
@@ -255,7 +298,7 @@ impl Relay {
         let run = || async {
             ShimClient::delete_dead(&self.shim).await.unwrap_or_else(|error| {
                 log::warn(&format!("cleaning up after the other shim: {}", berth_types::report(&error)));
-                ExitStatus { code: KILLED, exited_at: Timestamp::now() }
+                ExitStatus::killed()
             })
         };
         *self.cleaned.get_or_init(run).await
@@ -328,30 +371,4 @@ fn write_bundle(bundle: &Path, io_dir: &Path, config: &[u8]) -> Result<(), TaskE
     make(io_dir)?;
     let path = bundle.join("config.json");
     std::fs::write(&path, config).map_err(wrong("write", &path)).map_err(|source| command("make the bundle of", source))
-}
-
-/// `<bundle>/log`: shims of others do not start without it, and stop when nobody reads it. What they say goes into our own log.
-fn follow_log(bundle: &Path) -> Result<(), TaskError> {
-    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
-    const LINE_BYTES_MAX: u64 = 16 << 10;
-    let path = bundle.join("log");
-    let failed = |source| command("follow the log of", CommandError::File { what: "open", path: path.clone(), source });
-    let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    match rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(errno) => return Err(failed(errno.into())),
-    }
-    let receiver = tokio::net::unix::pipe::OpenOptions::new().read_write(true).open_receiver(&path).map_err(failed)?;
-    tokio::spawn(async move {
-        let mut lines = tokio::io::BufReader::new(receiver);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => log::line(&line),
-            }
-        }
-    });
-    Ok(())
 }

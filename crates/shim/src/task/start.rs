@@ -1,14 +1,18 @@
 //! Start: init execs the user's program, or an exec gets its process.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use berth_oci::runtime as oci;
 use berth_types::{ErrorClass, Span, Timestamp};
 
 use super::create::size_of;
+use super::elsewhere::Elsewhere;
 use super::relay::Relay;
 use super::trace::{self, now_ns};
 use super::{Shim, Task};
 use crate::error::TaskError;
+use crate::io::Streams;
 use crate::process::{Exit, Process, Status};
 use crate::reaper;
 
@@ -16,9 +20,10 @@ impl Shim {
     /// Returns the process's pid on the host.
     pub(crate) async fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, TaskError> {
         let begun = now_ns();
-        let (process, relay) = self.with(id, |task| Ok((task.process(id, exec_id)?, task.machine.relay())))?;
-        let pid = match relay {
-            Some(relay) => self.start_relayed(&relay, &process).await?,
+        let (process, elsewhere) = self.with(id, |task| Ok((task.process(id, exec_id)?, task.machine.elsewhere())))?;
+        let pid = match elsewhere {
+            Some(Elsewhere::Relay(relay)) => self.start_relayed(&relay, &process).await?,
+            Some(Elsewhere::Command(container)) => self.start_by_command(&container, &process, begun).await?,
             None => self.with(id, |task| {
                 if exec_id.is_empty() { task.start_init(id, begun) } else { self.start_exec(task, &process, begun) }
             })?,
@@ -58,7 +63,8 @@ impl Shim {
         Ok(pid)
     }
 
-    fn start_exec(self: &Arc<Self>, task: &mut Task, process: &Arc<Process>, begun: u64) -> Result<u32, TaskError> {
+    /// What an added process shall run; it is given away once.
+    pub(super) fn take_plan(&self, task: &Task, process: &Process) -> Result<Box<oci::Process>, TaskError> {
         task.expect_running("start a process", false)?;
         let Some(mut plan) = process.take_plan() else {
             return Err(TaskError::State { operation: "start the process", state: process.status().name() });
@@ -66,6 +72,11 @@ impl Shim {
         if plan.oom_score_adj().is_none() {
             plan.set_oom_score_adj(task.oom_score.or(self.oom_score));
         }
+        Ok(plan)
+    }
+
+    fn start_exec(self: &Arc<Self>, task: &mut Task, process: &Arc<Process>, begun: u64) -> Result<u32, TaskError> {
+        let plan = self.take_plan(task, process)?;
         let mut spans = Vec::new();
         let made = task.make_exec(process, &plan, &mut spans);
         trace::finish_exec(spans, &process.exec_id, begun, &task.bundle);
@@ -100,24 +111,32 @@ impl Task {
     fn make_exec(
         &mut self,
         process: &Arc<Process>,
-        plan: &berth_oci::runtime::Process,
+        plan: &oci::Process,
         spans: &mut Vec<Span>,
-    ) -> Result<Arc<std::os::fd::OwnedFd>, TaskError> {
+    ) -> Result<Arc<OwnedFd>, TaskError> {
         let (stdio, streams) = process.io.streams(size_of(plan.console_size()))?;
-        let live = self.machine.exec(plan, stdio, spans)?;
-        let pidfd = Arc::new(live.pidfd);
-        process.set_live(live.pid, Some(Arc::clone(&pidfd)), Status::Running);
-        // A process whose streams cannot be set up would run unseen.
-        if let Err(error) = process.io.connect(streams, live.console).and_then(|()| process.io.follow_fifo()) {
-            process.signal(berth_types::Signal::KILL.number())?;
-            return Err(error.into());
-        }
-        Ok(pidfd)
+        bring_alive(process, self.machine.exec(plan, stdio, spans)?, streams)
     }
 }
 
+/// An added process runs: it is known by its descriptor from now on, and its streams are moved.
+pub(super) fn bring_alive(
+    process: &Process,
+    live: berth_runtime::Process,
+    streams: Streams,
+) -> Result<Arc<OwnedFd>, TaskError> {
+    let pidfd = Arc::new(live.pidfd);
+    process.set_live(live.pid, Some(Arc::clone(&pidfd)), Status::Running);
+    // A process whose streams cannot be set up would run unseen.
+    if let Err(error) = process.io.connect(streams, live.console).and_then(|()| process.io.follow_fifo()) {
+        process.signal(berth_types::Signal::KILL.number())?;
+        return Err(error.into());
+    }
+    Ok(pidfd)
+}
+
 /// It never ran: whoever waits for it or is attached to it learns so.
-fn give_up(process: &Arc<Process>, error: &TaskError) {
+pub(super) fn give_up(process: &Arc<Process>, error: &TaskError) {
     const NOT_FOUND: u32 = 127;
     const NOT_EXECUTABLE: u32 = 126;
     let code = match error {

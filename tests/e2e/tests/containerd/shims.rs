@@ -108,6 +108,33 @@ fn s137_binary_name_under_our_own_shim() {
     instance.berth(&["rm", "-f", "c2"]).ok();
 }
 
+/// S-137: while a runtime's command is at work (a hook in it, say), the shim answers whoever asks, and the container becomes what it was to be.
+#[test]
+fn s137_a_slow_runtime_blocks_nobody() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let instance = Instance::with_busybox();
+    let (gate, script) = (instance.directory.join("gate"), instance.directory.join("slow-runc"));
+    let runc = peers::peer("usr/bin/runc").display().to_string();
+    let text = format!(
+        "#!/bin/sh\ncase \" $* \" in *\" start \"*) : >{gate}.here; until [ -e {gate} ]; do sleep 0.05; done;; esac\nexec {runc} \"$@\"\n",
+        gate = gate.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = script.display().to_string();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| ctr_run(&instance, &["--runc-binary", &script, "-d"], "c1", &["sleep", "1000"]));
+        berth_testkit::wait_until("the command is at work", || gate.with_extension("here").exists().then_some(()));
+        let listed = instance.ctr(&["tasks", "ls"]).ok().to_owned();
+        let is_started = running.is_finished();
+        std::fs::write(&gate, "").unwrap();
+        assert!(listed.contains("CREATED") && !is_started, "{listed}");
+        running.join().unwrap().ok();
+    });
+    assert!(instance.ctr(&["tasks", "ls"]).ok().contains("RUNNING"));
+    instance.berth(&["rm", "-f", "c1"]).ok();
+}
+
 /// A runtime that is nowhere is refused by name, and options that our own shim does not obey are, too.
 #[test]
 fn refusals() {

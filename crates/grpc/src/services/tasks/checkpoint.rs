@@ -1,10 +1,6 @@
 //! Checkpoints: the shim writes an image of the processes into a directory, which becomes content; and the way back, before a task is made.
-//!
-//! ```text
-//! <state>/checkpoints/<tenant>/<id>/   while it is written; of a task made from one until that task is deleted
-//! ```
+//! Each call has a directory of its own (`berth_core::CheckpointDir`).
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use berth_containerd_api::containerd::runc::v1::CheckpointOptions;
@@ -25,15 +21,6 @@ const CHECKPOINT: &str = "application/vnd.containerd.container.criu.checkpoint.c
 const CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+proto";
 
 impl Face {
-    /// An empty directory in place of what an earlier one left.
-    fn new_checkpoint_dir(&self, tenant: &Tenant, id: &str) -> Result<PathBuf, Status> {
-        let path = self.engine.fleet().checkpoint_dir(tenant, id);
-        self.engine.fleet().drop_checkpoint(tenant, id);
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.map_err(|error| Status::internal(format!("cannot create {}: {error}", path.display())))?;
-        Ok(path)
-    }
-
     pub(super) async fn checkpoint_task(
         &self,
         tenant: &Tenant,
@@ -53,14 +40,12 @@ impl Face {
             return Ok(CheckpointTaskResponse::default());
         }
         let object = self.container(tenant, &id).await?;
-        let path = self.new_checkpoint_dir(tenant, &id)?;
-        let done = shim.checkpoint(&path.display().to_string(), written).await;
-        let kept = match done.map_err(|error| error.into_status()) {
-            Ok(()) => self.keep_checkpoint(tenant, lease, &id, path, object.spec.map(crate::convert::any)).await,
-            Err(status) => Err(status),
-        };
-        self.engine.fleet().drop_checkpoint(tenant, &id);
-        Ok(CheckpointTaskResponse { descriptors: kept? })
+        let dir = self.engine.fleet().new_checkpoint_dir(tenant, &id).map_err(|error| error.into_status())?;
+        let done = shim.checkpoint(&dir.path().display().to_string(), written).await;
+        done.map_err(|error| error.into_status())?;
+        let spec = object.spec.map(crate::convert::any);
+        let descriptors = self.keep_checkpoint(tenant, lease, &id, dir.path().to_owned(), spec).await?;
+        Ok(CheckpointTaskResponse { descriptors })
     }
 
     async fn keep_checkpoint(
@@ -71,7 +56,9 @@ impl Face {
         path: PathBuf,
         spec: Option<prost_types::Any>,
     ) -> Result<Vec<Descriptor>, Status> {
-        let reference = format!("checkpoint-{id}");
+        // As the directory is: of this call alone.
+        let call = path.file_name().unwrap_or_default().to_string_lossy();
+        let reference = format!("checkpoint-{id}-{call}");
         let described = |media_type: &str, (digest, size): (berth_types::Digest, u64)| Descriptor {
             media_type: media_type.to_owned(),
             digest: digest.to_string(),
@@ -103,7 +90,7 @@ impl Face {
             return Err(Status::invalid_argument(what));
         }
         let blob = digest(&checkpoint.digest)?;
-        let path = self.new_checkpoint_dir(tenant, id)?;
+        let path = self.engine.fleet().new_restored_dir(tenant, id).map_err(|error| error.into_status())?;
         let into = path.clone();
         let unpacked = self.store(tenant, move |store| {
             let mut tar = store.open_blob(&blob)?;
@@ -111,7 +98,7 @@ impl Face {
             berth_image::apply(&mut tar, &into).map(drop)
         });
         if let Err(status) = unpacked.await {
-            self.engine.fleet().drop_checkpoint(tenant, id);
+            self.engine.fleet().drop_restored_from(tenant, id);
             return Err(status);
         }
         Ok(path.display().to_string())

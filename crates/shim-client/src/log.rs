@@ -1,5 +1,5 @@
-//! `<bundle>/log`: the FIFO into which shims of others write what they have to say. Without it they do not start; while nobody reads they
-//! would stop at a full pipe. Our own shim logs to a file instead.
+//! `<bundle>/log`: the FIFO into which shims write what they have to say. Without it some do not start; while nobody reads it they would stop at
+//! a full pipe. Our own shim logs to a file where there is none.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ const FILE: &str = "log";
 /// Longer lines are cut into pieces.
 const LINE_BYTES_MAX: u64 = 16 << 10;
 
-/// Makes the FIFO if need be and follows it in a job, which ends when it is aborted.
+/// Makes the FIFO if need be and gives its lines, with their ends, to `take` in a job, which goes on until it is aborted.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn follow(bundle: &Path, id: &str) -> std::io::Result<AbortHandle> {
+pub fn follow_log(bundle: &Path, mut take: impl FnMut(&[u8]) + Send + 'static) -> std::io::Result<AbortHandle> {
     let path = bundle.join(FILE);
     match rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -24,7 +24,6 @@ pub(super) fn follow(bundle: &Path, id: &str) -> std::io::Result<AbortHandle> {
     }
     // For writing, too: so it never ends, however many shims come and go.
     let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&path)?;
-    let id = id.to_owned();
     let job = tokio::spawn(async move {
         let mut lines = BufReader::new(receiver);
         let mut line = Vec::new();
@@ -32,7 +31,7 @@ pub(super) fn follow(bundle: &Path, id: &str) -> std::io::Result<AbortHandle> {
             line.clear();
             match (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
                 Ok(0) | Err(_) => return,
-                Ok(_) => tracing::debug!(container_id = id, shim = %String::from_utf8_lossy(&line).trim_end()),
+                Ok(_) => take(&line),
             }
         }
     });
