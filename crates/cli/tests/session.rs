@@ -194,7 +194,7 @@ fn signals_are_forwarded() {
             reader.get_mut().write_all(ATTACHED.as_bytes()).unwrap();
             reader.get_mut().write_all(&frame(1, "ready\n")).unwrap();
             let flag = flag_path(reader);
-            let deadline = Instant::now() + Duration::from_secs(20);
+            let deadline = Instant::now() + Duration::from_secs(60);
             while !flag.exists() && Instant::now() < deadline {
                 std::thread::yield_now();
             }

@@ -48,7 +48,7 @@ fn holdings(root: &Path) -> Vec<PathBuf> {
 
 /// The space that removal counts on is put back within seconds of being there.
 fn wait_for_reserve(root: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !root.join("metadata.reserve").exists() {
         assert!(Instant::now() < deadline, "no reserve");
         std::thread::yield_now();

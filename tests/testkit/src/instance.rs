@@ -177,7 +177,7 @@ impl Instance {
     /// The daemon is dead, by its own hand or another's: takes it off, so that `spawn` can follow.
     ///
     /// # Panics
-    /// When it still lives after 20 s.
+    /// When it still lives after 60 s.
     pub fn await_daemon_death(&mut self) {
         let mut child = self.daemon.take().expect("the daemon runs");
         wait_until("the daemon dies", || child.try_wait().unwrap());

@@ -15,7 +15,7 @@ pub(crate) fn bombs() -> u32 {
     std::env::var_os("BERTH_BOMBS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(25)
 }
 
-pub(crate) const WAIT: Duration = Duration::from_secs(20);
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
 /// `/berth-test-<pid>-<name>/c`, removed with everything in it when dropped.
 pub(crate) struct TestGroup {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use berth_network::{Endpoint, Network, NetworkConfig, PortMapping, Protocol};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const HOST: &str = "192.0.2.3";
 pub(crate) const OUTSIDE: &str = "192.0.2.2";
 

@@ -271,7 +271,7 @@ impl Running {
 
     /// Waits until a line with this text was printed.
     pub(crate) fn await_line(&self, wanted: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         let mut text = String::new();
         while !text.contains(wanted) {
             assert!(Instant::now() < deadline, "waited for {wanted:?}, got {text:?}");
