@@ -51,7 +51,14 @@ soak: build peers
 demo: build
 	@tests/demo.sh
 
-bench: build peers
+# A peer that is no Debian package: without its seccomp, which needs a library's headers.
+YOUKI := $(CURDIR)/target/youki
+$(YOUKI)/bin/youki:
+	@$(CARGO) install --quiet --locked --version 0.7.0 --no-default-features --features v1,v2 --root $(YOUKI) \
+	  --target-dir $(YOUKI)/build youki && rm -rf $(YOUKI)/build \
+	  || echo "youki could not be built; the tables go without it"
+
+bench: build peers $(YOUKI)/bin/youki
 	$(CARGO) run --quiet --locked --release -p berth-bench -- $(BENCH_ARGS)
 
 check:
