@@ -78,6 +78,8 @@ pub struct Image {
     pub size_bytes: u64,
     pub layers: Vec<Layer>,
     pub last_tagged: Option<Timestamp>,
+    /// When somebody last loaded, pulled, built or tagged it, with or without a name; not known of images of earlier versions.
+    pub wanted: Option<Timestamp>,
 }
 
 /// Bottom to top in `Image::layers`.

@@ -276,6 +276,7 @@ impl ImageStore {
         if let Some(known) = self.whole_record(id)? {
             record = ImageRecord { is_hidden: false, ..known };
         }
+        record.admitted = Some(Timestamp::now());
         if !references.is_empty() {
             record.last_tagged = Some(Timestamp::now());
         }

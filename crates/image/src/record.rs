@@ -19,6 +19,9 @@ pub(crate) struct ImageRecord {
     /// Bottom to top.
     pub(crate) layers: Vec<LayerRecord>,
     pub(crate) last_tagged: Option<Timestamp>,
+    /// When it came to be here; not known of images of earlier versions.
+    #[serde(default)]
+    pub(crate) admitted: Option<Timestamp>,
     /// Removed by force while a stopped container uses it: not listed any more, deleted with the container.
     #[serde(default)]
     pub(crate) is_hidden: bool,
@@ -35,7 +38,15 @@ pub(crate) struct LayerRecord {
 impl ImageRecord {
     pub(crate) fn new(manifest: Digest, manifest_media_type: &str, layers: Vec<LayerRecord>) -> Self {
         let manifest_media_type = manifest_media_type.to_owned();
-        Self { format: FORMAT, manifest, manifest_media_type, layers, last_tagged: None, is_hidden: false }
+        Self {
+            format: FORMAT,
+            manifest,
+            manifest_media_type,
+            layers,
+            last_tagged: None,
+            admitted: Some(Timestamp::now()),
+            is_hidden: false,
+        }
     }
 
     pub(crate) fn parse(id: &str, bytes: &[u8]) -> Result<Self> {
@@ -90,6 +101,7 @@ mod tests {
             "m",
             vec![LayerRecord { diff_id: digest.parse().unwrap(), blob: digest.parse().unwrap(), size_bytes: 5 }],
         );
+        expect.admitted = None;
         expect.last_tagged = Some("2026-11-23T10:00:00Z".parse().unwrap());
         assert_eq!(record, expect);
     }

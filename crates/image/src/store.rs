@@ -44,8 +44,8 @@ pub struct ImageStore {
     applied: Mutex<HashMap<String, ChainId>>,
     /// External snapshotters, for clients of the containerd API that name them.
     proxies: Vec<Proxy>,
-    /// Held while snapshots of external snapshotters and what refers to them change together; before `changing`.
-    pub(crate) proxied: Mutex<()>,
+    /// One for each of `proxies`, held while its snapshots and what refers to them change together; before `changing`.
+    proxied: Vec<Mutex<()>>,
     collections: Collections,
     collector: OnceLock<Collector>,
     /// What documents name, of those that were looked at.
@@ -142,8 +142,8 @@ impl ImageStore {
             collector: OnceLock::new(),
             children: Mutex::new(HashMap::new()),
             applied: Mutex::new(HashMap::new()),
+            proxied: proxies.iter().map(|_| Mutex::new(())).collect(),
             proxies,
-            proxied: Mutex::new(()),
         };
         store.collect_unreferenced(&store.lock())?;
         store.content.sweep_taken_over()?;
@@ -226,6 +226,12 @@ impl ImageStore {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing for a snapshotter that is none of the external ones.
+    pub(crate) fn lock_proxied(&self, snapshotter: &str) -> Option<MutexGuard<'_, ()>> {
+        let at = self.proxies.iter().position(|proxy| proxy.name() == snapshotter)?;
+        Some(self.proxied[at].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn record(&self, id: &Digest) -> Result<Option<ImageRecord>> {
@@ -334,6 +340,7 @@ impl ImageStore {
             size_bytes: record.layers.iter().map(|layer| layer.size_bytes).sum(),
             layers: layers.collect(),
             last_tagged: record.last_tagged,
+            wanted: record.last_tagged.max(record.admitted),
         })
     }
 

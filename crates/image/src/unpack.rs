@@ -206,7 +206,7 @@ impl Unpacker<'_> {
     fn below(&self, task: &Task<'_>, done: &[Unpacked]) -> Option<PathBuf> {
         let below = task.below.filter(|_| !self.snapshots.driver().is_layered())?;
         let just_now = done.iter().find(|unpacked| unpacked.chain_id == below);
-        Some(just_now.map_or_else(|| self.snapshots.lower(&below), |unpacked| unpacked.pending.dir().to_owned()))
+        Some(just_now.map_or_else(|| self.snapshots.lower(&below), |unpacked| unpacked.pending.lower()))
     }
 
     fn decompress_and_apply(&self, task: &Task<'_>, source: impl Read + Send, target: &mut Target) -> Result<u64> {

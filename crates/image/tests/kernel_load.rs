@@ -4,7 +4,7 @@
 
 mod support;
 
-use berth_testkit::archive::{LayerFile, digest, gzip, layer_tar};
+use berth_testkit::archive::{LayerFile, digest, gzip, layer_tar, outer};
 use berth_types::{Classify as _, ErrorClass};
 use serde_json::json;
 use support::*;
@@ -34,6 +34,25 @@ fn s080_docker_archive_layers_are_directories() {
     let fixture = fixture.reopened();
     assert_eq!(fixture.store.list().unwrap().len(), 1);
     assert_eq!(fixture.holdings().len(), 8);
+}
+
+/// An image without a name has its time, too: it is not collected before everything else.
+#[test]
+fn an_image_without_a_name_has_its_time() {
+    let fixture = Fixture::new();
+    let tars = [one_file("one", "1")];
+    let manifest = bytes(&json!([{ "Config": "c", "RepoTags": null, "Layers": ["l"] }]));
+    let entries = [
+        ("c".to_owned(), bytes(&config(&tars))),
+        ("l".to_owned(), tars[0].clone()),
+        ("manifest.json".to_owned(), manifest),
+    ];
+    fixture.load(&outer(&entries)).unwrap();
+    let image = fixture.store.list().unwrap().remove(0);
+    assert_eq!(image.last_tagged, None);
+    let first = image.wanted.unwrap();
+    fixture.load(&outer(&entries)).unwrap();
+    assert!(fixture.store.list().unwrap()[0].wanted.unwrap() > first, "loaded again, it is wanted again");
 }
 
 #[test]

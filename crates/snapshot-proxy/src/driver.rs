@@ -277,7 +277,10 @@ impl Driver for ProxyDriver {
         let record = match Self::load(home) {
             Ok(record) => record,
             // Never was one, or the file never reached the disk: nothing is known of it.
-            Err(_) => return Ok(()),
+            Err(SnapshotError::Record { .. }) => return Ok(()),
+            Err(error) if error.class() == ErrorClass::NotFound => return Ok(()),
+            // It is there and cannot be read now: what it names must not be forgotten.
+            Err(error) => return Err(error),
         };
         let base = format!("{}-base", record.key);
         for key in [&record.view(), &base, &record.key] {

@@ -58,6 +58,12 @@ impl PendingLayer {
         &self.files
     }
 
+    /// What stands for it as the layer below another: as [`crate::SnapshotStore::lower`] says it later. Not [`Self::dir`], which may be a
+    /// descriptor's path that means nothing any more once a layer was made on this one.
+    pub fn lower(&self) -> PathBuf {
+        self.driver.lower(&self.home)
+    }
+
     /// Where the layer's image is to be written instead of files into [`Self::dir`]; nothing for drivers that keep directories.
     pub fn image_file(&self) -> Option<PathBuf> {
         self.driver.writes_images().then(|| self.home.join(IMAGE_FILE))

@@ -61,6 +61,19 @@ fn s085_containers_on_another_daemon_of_ours() {
         "--snapshotter",
         "near",
     ]);
+    // Two images of one archive on one base that is new with them.
+    for name in ["one", "other"] {
+        let mut image = Image::busybox().layer(vec![LayerFile::text("mine", name)]);
+        image.reference = format!("{name}:latest");
+        server.load(&image.docker_archive()).ok();
+    }
+    let both = berth.directory.join("both.tar");
+    server.berth(&["save", "-o", both.to_str().unwrap(), "one", "other"]).ok();
+    berth.berth(&["load", "-i", both.to_str().unwrap()]).ok();
+    for name in ["one", "other"] {
+        assert_eq!(berth.berth(&["run", "--rm", name, "cat", "/mine"]).ok(), name);
+    }
+    berth.berth(&["rmi", "one", "other"]).ok();
     containers_on(&mut berth, "near");
     drop(berth);
 }

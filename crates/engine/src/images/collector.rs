@@ -134,16 +134,16 @@ impl Engine {
         if (budget.size_bytes_max, budget.free_bytes_min, budget.unused_for) == (None, None, None) {
             return Ok(Vec::new());
         }
-        let is_settled = |image: &Image| image.last_tagged.is_none_or(|at| age(at) >= budget.interval);
+        let is_settled = |image: &Image| image.wanted.is_none_or(|at| age(at) >= budget.interval);
         let mut images: Vec<Image> = self.inner.images.list()?;
         images.retain(|image| is_settled(image) && self.use_now(&image.id) == ImageUse::Unused);
-        images.sort_by_key(|image| (image.last_tagged, image.id));
+        images.sort_by_key(|image| (image.wanted, image.id));
         Ok(images)
     }
 
     fn is_too_old(&self, image: &Image) -> bool {
         let limit = self.inner.options.collection.unused_for;
-        limit.is_some_and(|limit| image.last_tagged.is_some_and(|at| age(at) > limit))
+        limit.is_some_and(|limit| image.wanted.is_some_and(|at| age(at) > limit))
     }
 
     /// Bytes by which a budget is exceeded when those that were reclaimed just now are gone from the disk, too.

@@ -137,9 +137,9 @@ impl Tenant<'_> {
     /// As for [`Self::parts`]; `NotFound` for the lease.
     pub fn hold_parts(&self, target: &Target, platforms: &[TargetPlatform], lease: &str) -> Result<Parts> {
         let parts = self.parts(target, platforms)?;
-        for part in parts.documents.iter().chain(&parts.blobs) {
-            self.add_resource(lease, Resource { kind: "content".to_owned(), id: part.digest.to_string() })?;
-        }
+        let held = parts.documents.iter().chain(&parts.blobs);
+        let held = held.map(|part| Resource { kind: "content".to_owned(), id: part.digest.to_string() });
+        self.add_resources(lease, held.collect())?;
         // What went before it was held is missed now.
         self.parts(target, platforms)
     }

@@ -15,7 +15,7 @@ use super::{Tenant, parse};
 use crate::Result;
 use crate::store::ImageStore;
 
-const ROOT: &str = "containerd.io/gc.root";
+pub(super) const ROOT: &str = "containerd.io/gc.root";
 const FLAT: &str = "containerd.io/gc.flat";
 const REF_CONTENT: &str = "containerd.io/gc.ref.content";
 const REF_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";

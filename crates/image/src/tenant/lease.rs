@@ -94,6 +94,15 @@ impl Tenant<'_> {
         self.write(vec![self.with_resource(lease, resource)?])
     }
 
+    /// The same for several, in one write.
+    ///
+    /// # Errors
+    /// As [`Self::add_resource`]; then none was added.
+    pub fn add_resources(&self, lease: &str, resources: Vec<Resource>) -> Result<()> {
+        let _changing = self.store.lock();
+        self.write(vec![self.with_resources(lease, resources)?])
+    }
+
     /// # Errors
     /// `NotFound` for the lease.
     pub fn delete_resource(&self, lease: &str, resource: &Resource) -> Result<()> {
@@ -111,19 +120,25 @@ impl Tenant<'_> {
 
     /// The write that adds a resource; the caller holds the store's lock.
     pub(super) fn with_resource(&self, lease: &str, resource: Resource) -> Result<Write> {
-        let kind = resource.kind.as_str();
-        if !matches!(kind, "content" | "ingests" | "images") && !kind.starts_with("snapshots/") {
-            return Err(ImageError::Invalid { what: "lease", why: format!("{kind:?} is no kind of resource") });
-        }
+        self.with_resources(lease, vec![resource])
+    }
+
+    fn with_resources(&self, lease: &str, resources: Vec<Resource>) -> Result<Write> {
         let mut record = self.lease_record(lease)?;
-        if record.resources.len() >= RESOURCES_MAX {
-            return Err(ImageError::Invalid {
-                what: "lease",
-                why: format!("it has more than {RESOURCES_MAX} resources"),
-            });
-        }
-        if let Err(at) = record.resources.binary_search(&resource) {
-            record.resources.insert(at, resource);
+        for resource in resources {
+            let kind = resource.kind.as_str();
+            if !matches!(kind, "content" | "ingests" | "images") && !kind.starts_with("snapshots/") {
+                return Err(ImageError::Invalid { what: "lease", why: format!("{kind:?} is no kind of resource") });
+            }
+            if record.resources.len() >= RESOURCES_MAX {
+                return Err(ImageError::Invalid {
+                    what: "lease",
+                    why: format!("it has more than {RESOURCES_MAX} resources"),
+                });
+            }
+            if let Err(at) = record.resources.binary_search(&resource) {
+                record.resources.insert(at, resource);
+            }
         }
         self.put(Table::Leases, lease, &record)
     }

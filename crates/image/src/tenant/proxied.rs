@@ -1,10 +1,9 @@
 //! A tenant's snapshots by the name of their snapshotter: the store's own, or those of an external one, under the tenant's name there.
 //!
-//! Locks: `proxied` over a change at the external snapshotter and the lease that makes it live; the collection of what nothing leads to holds it
+//! Locks: the one of each snapshotter in `proxied` over a change at the external snapshotter and the lease that makes it live; the collection of what nothing leads to holds it
 //! too. It is not `changing`: a slow external snapshotter holds up nobody else.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
 
 use berth_snapshot::{Info, Kind, Mount, SnapshotError, Snapshotter as _, Usage};
 use berth_snapshot_proxy::ProxySnapshotter;
@@ -162,7 +161,8 @@ impl External<'_> {
     /// A lazy snapshotter may have the layer without unpacking: it then commits it by itself and says `AlreadyExists` (containerd's "remote
     /// snapshots"), which goes to the client as it is; the lease is for what is there then.
     fn prepare(&self, key: &str, parent: Option<&str>, labels: &Labels, lease: Option<&str>) -> Result<Vec<Mount>> {
-        let made = self.change(lease, key, |to| to.prepare(key, parent, labels));
+        let _changing = self.tenant.store.lock_proxied(self.snapshots.name());
+        let made = self.change_locked(lease, key, |to| to.prepare(key, parent, labels));
         if let (Err(error), Some(name)) = (&made, labels.get(WILL_BE))
             && error.class() == ErrorClass::AlreadyExists
             && self.snapshots.stat(name).is_ok()
@@ -178,7 +178,17 @@ impl External<'_> {
         key: &str,
         change: impl FnOnce(&ProxySnapshotter) -> std::result::Result<T, SnapshotError>,
     ) -> Result<T> {
-        let _changing = self.tenant.store.proxied.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.tenant.store.lock_proxied(self.snapshots.name());
+        self.change_locked(lease, key, change)
+    }
+
+    /// The caller holds the snapshotter's lock, so that nothing is collected before it is leased.
+    fn change_locked<T>(
+        &self,
+        lease: Option<&str>,
+        key: &str,
+        change: impl FnOnce(&ProxySnapshotter) -> std::result::Result<T, SnapshotError>,
+    ) -> Result<T> {
         self.tenant.ensure_known()?;
         let made = change(&self.snapshots)?;
         self.lease(lease, key)?;
@@ -205,7 +215,7 @@ impl ImageStore {
         }
         let tenants: Vec<String> = self.namespaces()?.into_iter().map(|tenant| format!("{}/", tenant.name)).collect();
         for proxy in self.proxies() {
-            let _proxied = self.proxied.lock().unwrap_or_else(PoisonError::into_inner);
+            let _proxied = self.lock_proxied(proxy.name());
             let snapshots = proxy.snapshots("");
             let all = match snapshots.walk() {
                 Ok(all) => all,
@@ -236,7 +246,9 @@ fn dead(all: &[Info], roots: impl Iterator<Item = String>, tenants: &[String]) -
         all.iter().map(|info| (info.name.as_str(), info.parent.as_deref())).collect();
     let is_tenants = |key: &str| tenants.iter().any(|tenant| key.starts_with(tenant));
     let mut live: HashSet<String> = HashSet::new();
-    for root in roots {
+    // Labels are kept by the snapshotter itself.
+    let labelled = all.iter().filter(|info| info.labels.contains_key(super::gc::ROOT)).map(|info| info.name.clone());
+    for root in roots.chain(labelled) {
         let mut next = Some(root);
         while let Some(key) = next.filter(|key| live.insert(key.clone())) {
             next = parents.get(key.as_str()).copied().flatten().map(str::to_owned);

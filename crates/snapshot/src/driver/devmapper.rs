@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
 use berth_sys::device_mapper::{DeviceMapper, SECTOR_BYTES, Target};
+use berth_types::{Classify as _, ErrorClass};
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -350,7 +351,13 @@ impl Driver for DevmapperDriver {
 
     fn destroy(&self, home: &Path) -> Result<()> {
         // Without the file there never was a device, or it never reached the disk.
-        let Ok(record) = Self::load(home) else { return Ok(()) };
+        let record = match Self::load(home) {
+            Ok(record) => record,
+            Err(SnapshotError::Record { .. }) => return Ok(()),
+            Err(error) if error.class() == ErrorClass::NotFound => return Ok(()),
+            // It is there and cannot be read now: its device must not be forgotten.
+            Err(error) => return Err(error),
+        };
         self.deactivate(record.id);
         match self.mapper.message(&self.pool, &format!("delete {}", record.id)) {
             // Never made, or deleted before a crash.
