@@ -4,6 +4,8 @@
 mod damage;
 #[path = "storage/disk_use.rs"]
 mod disk_use;
+#[path = "storage/hostile.rs"]
+mod hostile;
 
 use std::fs;
 use std::path::Path;
