@@ -139,11 +139,20 @@ fn attach_to_a_running_container() {
     let mut bytes = [0; 6];
     answer.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"hello\n");
-    words.write_all(b"again\n").unwrap();
-    answer.read_exact(&mut bytes).unwrap();
-    // The watcher may have come between the two lines.
-    seen.read_exact(&mut bytes).unwrap();
-    assert!([b"hello\n", b"again\n"].contains(&&bytes));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 6];
+        seen.read_exact(&mut bytes).unwrap();
+        tell.send(bytes).unwrap();
+    });
+    // The watcher may come late: what is said from then on is seen.
+    let heard = wait_until("the watcher sees a line", || {
+        words.write_all(b"again\n").unwrap();
+        answer.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"again\n");
+        told.try_recv().ok()
+    });
+    assert!([b"hello\n", b"again\n"].contains(&&heard));
     berth.berth(&["kill", "c1"]).ok();
     speaker.wait().unwrap();
     watcher.wait().unwrap();
