@@ -161,7 +161,10 @@ impl Instance {
             if let Some(status) = self.daemon.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 panic!("berthd ended with {status}:\n{}", self.log());
             }
-            std::os::unix::net::UnixStream::connect(&socket).ok()
+            let stream = std::os::unix::net::UnixStream::connect(&socket).ok()?;
+            // Not a killed one's socket, which a child of it holds until it executes its program.
+            let listener = rustix::net::sockopt::socket_peercred(&stream).ok()?.pid;
+            (u32::try_from(listener.as_raw_nonzero().get()).ok()? == self.daemon_pid()).then_some(())
         });
     }
 

@@ -79,6 +79,8 @@ impl Shim {
     /// The job of init's end.
     pub(super) async fn init_ends(self: Arc<Self>, init: Arc<Process>, exited: impl Future<Output = Exit> + Send) {
         let exit = exited.await;
+        // Docker forgets an end that it is told of before the start.
+        drop(init.starting.lock().await);
         let id = init.task_id.as_str();
         // At once: systemd takes an empty scope away, and the count with it.
         let _gone = self.look_for_kills(id);

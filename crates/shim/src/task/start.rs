@@ -21,6 +21,7 @@ impl Shim {
     pub(crate) async fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, TaskError> {
         let begun = now_ns();
         let (process, elsewhere) = self.with(id, |task| Ok((task.process(id, exec_id)?, task.machine.elsewhere())))?;
+        let _starting = process.starting.lock().await;
         let pid = match elsewhere {
             Some(Elsewhere::Relay(relay)) => self.start_relayed(&relay, &process).await?,
             Some(Elsewhere::Command(container)) => self.start_by_command(&container, &process, begun).await?,

@@ -2,6 +2,7 @@
 
 use berth_testkit::{Instance, peers, wait_until};
 
+use super::client::{Client, block_on};
 use super::{ctr_exec, ctr_run, rows};
 
 /// A daemon that finds Debian's shims and runc on its PATH.
@@ -111,17 +112,9 @@ fn s137_binary_name_under_our_own_shim() {
 /// S-137: while a runtime's command is at work (a hook in it, say), the shim answers whoever asks, and the container becomes what it was to be.
 #[test]
 fn s137_a_slow_runtime_blocks_nobody() {
-    use std::os::unix::fs::PermissionsExt as _;
     let instance = Instance::with_busybox();
-    let (gate, script) = (instance.directory.join("gate"), instance.directory.join("slow-runc"));
-    let runc = peers::peer("usr/bin/runc").display().to_string();
-    let text = format!(
-        "#!/bin/sh\ncase \" $* \" in *\" start \"*) : >{gate}.here; until [ -e {gate} ]; do sleep 0.05; done;; esac\nexec {runc} \"$@\"\n",
-        gate = gate.display()
-    );
-    std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let script = script.display().to_string();
+    let (gate, script) =
+        slow_runc(&instance, "*' start '*) : >GATE.here; until [ -e GATE ]; do sleep 0.05; done; exec RUNC \"$@\";;");
     std::thread::scope(|scope| {
         let running = scope.spawn(|| ctr_run(&instance, &["--runc-binary", &script, "-d"], "c1", &["sleep", "1000"]));
         berth_testkit::wait_until("the command is at work", || gate.with_extension("here").exists().then_some(()));
@@ -133,6 +126,40 @@ fn s137_a_slow_runtime_blocks_nobody() {
     });
     assert!(instance.ctr(&["tasks", "ls"]).ok().contains("RUNNING"));
     instance.berth(&["rm", "-f", "c1"]).ok();
+}
+
+/// S-120, S-137: the end of a container is told after its start, also when the runtime's `start` goes on for longer than the container: Docker
+/// takes no notice of an end that comes first, and has a container then that runs for ever.
+#[test]
+fn s137_an_end_during_the_start_is_told_after_it() {
+    let instance = Instance::with_busybox();
+    let (gate, script) = slow_runc(
+        &instance,
+        "*' start '*) RUNC \"$@\"; code=$?; : >GATE.here; until [ -e GATE ]; do sleep 0.05; done; exit $code;;",
+    );
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| ctr_run(&instance, &["--runc-binary", &script, "--rm"], "c1", &["true"]));
+        wait_until("the command is at work", || gate.with_extension("here").exists().then_some(()));
+        let listed = instance.ctr(&["tasks", "ls"]);
+        let process = format!("/proc/{}", rows(listed.ok())[0][1]);
+        wait_until("the container has ended", || (!std::path::Path::new(&process).exists()).then_some(()));
+        std::fs::write(&gate, "").unwrap();
+        running.join().unwrap().ok();
+    });
+    let topics = block_on(async { Client::connect(&instance, "default").await.topics().await });
+    let told: Vec<&String> = topics.iter().filter(|topic| topic.starts_with("/tasks/")).collect();
+    assert_eq!(told, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+}
+
+/// A runtime that is runc but for what it does in these arms of a shell's `case` on its words, in which GATE and RUNC stand for those; the gate.
+fn slow_runc(instance: &Instance, arms: &str) -> (std::path::PathBuf, String) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (gate, script) = (instance.directory.join("gate"), instance.directory.join("slow-runc"));
+    let runc = peers::peer("usr/bin/runc").display().to_string();
+    let arms = arms.replace("GATE", &gate.display().to_string()).replace("RUNC", &runc);
+    std::fs::write(&script, format!("#!/bin/sh\ncase \" $* \" in {arms} esac\nexec {runc} \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (gate, script.display().to_string())
 }
 
 /// A runtime that is nowhere is refused by name, and options that our own shim does not obey are, too.
