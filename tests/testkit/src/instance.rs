@@ -262,14 +262,27 @@ impl Instance {
     }
 }
 
+/// A command that takes longer hangs: it is killed, so that its test fails and not the whole suite stands still.
+const COMMAND_MAX: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// Runs a command with this input to its end.
 pub fn run(mut command: Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
     let output = std::thread::scope(|scope| {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            if ended.recv_timeout(COMMAND_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("a command is killed after {COMMAND_MAX:?}");
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+            }
+        });
         // A client that ends early closes the pipe; that is its affair.
         scope.spawn(move || stdin.write_all(input).and_then(|()| stdin.flush()).unwrap_or(()));
-        child.wait_with_output().unwrap()
+        let output = child.wait_with_output().unwrap();
+        drop(end);
+        output
     });
     Output {
         code: output.status.code().unwrap_or(-1),

@@ -50,6 +50,14 @@ fn inode(pid: &str, namespace: &str) -> u64 {
     std::fs::metadata(format!("/proc/{pid}/ns/{namespace}")).map(|found| found.ino()).unwrap_or_default()
 }
 
+/// Waits until SIGTERM is in this mask of the process.
+fn has_its_trap(pid: u32, mask: &str) {
+    wait_until("the trap is set", || {
+        let bits = u64::from_str_radix(&status_field(pid, mask), 16).unwrap_or_default();
+        (bits & 1 << 14 != 0).then_some(())
+    });
+}
+
 fn status_field(pid: u32, field: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status
@@ -199,6 +207,7 @@ fn s140_pod_on_our_shim() {
 
         let script = "test $(hostname) = web-0 && trap 'exit 3' TERM; (sleep 0 & ) ; while :; do sleep 0.1; done";
         let first = pods.run("pod1", pod, "c1", script).await;
+        has_its_trap(first, "SigCgt");
         for shared in ["net", "ipc", "uts", "pid"] {
             assert_eq!(inode(&first.to_string(), shared), inode(&pod_text, shared), "{shared}");
         }
@@ -217,8 +226,10 @@ fn s140_pod_on_our_shim() {
         assert_eq!(pods.delete_task("c1").await, 3);
         assert_eq!(pods.status("pod1").await.state, "SANDBOX_READY", "the shim outlives the pod's containers");
 
-        pods.run("pod1", pod, "c2", "trap 'exit 4' TERM; while :; do sleep 0.1; done").await;
-        pods.run("pod1", pod, "c3", "trap '' TERM; while :; do sleep 0.1; done").await;
+        let second = pods.run("pod1", pod, "c2", "trap 'exit 4' TERM; while :; do sleep 0.1; done").await;
+        let third = pods.run("pod1", pod, "c3", "trap '' TERM; while :; do sleep 0.1; done").await;
+        has_its_trap(second, "SigCgt");
+        has_its_trap(third, "SigIgn");
         pods.stop("pod1", 1).await;
         assert_eq!((pods.delete_task("c2").await, pods.delete_task("c3").await), (4, 137));
         assert_eq!(pods.status("pod1").await.state, "SANDBOX_NOTREADY");
