@@ -142,7 +142,8 @@ fn s133_io_is_byte_exact() {
         child.wait_with_output().unwrap()
     });
     assert!(output.status.success(), "{:?}", output.status);
-    assert!(output.stdout == input, "{} bytes of {}", output.stdout.len(), input.len());
+    let differs = output.stdout.iter().zip(&input).position(|(got, sent)| got != sent);
+    assert!(output.stdout == input, "{} bytes of {}, other ones from {differs:?} on", output.stdout.len(), input.len());
 
     let terminal = [super::BUSYBOX, "tty", "sh", "-c", "'tty; echo tty-ok'"];
     let ctr = instance.ctr_command(&[&run[..], &["-t"], &terminal].concat());
