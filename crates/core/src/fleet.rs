@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use berth_shim_client::{CreateTask, Reports, ShimClient, ShimError, ShimOptions};
-use berth_types::{ContainerId, ExecId};
+use berth_types::{ContainerId, ErrorClass, ExecId};
 use parking_lot::Mutex;
 
 use crate::SealedBinary;
@@ -300,6 +300,10 @@ impl Fleet {
         let status = match member.shim.delete(None).await {
             Ok(status) => status,
             Err(error) if is_gone(&error) => self.lost(&member).await,
+            // Its pod was shut down, and the shim is about to end.
+            Err(ShimError::Remote { class: ErrorClass::NotFound, .. }) if member.bundle.is_in_sandbox() => {
+                self.lost(&member).await
+            }
             Err(error) => return Err(failed(error)),
         };
         if member.set_removed() {

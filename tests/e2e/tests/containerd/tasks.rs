@@ -198,22 +198,27 @@ fn s113_metrics_equal_the_kernels_files() {
     };
     let read =
         |file: String| std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}")).trim().to_owned();
-    let shown = instance.ctr(&["tasks", "metrics", "web"]);
-    let value = |name: &str| {
-        let row = rows(shown.ok()).into_iter().find(|row| row.first() == Some(&name));
-        row.unwrap_or_else(|| panic!("{name}: {shown:?}"))[1].to_owned()
-    };
-    match (path("memory"), path("pids")) {
-        (Some(memory), Some(pids)) => {
-            assert_eq!(value("memory.limit_in_bytes"), read(format!("{memory}/memory.limit_in_bytes")));
-            assert_eq!(value("memory.usage_in_bytes"), read(format!("{memory}/memory.usage_in_bytes")));
-            assert_eq!(value("pids.current"), read(format!("{pids}/pids.current")));
-        }
+    let files = match (path("memory"), path("pids")) {
+        (Some(memory), Some(pids)) => vec![
+            ("memory.limit_in_bytes", format!("{memory}/memory.limit_in_bytes")),
+            ("memory.usage_in_bytes", format!("{memory}/memory.usage_in_bytes")),
+            ("pids.current", format!("{pids}/pids.current")),
+        ],
         _ => {
             let group = format!("/sys/fs/cgroup{}", cgroups.lines().next().unwrap().trim_start_matches("0::"));
-            assert_eq!(value("memory.usage"), read(format!("{group}/memory.current")));
-            assert_eq!(value("pids.current"), read(format!("{group}/pids.current")));
+            vec![("memory.usage", format!("{group}/memory.current")), ("pids.current", format!("{group}/pids.current"))]
         }
+    };
+    let in_the_kernel = || files.iter().map(|(_, file)| read(file.clone())).collect::<Vec<_>>();
+    // What the kernel counts changes while the container starts: only what was the same before and after can be compared.
+    let (shown, counted) = wait_until("the figures stay", || {
+        let before = in_the_kernel();
+        let shown = instance.ctr(&["tasks", "metrics", "web"]);
+        (in_the_kernel() == before).then_some((shown, before))
+    });
+    for ((name, _), counted) in files.iter().zip(counted) {
+        let row = rows(shown.ok()).into_iter().find(|row| row.first() == Some(name));
+        assert_eq!(row.unwrap_or_else(|| panic!("{name}: {shown:?}"))[1], counted, "{name}");
     }
     instance.berth(&["rm", "-f", "web"]).ok();
 }
