@@ -309,6 +309,8 @@ impl Shim {
             // Not by the event loop's own watch of signals, for which every shim would pay.
             let told = SignalFd::block(&[rustix::process::Signal::CHILD.as_raw()]).map_err(failed)?;
             let readiness = rustix::io::fcntl_dupfd_cloexec(&told, 0).map_err(failed)?;
+            // Of both: a read must never hold up the only thread.
+            crate::io::set_nonblocking(&readiness).map_err(|source| TaskError::Reaper { source })?;
             let readiness = crate::io::watch(readiness, tokio::io::Interest::READABLE)
                 .map_err(|source| TaskError::Reaper { source })?;
             tokio::spawn(Arc::clone(self).reap_orphans(told, readiness));
@@ -322,11 +324,10 @@ impl Shim {
             tokio::select! {
                 ready = readiness.readable() => {
                     let Ok(mut ready) = ready else { return };
-                    if let Err(error) = told.next() {
-                        crate::log::warn(&format!("orphans are not collected: {error}"));
-                        return;
+                    match told.next() {
+                        Ok(_) | Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                        Err(error) => return crate::log::warn(&format!("orphans are not collected: {error}")),
                     }
-                    ready.clear_ready();
                 }
                 () = self.holds.none_left() => {}
             }

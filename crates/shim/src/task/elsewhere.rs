@@ -12,11 +12,10 @@ use super::Shim;
 use super::create::size_of;
 use super::machine::command;
 use super::relay::Relay;
-use super::start::give_up;
 use crate::error::TaskError;
 use crate::oci::OciContainer;
 use crate::process::{Process, Status};
-use crate::{reaper, stats};
+use crate::stats;
 
 /// Whom to ask.
 #[derive(Debug)]
@@ -134,16 +133,6 @@ impl Shim {
             let live = container.exec(&plan, stdio).await.map_err(|source| command("start a process in", source))?;
             super::start::bring_alive(process, live, streams)
         };
-        let pidfd = match made.await {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                give_up(process, &error);
-                return Err(error);
-            }
-        };
-        let pid = process.pid();
-        let exited = reaper::follow(&pidfd).map_err(|source| TaskError::Watch { pid, source })?;
-        tokio::spawn(Arc::clone(self).exec_ends(Arc::clone(process), exited));
-        Ok(pid)
+        self.follow_exec(process, made.await)
     }
 }

@@ -81,13 +81,16 @@ impl Shim {
         let mut spans = Vec::new();
         let made = task.make_exec(process, &plan, &mut spans);
         trace::finish_exec(spans, &process.exec_id, begun, &task.bundle);
-        let pidfd = match made {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                give_up(process, &error);
-                return Err(error);
-            }
-        };
+        self.follow_exec(process, made)
+    }
+
+    /// An added process that was made is waited for in a job of its own; one that was not never ran. Its pid on the host.
+    pub(super) fn follow_exec(
+        self: &Arc<Self>,
+        process: &Arc<Process>,
+        made: Result<Arc<OwnedFd>, TaskError>,
+    ) -> Result<u32, TaskError> {
+        let pidfd = made.inspect_err(|error| give_up(process, error))?;
         let pid = process.pid();
         let exited = reaper::follow(&pidfd).map_err(|source| TaskError::Watch { pid, source })?;
         tokio::spawn(Arc::clone(self).exec_ends(Arc::clone(process), exited));
