@@ -41,7 +41,8 @@ impl Fleet {
         let found = match ShimClient::reconnect(bundle.path()).await {
             Ok(client) => match client.state(None).await {
                 Err(ShimError::Remote { class: ErrorClass::NotFound, .. }) if !bundle.is_in_sandbox() => {
-                    return end_without_task(&id, &client, &bundle).await;
+                    end_without_task(&id, &client, &bundle).await;
+                    return log.into_iter().for_each(|job| job.abort());
                 }
                 state => state.map(|state| (client, state)),
             },
