@@ -51,8 +51,10 @@ fn parse<T: DeserializeOwned>(
     let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Err(first) };
     let mut warnings = Vec::new();
     mend(&mut value, &mut warnings)?;
-    // The first error names a line; of a document that cannot be mended it says more.
-    serde_json::from_value(value).map(|document| Parsed { document, warnings }).map_err(|_| first)
+    // As text once more: reading the type from a tree would be the same long code a second time. The first error names a line; of a
+    // document that cannot be mended it says more.
+    let mended = serde_json::to_vec(&value)?;
+    serde_json::from_slice(&mended).map(|document| Parsed { document, warnings }).map_err(|_| first)
 }
 
 /// Said by name, as runc says it, instead of by the form of the document.

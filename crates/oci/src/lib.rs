@@ -1,8 +1,9 @@
 //! Documents of the Open Container Initiative: runtime-spec and image-spec types, and the annotations of our own.
 
 pub mod document;
+pub mod runtime;
 
-pub use oci_spec::{image, runtime};
+pub use oci_spec::image;
 
 /// Annotations that Berth's engine gives to Berth's own runtime; other runtimes ignore them.
 pub mod annotation {

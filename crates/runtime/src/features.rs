@@ -80,7 +80,7 @@ fn is_planned(fields: &Value) -> bool {
         "linux": {"namespaces": [{"type": "mount"}]},
     });
     merge(&mut spec, fields);
-    let Ok(spec) = serde_json::from_value::<Spec>(spec) else { return false };
+    let Ok(spec) = serde_json::from_str::<Spec>(&spec.to_string()) else { return false };
     let planned = plan_create(&PlanInput {
         spec: &spec,
         id: "features",

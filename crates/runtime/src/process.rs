@@ -103,14 +103,14 @@ impl Affinity {
     }
 
     pub(crate) fn new(process: &Process) -> Result<Self, RuntimeError> {
-        let list = |text: &Option<String>| {
-            let text = text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        let list = |text: Option<&str>| {
+            let text = text.map(str::trim).filter(|text| !text.is_empty());
             let problem = || format!("{:?} is not a list of CPUs such as 0-3,7", text.unwrap_or_default());
             let wrong = || RuntimeError::Spec { field: "process.execCPUAffinity", problem: problem() };
             text.map(|text| number_list::parse(text).ok_or_else(wrong)).transpose()
         };
         let Some(asked) = process.exec_cpu_affinity() else { return Ok(Self::default()) };
-        Ok(Self { initial: list(asked.initial())?, last: list(asked.cpu_affinity_final())? })
+        Ok(Self { initial: list(asked.initial())?, last: list(asked.last())? })
     }
 }
 
@@ -334,4 +334,43 @@ fn io_priority(process: &Process) -> Result<Option<(u8, u8)>, RuntimeError> {
         IOPriorityClass::IoprioClassIdle => 3,
     };
     Ok(Some((class, level)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn affinity(initial: &str) -> Result<Affinity, RuntimeError> {
+        let document = serde_json::json!({"user": {"uid": 0, "gid": 0}, "cwd": "/",
+            "execCPUAffinity": {"initial": initial, "final": ""}});
+        Affinity::new(&serde_json::from_value(document).unwrap())
+    }
+
+    /// runtime-spec config, "Linux Process", execCPUAffinity: "a comma-separated list, with dashes to represent ranges".
+    #[test]
+    fn lists_of_cpus() {
+        for (text, expected) in [("0-3,7", vec![0, 1, 2, 3, 7]), ("5", vec![5]), ("1,0-1", vec![0, 1])] {
+            assert_eq!(affinity(text).unwrap(), Affinity { initial: Some(expected), last: None }, "{text}");
+        }
+        // Empty is as if it were not there.
+        assert!(affinity("").unwrap().is_empty());
+        for text in [
+            "0-3,,7",
+            "4-6.,8",
+            ",1,2",
+            "-",
+            "0-",
+            "-1",
+            "3-1",
+            "0-l1",
+            "0-3,i",
+            "1024",
+            "0-1-2",
+            "+1",
+            "99999999999999999999",
+        ] {
+            let error = affinity(text).unwrap_err().to_string();
+            assert!(error.contains("process.execCPUAffinity"), "{text}: {error}");
+        }
+    }
 }

@@ -97,7 +97,9 @@ fn process(arguments: &ExecArguments, bundle: &Path, log: &Log) -> Result<Proces
     let mut config: Value = paths::document(&bundle.join("config.json"))?;
     let mut process = config["process"].take();
     change(&mut process, arguments).map_err(CommandError::Usage)?;
-    serde_json::from_value(process).map_err(|source| CommandError::Json { path: "the process".to_owned(), source })
+    // As text, like a document that is given: one reader for both.
+    serde_json::from_str(&process.to_string())
+        .map_err(|source| CommandError::Json { path: "the process".to_owned(), source })
 }
 
 /// What a process document does not mention is the container's own, as in runc: what it may do, never more than that.

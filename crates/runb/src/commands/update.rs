@@ -24,8 +24,8 @@ pub(crate) fn update(root: &Path, arguments: &UpdateArguments) -> Result<(), Com
         None => from_flags(&arguments.given).map_err(CommandError::Usage)?,
     };
     complete(&mut asked);
-    let resources: LinuxResources =
-        serde_json::from_value(asked).map_err(|source| CommandError::Json { path: "the limits".to_owned(), source })?;
+    let resources: LinuxResources = serde_json::from_str(&asked.to_string())
+        .map_err(|source| CommandError::Json { path: "the limits".to_owned(), source })?;
     if container.status() == Status::Stopped {
         return Err(CommandError::State("container not running".to_owned()));
     }

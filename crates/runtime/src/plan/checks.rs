@@ -71,13 +71,7 @@ fn version(text: &str) -> Result<(), RuntimeError> {
 }
 
 fn other_platforms(spec: &Spec) -> Result<(), RuntimeError> {
-    let sections = [
-        (spec.windows().is_some(), "windows"),
-        (spec.solaris().is_some(), "solaris"),
-        (spec.vm().is_some(), "vm"),
-        (spec.zos().is_some(), "zos"),
-    ];
-    if let Some((_, field)) = sections.iter().find(|(is_there, _)| *is_there) {
+    if let Some(field) = spec.foreign().next() {
         return Err(wrong(field, "is for another platform"));
     }
     let line = spec.process().as_ref().and_then(|process| process.command_line().as_ref());
