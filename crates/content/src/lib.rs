@@ -5,6 +5,7 @@
 //! <root>/damaged/<hex>        moved away by fsck: its bytes were no longer those that were written
 //! <root>/ingest/<number>      being written by a process that lives; swept at open
 //! <root>/ingest/<hash>/       being written under a reference, also what comes from a registry; survives (see `resumable`)
+//! <root>/trash/<number>       removed, its space not yet given back; swept at open
 //! ```
 //!
 //! It knows nothing of images or of who refers to a blob. Invariants: a name below `blobs` means that the bytes had this digest when they
@@ -20,7 +21,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use berth_types::Digest;
@@ -38,12 +39,17 @@ type Result<T> = std::result::Result<T, ContentError>;
 /// Reads and writes go in pieces of this size.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
+/// Blobs of this size are not deleted while somebody waits.
+const LARGE_BYTES: u64 = 1 << 20;
+
 /// The blobs of one data root. Shared by threads; one process owns the directory (the metadata file's lock sees to that).
 #[derive(Debug)]
 pub struct ContentStore {
     blobs: PathBuf,
     ingests: PathBuf,
     next_ingest: AtomicU64,
+    trash: PathBuf,
+    next_trash: AtomicU64,
     /// Resumable ingests that somebody has open.
     claims: Arc<Mutex<HashSet<String>>>,
     ledger: Ledger,
@@ -59,10 +65,12 @@ impl ContentStore {
             blobs: root.join("blobs/sha256"),
             ingests: root.join("ingest"),
             next_ingest: AtomicU64::new(0),
+            trash: root.join("trash"),
+            next_trash: AtomicU64::new(0),
             claims: Arc::default(),
             ledger: Ledger::default(),
         };
-        for directory in [&store.blobs, &store.ingests] {
+        for directory in [&store.blobs, &store.ingests, &store.trash] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -82,6 +90,7 @@ impl ContentStore {
             };
             swept.map_err(|e| ContentError::io("sweep", &entry, e))?;
         }
+        store.empty_trash()?;
         for digest in store.list()? {
             // Not a file: no blob, and told by whoever asks for it.
             if let Ok(found) = fs::symlink_metadata(store.path(&digest)) {
@@ -320,7 +329,8 @@ impl ContentStore {
         fs::rename(&path, directory.join(digest.hex())).map_err(|e| ContentError::io("move away", &path, e))
     }
 
-    /// Removes a blob; its bytes stay readable through descriptors that are open. Not there: fine. Returns the bytes that were freed.
+    /// Removes a blob; its bytes stay readable through descriptors that are open. Not there: fine. Returns the bytes that are freed: at once, or
+    /// those of a large one (the kernel takes milliseconds for each) by the next [`Self::empty_trash`].
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -334,13 +344,34 @@ impl ContentStore {
             }
             Err(error) => return Err(error),
         };
-        match fs::remove_file(&path) {
+        let removed = match bytes {
+            0..LARGE_BYTES => fs::remove_file(&path),
+            _ => {
+                let number = self.next_trash.fetch_add(1, Ordering::Relaxed);
+                fs::rename(&path, self.trash.join(number.to_string()))
+            }
+        };
+        match removed {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ContentError::io("remove", &path, e)),
             _ => {
                 self.ledger.remove(digest);
                 Ok(bytes)
             }
         }
+    }
+
+    /// Gives back the space of what was removed. For a thread that has the time.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn empty_trash(&self) -> Result<()> {
+        for file in read_dir(&self.trash)? {
+            match fs::remove_file(&file) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(ContentError::io("delete", &file, e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Digests of all blobs, sorted. Files that are no blobs are not listed.

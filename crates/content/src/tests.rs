@@ -42,6 +42,31 @@ fn s114_blobs_by_digest() {
     assert_eq!(store.list().unwrap().len(), 1);
 }
 
+/// S-114: a large blob goes by a rename, its space when somebody has the time, or at the next opening.
+#[test]
+fn s114_large_blobs_go_to_the_trash() {
+    let (dir, store) = store();
+    let large = vec![7; 1 << 20];
+    let keep = || store.keep([store.stage(&large).unwrap()]).unwrap();
+    let trash = dir.path().join("content/trash");
+    let in_trash = || std::fs::read_dir(&trash).unwrap().count();
+    for _ in 0..2 {
+        keep();
+        let open = store.reader(&digest_of(&large)).unwrap();
+        assert_eq!(store.remove(&digest_of(&large)).unwrap(), 1 << 20);
+        assert!(!store.has(&digest_of(&large)) && store.totals().count == 0);
+        assert_eq!(open.metadata().unwrap().len(), 1 << 20);
+    }
+    assert_eq!(in_trash(), 2);
+    store.empty_trash().unwrap();
+    assert_eq!(in_trash(), 0);
+    keep();
+    store.remove(&digest_of(&large)).unwrap();
+    drop(store);
+    ContentStore::open(&dir.path().join("content")).unwrap();
+    assert_eq!(in_trash(), 0);
+}
+
 /// S-114: wrong content is refused and nothing stays of it.
 #[test]
 fn s114_wrong_digest_or_size_is_refused() {

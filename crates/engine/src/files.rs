@@ -160,21 +160,21 @@ const MOUNT_POINTS: [&str; 13] = [
 
 /// Leaves out mount points that hold nothing, and directories whose only change was to get one.
 fn without_mount_points(changes: Vec<Change>, targets: &[PathBuf], is_bare: &dyn Fn(&str) -> bool) -> Vec<Change> {
+    let is_below = |path: &str, dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+    let targets: Vec<&str> = targets.iter().filter_map(|target| target.to_str()).collect();
     let is_made = |change: &Change| {
         change.kind == ChangeKind::Added
-            && targets.iter().any(|target| target.starts_with(&change.path))
+            && targets.iter().any(|target| *target == change.path || is_below(target, &change.path))
             && is_bare(&change.path)
     };
     let (made, mut kept): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(is_made);
-    // Added parents of mount points (`/sbin` for the init) go when nothing else is in them, innermost first.
-    let is_below = |path: &str, dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+    // Changed parents of mount points (`/sbin` for the init) go when nothing else is in them, innermost first. There are few, all else is many.
     let mut index = kept.len();
     while index > 0 {
         index -= 1;
-        let path = kept[index].path.clone();
-        let holds_made = made.iter().any(|m| is_below(&m.path, &path));
-        let holds_kept = kept.iter().any(|k| is_below(&k.path, &path));
-        if holds_made && !holds_kept && kept[index].kind == ChangeKind::Modified {
+        let Change { kind, path } = &kept[index];
+        let holds_made = *kind == ChangeKind::Modified && made.iter().any(|made| is_below(&made.path, path));
+        if holds_made && !kept.iter().any(|kept| is_below(&kept.path, path)) {
             kept.remove(index);
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use berth_content::ContentStore;
 use berth_snapshot::SnapshotStore;
 
 use crate::{ImageError, Result};
@@ -15,15 +16,17 @@ pub(crate) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(crate) fn start(snapshots: Arc<SnapshotStore>) -> Result<Self> {
+    pub(crate) fn start(snapshots: Arc<SnapshotStore>, content: Arc<ContentStore>) -> Result<Self> {
         let for_thread = Arc::clone(&snapshots);
         let thread = std::thread::Builder::new()
             .name("housekeeping".to_owned())
             .stack_size(256 << 10)
             .spawn(move || {
-                for_thread.work(|error| {
-                    tracing::warn!(error = berth_types::report(&error), "housekeeping failed, will be tried again");
-                });
+                let failed = |error: &(dyn std::error::Error + 'static)| {
+                    tracing::warn!(error = berth_types::report(error), "housekeeping failed, will be tried again");
+                };
+                let empty = || content.empty_trash().unwrap_or_else(|error| failed(&error));
+                for_thread.work(empty, |error| failed(&error));
             })
             .map_err(|source| ImageError::Io {
                 operation: "start",

@@ -130,9 +130,10 @@ impl ImageStore {
         let root = place.join(driver.name());
         let snapshots = Arc::new(SnapshotStore::open_with(&root, driver)?);
         snapshots.sweep()?;
+        let content = Arc::new(ContentStore::open(&data_root.join("content"))?);
         let store = Self {
-            content: Arc::new(ContentStore::open(&data_root.join("content"))?),
-            _housekeeping: Housekeeping::start(Arc::clone(&snapshots))?,
+            _housekeeping: Housekeeping::start(Arc::clone(&snapshots), Arc::clone(&content))?,
+            content,
             snapshots,
             metadata,
             expansion: Expansion::default(),
@@ -391,6 +392,8 @@ impl ImageStore {
         for blob in &unreferenced.blobs {
             bytes += self.content.remove(blob)?;
         }
+        // Large blobs are in the trash.
+        self.snapshots.trash().wake();
         let add = |counter: &AtomicU64, count: u64| {
             counter.fetch_add(count, Ordering::Relaxed);
         };

@@ -344,8 +344,9 @@ impl SnapshotStore {
     }
 
     /// The store's background work, for a thread of the caller's: settles new layers and empties the trash at the lowest priority, waits for
-    /// more, and returns after [`Trash::stop`]. What failed comes to `failed` and is tried again with the next piece of work.
-    pub fn work(&self, mut failed: impl FnMut(SnapshotError)) {
+    /// more, and returns after [`Trash::stop`]. What failed comes to `failed` and is tried again with the next piece of work. `more` is work of the
+    /// caller's for the same moments; [`Trash::wake`] calls for it.
+    pub fn work(&self, mut more: impl FnMut(), mut failed: impl FnMut(SnapshotError)) {
         // Without it the work is done all the same.
         rustix::process::setpriority_process(None, 19).ok();
         while self.trash.wait() {
@@ -355,6 +356,7 @@ impl SnapshotStore {
             if let Err(error) = self.trash.empty() {
                 failed(error);
             }
+            more();
         }
     }
 

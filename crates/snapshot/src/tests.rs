@@ -115,7 +115,7 @@ fn background_work_settles_and_deletes() {
     let (dir, store) = store();
     let root = dir.path().join("snapshots");
     std::thread::scope(|scope| {
-        let worker = scope.spawn(|| store.work(|error| panic!("{error:?}")));
+        let worker = scope.spawn(|| store.work(|| (), |error| panic!("{error:?}")));
         store.begin_layer(&chain(1)).unwrap().commit(1).unwrap();
         store.prepare("c", vec![], true).unwrap();
         store.discard("c").unwrap();

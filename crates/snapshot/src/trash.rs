@@ -113,7 +113,8 @@ impl Trash {
         self.changed.notify_all();
     }
 
-    pub(crate) fn wake(&self) {
+    /// Ends the next [`Self::wait`]: there is work.
+    pub fn wake(&self) {
         self.signal.lock().unwrap_or_else(PoisonError::into_inner).has_work = true;
         self.changed.notify_one();
     }
