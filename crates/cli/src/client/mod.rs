@@ -54,6 +54,13 @@ pub(crate) struct Client {
     registry_auth: Option<String>,
 }
 
+/// Reads an answer.
+pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(method: &str, path: &str, bytes: &'a [u8]) -> Outcome<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Failure::new(format!("the daemon's answer to {method} {path} is not what it should be")).because(&error)
+    })
+}
+
 impl Client {
     pub(crate) fn new(address: Address) -> Self {
         Self {
@@ -90,6 +97,11 @@ impl Client {
         &self.address
     }
 
+    /// A long answer, to be read with [`parse`] by types that borrow from it.
+    pub(crate) fn get_bytes(&mut self, path: &str) -> Outcome<Vec<u8>> {
+        self.call_bytes("GET", path, Payload::Nothing)
+    }
+
     pub(crate) fn get(&mut self, path: &str) -> Outcome<Value> {
         self.call("GET", path, Payload::Nothing)
     }
@@ -108,9 +120,7 @@ impl Client {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::new(format!("the daemon's answer to {method} {path} is not valid JSON")).because(&error)
-        })
+        parse(method, path, &bytes)
     }
 
     /// Like [`Self::call`], but the bytes as they came.

@@ -1,7 +1,10 @@
 //! `GET /containers/{id}/json`.
 
+use std::collections::BTreeMap;
+
 use berth_engine::api::{ContainerView, MountView, NetworkView, Status};
 use berth_types::Timestamp;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{create_body, host_config};
@@ -38,20 +41,38 @@ fn state(view: &ContainerView) -> Value {
     })
 }
 
-pub(crate) fn mount(mount: &MountView) -> Value {
-    let mut wire = json!({
-        "Type": mount.kind,
-        "Source": mount.source,
-        "Destination": mount.destination,
-        "Mode": mount.mode,
-        "RW": mount.writable,
-        "Propagation": mount.propagation,
-    });
-    if mount.kind == "volume" {
-        wire["Name"] = json!(mount.name);
-        wire["Driver"] = json!("local");
+/// A mount as `inspect` and `ps` show it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Mount<'a> {
+    r#type: &'a str,
+    source: &'a str,
+    destination: &'a str,
+    mode: &'a str,
+    #[serde(rename = "RW")]
+    rw: bool,
+    propagation: &'a str,
+    /// These two of a volume only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<&'static str>,
+}
+
+impl<'a> Mount<'a> {
+    pub(crate) fn new(mount: &'a MountView) -> Self {
+        let is_volume = mount.kind == "volume";
+        Self {
+            r#type: &mount.kind,
+            source: &mount.source,
+            destination: &mount.destination,
+            mode: &mount.mode,
+            rw: mount.writable,
+            propagation: &mount.propagation,
+            name: is_volume.then_some(mount.name.as_str()),
+            driver: is_volume.then_some("local"),
+        }
     }
-    wire
 }
 
 fn ports(network: &NetworkView, exposed: &[String]) -> Value {
@@ -65,32 +86,61 @@ fn ports(network: &NetworkView, exposed: &[String]) -> Value {
 }
 
 /// The settings of one attached network, as `inspect` and `ps` show it.
-pub(crate) fn endpoint(network: &NetworkView) -> Value {
-    json!({
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": null,
-        "MacAddress": network.mac,
-        "DriverOpts": null,
-        "GwPriority": 0,
-        "NetworkID": network.network_id,
-        "EndpointID": network.endpoint_id,
-        "Gateway": network.gateway,
-        "IPAddress": network.ipv4,
-        "IPPrefixLen": network.ipv4_prefix,
-        "IPv6Gateway": network.gateway_v6,
-        "GlobalIPv6Address": network.ipv6,
-        "GlobalIPv6PrefixLen": network.ipv6_prefix,
-        "DNSNames": null,
-    })
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Endpoint<'a> {
+    #[serde(rename = "IPAMConfig")]
+    ipam_config: (),
+    links: (),
+    aliases: (),
+    mac_address: &'a str,
+    driver_opts: (),
+    gw_priority: u32,
+    #[serde(rename = "NetworkID")]
+    network_id: &'a str,
+    #[serde(rename = "EndpointID")]
+    endpoint_id: &'a str,
+    gateway: &'a str,
+    #[serde(rename = "IPAddress")]
+    ip_address: &'a str,
+    #[serde(rename = "IPPrefixLen")]
+    ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    ipv6_gateway: &'a str,
+    #[serde(rename = "GlobalIPv6Address")]
+    global_ipv6_address: &'a str,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    global_ipv6_prefix_len: u8,
+    #[serde(rename = "DNSNames")]
+    dns_names: (),
 }
 
-pub(crate) fn networks(network: &NetworkView) -> Value {
-    let mut networks = Map::new();
-    if matches!(network.mode.as_str(), "bridge" | "host" | "none") {
-        networks.insert(network.mode.clone(), endpoint(network));
+impl<'a> Endpoint<'a> {
+    pub(crate) fn new(network: &'a NetworkView) -> Self {
+        Self {
+            ipam_config: (),
+            links: (),
+            aliases: (),
+            mac_address: &network.mac,
+            driver_opts: (),
+            gw_priority: 0,
+            network_id: &network.network_id,
+            endpoint_id: &network.endpoint_id,
+            gateway: &network.gateway,
+            ip_address: &network.ipv4,
+            ip_prefix_len: network.ipv4_prefix,
+            ipv6_gateway: &network.gateway_v6,
+            global_ipv6_address: &network.ipv6,
+            global_ipv6_prefix_len: network.ipv6_prefix,
+            dns_names: (),
+        }
     }
-    networks.into()
+}
+
+/// By name: one, or none for a container that shares another one's.
+pub(crate) fn networks(network: &NetworkView) -> BTreeMap<&str, Endpoint<'_>> {
+    let has_own = matches!(network.mode.as_str(), "bridge" | "host" | "none");
+    has_own.then(|| (network.mode.as_str(), Endpoint::new(network))).into_iter().collect()
 }
 
 fn network_settings(view: &ContainerView) -> Value {
@@ -153,7 +203,7 @@ pub(crate) fn into_wire(view: &ContainerView) -> Value {
         "ExecIDs": if view.exec_ids.is_empty() { Value::Null } else { json!(view.exec_ids) },
         "HostConfig": host_config::into_wire(&view.host_config),
         "GraphDriver": graph_driver(view),
-        "Mounts": view.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Mounts": view.mounts.iter().map(Mount::new).collect::<Vec<_>>(),
         "Config": create_body::into_wire(&view.config),
         "NetworkSettings": network_settings(view),
     });

@@ -1,8 +1,10 @@
 //! One row of `GET /containers/json`, with the status line people read.
 
+use std::collections::BTreeMap;
+
 use berth_engine::api::{ContainerView, Status};
-use berth_types::Timestamp;
-use serde_json::{Value, json};
+use berth_types::{ContainerId, Digest, Timestamp};
+use serde::Serialize;
 
 use super::inspect;
 
@@ -41,23 +43,38 @@ pub(crate) fn status_line(view: &ContainerView, now: Timestamp) -> String {
     }
 }
 
-fn ports(view: &ContainerView) -> Vec<Value> {
-    let mut ports = Vec::new();
-    let split = |port: &str| -> (u16, String) {
+/// A port of the list: published ones with the host's address and number.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Port<'a> {
+    #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
+    ip: Option<&'a str>,
+    private_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_port: Option<u16>,
+    r#type: &'a str,
+}
+
+impl<'a> Port<'a> {
+    /// `port` is `80/tcp`.
+    fn new(port: &'a str, published: Option<(&'a str, u16)>) -> Self {
         let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-        (number.parse().unwrap_or(0), protocol.to_owned())
-    };
-    for (port, bindings) in &view.network.ports {
-        let (private, protocol) = split(port);
-        for (ip, public) in bindings {
-            ports.push(json!({ "IP": ip, "PrivatePort": private, "PublicPort": public, "Type": protocol }));
+        Self {
+            ip: published.map(|(ip, _)| ip),
+            private_port: number.parse().unwrap_or(0),
+            public_port: published.map(|(_, port)| port),
+            r#type: protocol,
         }
     }
-    for port in view.config.exposed_ports.iter().filter(|p| view.pid != 0 && !view.network.ports.contains_key(*p)) {
-        let (private, protocol) = split(port);
-        ports.push(json!({ "PrivatePort": private, "Type": protocol }));
-    }
-    ports
+}
+
+fn ports(view: &ContainerView) -> Vec<Port<'_>> {
+    let published = &view.network.ports;
+    let of_one = published
+        .iter()
+        .flat_map(|(port, bindings)| bindings.iter().map(|(ip, public)| Port::new(port, Some((ip, *public)))));
+    let only_exposed = view.config.exposed_ports.iter().filter(|p| view.pid != 0 && !published.contains_key(*p));
+    of_one.chain(only_exposed.map(|port| Port::new(port, None))).collect()
 }
 
 fn command(view: &ContainerView) -> String {
@@ -66,29 +83,62 @@ fn command(view: &ContainerView) -> String {
     words.join(" ")
 }
 
-pub(crate) fn into_wire(view: &ContainerView, now: Timestamp) -> Value {
-    let mut wire = json!({
-        "Id": view.id,
-        "Names": [format!("/{}", view.name)],
-        "Image": view.image_name,
-        "ImageID": view.image_id,
-        "Command": command(view),
-        "Created": view.created.unix_seconds(),
-        "Ports": ports(view),
-        "Labels": view.config.labels,
-        "State": inspect::status_text(view.status),
-        "Status": status_line(view, now),
-        "HostConfig": { "NetworkMode": view.host_config.network_mode },
-        "NetworkSettings": { "Networks": inspect::networks(&view.network) },
-        "Mounts": view.mounts.iter().map(inspect::mount).collect::<Vec<_>>(),
-    });
-    if let Some(size) = view.size_rw {
-        wire["SizeRw"] = json!(size);
+/// One container of the list. Written straight from the view: a list of thousands is no tree of values first.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Summary<'a> {
+    id: &'a ContainerId,
+    names: [String; 1],
+    image: &'a str,
+    #[serde(rename = "ImageID")]
+    image_id: &'a Digest,
+    command: String,
+    created: i64,
+    ports: Vec<Port<'a>>,
+    labels: &'a BTreeMap<String, String>,
+    state: &'static str,
+    status: String,
+    host_config: HostConfig<'a>,
+    network_settings: NetworkSettings<'a>,
+    mounts: Vec<inspect::Mount<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_rw: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_root_fs: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig<'a> {
+    network_mode: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings<'a> {
+    networks: BTreeMap<&'a str, inspect::Endpoint<'a>>,
+}
+
+impl<'a> Summary<'a> {
+    pub(crate) fn new(view: &'a ContainerView, now: Timestamp) -> Self {
+        Self {
+            id: &view.id,
+            names: [format!("/{}", view.name)],
+            image: &view.image_name,
+            image_id: &view.image_id,
+            command: command(view),
+            created: view.created.unix_seconds(),
+            ports: ports(view),
+            labels: &view.config.labels,
+            state: inspect::status_text(view.status),
+            status: status_line(view, now),
+            host_config: HostConfig { network_mode: &view.host_config.network_mode },
+            network_settings: NetworkSettings { networks: inspect::networks(&view.network) },
+            mounts: view.mounts.iter().map(inspect::Mount::new).collect(),
+            size_rw: view.size_rw,
+            size_root_fs: view.size_rootfs,
+        }
     }
-    if let Some(size) = view.size_rootfs {
-        wire["SizeRootFs"] = json!(size);
-    }
-    wire
 }
 
 #[cfg(test)]

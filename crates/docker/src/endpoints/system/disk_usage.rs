@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::endpoints::volume_into_wire;
 use crate::error::ApiResult;
 use crate::state::Face;
-use crate::wire::summary;
+use crate::wire::summary::Summary;
 
 pub(super) async fn disk_usage(State(face): State<Face>) -> ApiResult<Json<Value>> {
     let usage = face.engine.disk_usage().await?;
@@ -38,7 +38,7 @@ pub(super) async fn disk_usage(State(face): State<Face>) -> ApiResult<Json<Value
     Ok(Json(json!({
         "LayersSize": usage.layers_bytes,
         "Images": images.iter().map(image).collect::<Vec<_>>(),
-        "Containers": views.iter().map(|view| summary::into_wire(view, now)).collect::<Vec<_>>(),
+        "Containers": views.iter().map(|view| Summary::new(view, now)).collect::<Vec<_>>(),
         "Volumes": usage.volumes.iter().map(volume_into_wire).collect::<Vec<_>>(),
         "BuildCache": [],
         "Owners": usage.owners.iter().map(owner).collect::<Vec<_>>(),
