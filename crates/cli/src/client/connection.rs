@@ -10,7 +10,9 @@ use super::hijack::Hijacked;
 
 const HEAD_BYTES_MAX: u64 = 64 << 10;
 const LINE_BYTES_MAX: u64 = 8 << 10;
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
+/// Hexadecimal digits of a chunk's size with the line's end.
+const SIZE_LINE_BYTES: usize = 18;
 
 /// A connected socket with its read buffer.
 #[derive(Debug)]
@@ -65,18 +67,20 @@ impl Connection {
     }
 
     pub(crate) fn write_chunked(&mut self, source: &mut dyn Read) -> Result<(), UploadError> {
-        let mut buffer = vec![0; CHUNK_BYTES];
+        // Size line, data and line end are one write.
+        let mut buffer = vec![0; SIZE_LINE_BYTES + CHUNK_BYTES + 2];
         loop {
-            let length = match source.read(&mut buffer) {
+            let length = match source.read(&mut buffer[SIZE_LINE_BYTES..SIZE_LINE_BYTES + CHUNK_BYTES]) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => return Err(UploadError { is_ours: true, source }),
             };
-            let sent = self
-                .write_all(format!("{length:x}\r\n").as_bytes())
-                .and_then(|()| self.write_all(&buffer[..length]))
-                .and_then(|()| self.write_all(b"\r\n"));
-            sent.map_err(|source| UploadError { is_ours: false, source })?;
+            let line = format!("{length:x}\r\n");
+            let start = SIZE_LINE_BYTES - line.len();
+            let end = SIZE_LINE_BYTES + length;
+            buffer[start..SIZE_LINE_BYTES].copy_from_slice(line.as_bytes());
+            buffer[end..end + 2].copy_from_slice(b"\r\n");
+            self.write_all(&buffer[start..end + 2]).map_err(|source| UploadError { is_ours: false, source })?;
             if length == 0 {
                 return Ok(());
             }

@@ -1,12 +1,15 @@
 //! Container to host. The archive comes from inside the container: nothing in it may leave the destination.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use berth_types::ByteCount;
+use rustix::fs::{CWD, RenameFlags};
 
-use super::local::{LocalSource, existing};
+use super::local::{LocalSource, copy_pieces, existing};
 use super::{Arguments, Landing, Place, archive_path, landing, link_target, path_stat, split_path, stat};
 use crate::client::{Payload, Response};
 use crate::context::Context;
@@ -68,6 +71,9 @@ struct Source {
 fn unpack(reader: &mut impl Read, source: &Source, destination: &str, keeps_owners: bool) -> Outcome<()> {
     let place = landing(source.is_directory, destination, existing(destination)?)?;
     match (place, &source.name) {
+        (Landing::Inside(directory), None) if !source.is_directory => {
+            unpack_as(reader, source, &directory, &source.top, keeps_owners)
+        }
         (Landing::Inside(directory), None) => unpack_into(reader, Path::new(&directory), keeps_owners),
         (Landing::Inside(directory), Some(name)) => unpack_as(reader, source, &directory, name, keeps_owners),
         (Landing::Renamed { directory, name }, _) => unpack_as(reader, source, &directory, &name, keeps_owners),
@@ -97,19 +103,68 @@ fn unpack_as(reader: &mut impl Read, source: &Source, directory: &str, name: &st
     let failed = |error: &io::Error| Failure::new(format!("cannot write {}", target.display())).because(error);
     let staging = Path::new(directory).join(format!(".{name}.berth-cp-{}", std::process::id()));
     fs::create_dir(&staging).map_err(|error| failed(&error))?;
-    let moved = unpack_into(reader, &staging, keeps_owners).and_then(|()| {
+    let unpacked = match source.is_directory {
+        true => unpack_into(reader, &staging, keeps_owners),
+        false => unpack_one(reader, &staging, keeps_owners),
+    };
+    let moved = unpacked.and_then(|()| {
         let is_whole = source.top == "." || source.top == "/";
         let unpacked = if is_whole { staging.clone() } else { staging.join(&source.top) };
         if source.is_directory && target.is_dir() {
             return merge(unpacked, directory, name, keeps_owners);
         }
-        fs::rename(&unpacked, &target).map_err(|error| failed(&error))
+        put_in_place(&unpacked, &target).map_err(|error| failed(&error))
     });
     // Renamed away when the whole of it was the copy; otherwise an empty directory, or what a failure left.
     if staging.exists() {
         fs::remove_dir_all(&staging).map_err(|error| failed(&error)).or(moved.clone())?;
     }
     moved
+}
+
+/// Unpacks what is one entry: a file's data in large pieces.
+fn unpack_one(mut reader: impl Read, directory: &Path, keeps_owners: bool) -> Outcome<()> {
+    let failed = |error: &io::Error| Failure::new(format!("cannot unpack into {}", directory.display())).because(error);
+    let mut archive = archive(&mut reader, keeps_owners);
+    for entry in archive.entries().map_err(|error| failed(&error))? {
+        let mut entry = entry.map_err(|error| failed(&error))?;
+        let is_data = entry.header().entry_type().is_file();
+        if !is_data {
+            entry.unpack_in(directory).map_err(|error| failed(&error))?;
+            continue;
+        }
+        unpack_file(&mut entry, directory, keeps_owners).map_err(|error| failed(&error))?;
+    }
+    io::copy(&mut reader, &mut io::sink()).map(drop).map_err(|error| failed(&error))
+}
+
+/// The entry as a new file right in the directory: nothing else could be meant, whatever its name says.
+fn unpack_file(entry: &mut tar::Entry<'_, impl Read>, directory: &Path, keeps_owners: bool) -> io::Result<()> {
+    let header = entry.header().clone();
+    let path = entry.path()?.into_owned();
+    let name = path.file_name().filter(|name| path.as_os_str() == *name);
+    let name = name.ok_or_else(|| io::Error::other(format!("the archive has {} for a file", path.display())))?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(directory.join(name))?;
+    let copied = copy_pieces(entry, &mut file)?;
+    if copied != entry.size() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} was cut short", path.display())));
+    }
+    if keeps_owners {
+        let id = |id: u64| u32::try_from(id).map_err(|_| io::Error::other(format!("no owner has the number {id}")));
+        std::os::unix::fs::fchown(&file, Some(id(header.uid()?)?), Some(id(header.gid()?)?))?;
+    }
+    file.set_permissions(Permissions::from_mode(header.mode()? & 0o7777))?;
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(header.mtime()?))
+}
+
+/// Renames. A file that is there already is exchanged with the new one and goes with the staging directory: nobody sees neither, and no file
+/// system writes the new one out just because it replaces an old one (ext4's `auto_da_alloc`).
+fn put_in_place(unpacked: &Path, target: &Path) -> io::Result<()> {
+    let is_file = fs::symlink_metadata(target).is_ok_and(|found| found.is_file());
+    if is_file && rustix::fs::renameat_with(CWD, unpacked, CWD, target, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(());
+    }
+    fs::rename(unpacked, target)
 }
 
 /// Packs a directory once more under its new name, into the one that is there.

@@ -27,6 +27,12 @@ pub(super) fn existing(path: &str) -> Outcome<Existing> {
 }
 
 /// A local source: the path to read, and the name its entries get.
+/// What an archive is made of.
+const BLOCK_BYTES: usize = 512;
+
+/// What is read and written at once.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LocalSource {
     pub(super) path: PathBuf,
@@ -82,8 +88,11 @@ fn append(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path, keep
     }
     if kind.is_file() {
         let file = fs::File::open(path).map_err(at)?;
-        // A file that grows or shrinks meanwhile must not break the archive.
-        return builder.append_data(&mut header, name, Exactly { inner: file, left: metadata.len() });
+        builder.append_data(&mut header, name, io::empty())?;
+        // The data by hand, for the crate moves 8 KiB at a time. A file that grows or shrinks meanwhile must not break the archive.
+        copy_pieces(&mut Exactly { inner: file, left: metadata.len() }, builder.get_mut()).map_err(at)?;
+        let padding = metadata.len().next_multiple_of(BLOCK_BYTES as u64) - metadata.len();
+        return builder.get_mut().write_all(&[0; BLOCK_BYTES][..usize::try_from(padding).unwrap_or(0)]);
     }
     header.set_size(0);
     if kind.is_dir() {
@@ -102,6 +111,23 @@ fn append(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path, keep
         header.set_device_minor(rustix::fs::minor(metadata.rdev()))?;
     }
     builder.append_data(&mut header, name, io::empty())
+}
+
+/// Copies all there is in pieces that are worth their calls. Returns the number of bytes.
+pub(super) fn copy_pieces(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<u64> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut copied = 0;
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(copied),
+            Ok(length) => {
+                to.write_all(&piece[..length])?;
+                copied += length as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// As many bytes as the header said: cut, or filled with zeros.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use berth_types::ByteCount;
 
-use super::local::LocalSource;
+use super::local::{LocalSource, PIECE_BYTES};
 use super::{Arguments, Existing, Landing, PathStat, Place, archive_path, landing, link_target, stat};
 use crate::client::Payload;
 use crate::context::Context;
@@ -74,7 +74,7 @@ fn send(
     let (reader, writer) = UnixStream::pair()?;
     let keeps_owners = arguments.archive;
     let thread = std::thread::Builder::new().name("tar".to_owned()).spawn(move || {
-        let mut writer = io::BufWriter::with_capacity(64 << 10, writer);
+        let mut writer = io::BufWriter::with_capacity(PIECE_BYTES, writer);
         source.write_tar(&name, keeps_owners, &mut writer).and_then(|()| writer.flush())
     })?;
     let progress = ByteProgress::new(&cx.out, "copying", None, is_quiet);
