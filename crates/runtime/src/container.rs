@@ -276,11 +276,11 @@ impl Container {
                 )
                 .map_err(cgroup_error("open"))?,
         };
-        let is_alive = process_start(record.pid) == Some(record.pid_start);
+        let (pidfd, is_alive) = find_process(record.pid, record.pid_start)?;
         let waiting =
             (is_alive && directory.awaits_start()).then(|| Waiting { channel: None, steps: Vec::new(), times: None });
         let container = Self {
-            init: Process { pid: record.pid, pidfd: pidfd_of(record.pid, is_alive)?, console: None },
+            init: Process { pid: record.pid, pidfd, console: None },
             warnings: Vec::new(),
             state: ContainerState {
                 oci_version: OCI_VERSION.to_owned(),
@@ -318,17 +318,56 @@ impl Container {
     }
 }
 
-/// The pidfd of a process known to live; for one that has ended, a descriptor that is readable, as such a pidfd is.
-fn pidfd_of(pid: u32, is_alive: bool) -> Result<OwnedFd, RuntimeError> {
+/// The pidfd of the process of this number that began then, and whether it is there. For one that is not, a descriptor that is readable,
+/// as the pidfd of an ended one is. It is opened before the identity is looked at: a number that goes to another process in between
+/// would be taken for the container's, and signalled.
+fn find_process(pid: u32, start: u64) -> Result<(OwnedFd, bool), RuntimeError> {
     let kernel = |source| RuntimeError::Kernel { what: "find the container's init", source };
-    if is_alive {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(kernel(Errno::SRCH))?;
-        match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
-            Ok(fd) => return Ok(fd),
-            Err(Errno::SRCH) => {}
-            Err(errno) => return Err(kernel(errno)),
-        }
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let opened = raw.map_or(Err(Errno::SRCH), |raw| rustix::process::pidfd_open(raw, PidfdFlags::empty()));
+    match opened {
+        Ok(pidfd) if process_start(pid) == Some(start) => return Ok((pidfd, true)),
+        // EINVAL, since Linux 6.15 ENOENT: a thread of somebody's has the number now.
+        Ok(_) | Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
+        Err(errno) => return Err(kernel(errno)),
     }
     // A closed socket pair is readable at once; a signal sent to it fails, as to a process that is gone.
-    Channel::pair().map(|(ours, _closed)| ours.into_fd()).map_err(kernel)
+    Channel::pair().map(|(ours, _closed)| (ours.into_fd(), false)).map_err(kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_process_of_the_record_is_found() {
+        let is_ended = |fd: &OwnedFd| wait_readable(fd.as_fd(), Duration::ZERO).is_ok();
+        let own = std::process::id();
+        let start = process_start(own).unwrap();
+        let (pidfd, is_there) = find_process(own, start).unwrap();
+        assert!(is_there && !is_ended(&pidfd));
+        // The number is somebody else's by now, no process's, a thread's, or none at all.
+        let thread = std::thread::spawn(|| rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+        for (pid, start) in [(own, start + 1), (u32::MAX, 1), (0, 1), (thread.join().unwrap(), 1)] {
+            let (pidfd, is_there) = find_process(pid, start).unwrap();
+            assert!(!is_there && is_ended(&pidfd), "{pid}");
+            assert!(berth_sys::shim_process::pidfd_send_signal(pidfd.as_fd(), 0).is_err());
+        }
+    }
+
+    /// A thread's number, while the thread is there: `pidfd_open` says EINVAL (ENOENT since Linux 6.15), which is no error of ours.
+    #[test]
+    fn a_number_that_a_thread_has_now_is_not_the_containers() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()).unwrap();
+            ended.recv().ok();
+        });
+        let number = told.recv().unwrap();
+        let (pidfd, is_there) = find_process(number, 1).unwrap();
+        assert!(!is_there && wait_readable(pidfd.as_fd(), Duration::ZERO).is_ok());
+        drop(end);
+        thread.join().unwrap();
+    }
 }

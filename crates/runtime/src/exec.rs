@@ -204,7 +204,7 @@ impl Joining<'_> {
         // An ordinary user has a right to the other namespaces only from inside the user namespace they belong to.
         let is_ordinary = !rustix::process::geteuid().is_root() && container.namespaces.is_private(Namespace::User);
         let rights = if is_ordinary { Rights::Ordinary } else { Rights::Full };
-        let user_ns = is_ordinary.then(|| user_ns_of(container.init.pid)).transpose().map_err(kernel)?;
+        let user_ns = is_ordinary.then(|| user_ns_of(&container.init)).transpose().map_err(kernel)?;
         let is_among_host_mounts = !container.namespaces.is_private(Namespace::Mount);
         let rootfs = is_among_host_mounts.then(|| root_of(&container.init)).transpose().map_err(kernel)?;
         let all = container.namespaces.exec_flags();
@@ -278,18 +278,41 @@ impl Joining<'_> {
 
 /// The root of a container that shares the host's mount namespace, as its init has it.
 fn root_of(init: &Process) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let proc = Procfs::open()?;
     // A magic link, followed on purpose below a checked procfs.
-    let root = rustix::fs::openat(proc.as_fd(), format!("{}/root", init.pid), flags, Mode::empty())?;
+    of_init(init, "root", OFlags::PATH | OFlags::DIRECTORY)
+}
+
+fn user_ns_of(init: &Process) -> Result<OwnedFd, Errno> {
+    of_init(init, "ns/user", OFlags::RDONLY)
+}
+
+/// A file of procfs about init.
+fn of_init(init: &Process, file: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let proc = Procfs::open()?;
+    let opened =
+        rustix::fs::openat(proc.as_fd(), format!("{}/{file}", init.pid), flags | OFlags::CLOEXEC, Mode::empty());
     match wait_readable(init.pidfd.as_fd(), Duration::ZERO) {
         // It lives, so the number was its own.
-        Err(Errno::TIMEDOUT) => Ok(root),
+        Err(Errno::TIMEDOUT) => opened,
         Ok(()) => Err(Errno::SRCH),
         Err(errno) => Err(errno),
     }
 }
 
-fn user_ns_of(pid: u32) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_process_that_has_ended_is_not_believed() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut process = Process { pid: std::process::id(), pidfd: ours.into_fd(), console: None };
+        assert!(user_ns_of(&process).is_ok() && root_of(&process).is_ok());
+        // As the pidfd of an ended one; the number is another process's.
+        drop(theirs);
+        assert_eq!(user_ns_of(&process).unwrap_err(), Errno::SRCH);
+        assert_eq!(root_of(&process).unwrap_err(), Errno::SRCH);
+        process.pid = u32::MAX;
+        assert_eq!(user_ns_of(&process).unwrap_err(), Errno::SRCH);
+    }
 }

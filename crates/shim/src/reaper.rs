@@ -4,17 +4,21 @@
 //! of other containers by the host's. With another runtime's commands it must be one, and then collects orphans, too.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use berth_types::{ExitNote, Timestamp};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use crate::log;
 use crate::process::Exit;
+
+/// For a process to be gone once it was killed; nothing else happens meanwhile.
+const END_TIMEOUT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// Waits for a child of ours. `Err` only when the descriptor cannot be watched.
 pub(crate) fn follow(pidfd: &OwnedFd) -> io::Result<impl Future<Output = Exit> + Send + use<>> {
@@ -30,6 +34,14 @@ pub(crate) fn follow(pidfd: &OwnedFd) -> io::Result<impl Future<Output = Exit> +
             }
         }
     })
+}
+
+/// Kills a process that nobody will follow and takes its status, if it is a child of ours: left alone it would run unseen, or stay a zombie.
+pub(crate) fn end(pidfd: &OwnedFd) {
+    rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).ok();
+    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, Some(&END_TIMEOUT))).ok();
+    waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok();
 }
 
 /// Work under way whose children are not known yet, or waited for by it alone: until it is done nobody else collects any.
@@ -95,5 +107,21 @@ fn collect(watched: &tokio::io::unix::AsyncFd<OwnedFd>) -> Option<Exit> {
             log::error(&format!("exit status of a process is lost: {errno}"));
             Some(Exit { code: 255, at, note: None })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_follows_is_no_zombie() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        end(&pidfd);
+        assert!(child.try_wait().is_err(), "its status was taken");
+        // Not a child: nothing to take, and no harm.
+        end(&pidfd);
     }
 }

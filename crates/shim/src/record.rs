@@ -10,6 +10,8 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use crate::oci::OciRuntime;
 
 const FILE: &str = "task.json";
+/// While it is written.
+const NEXT: &str = "task.json.new";
 const VERSION: u32 = 1;
 const BYTES_MAX: u64 = 64 * 1024;
 
@@ -61,8 +63,12 @@ impl Record {
         Self { version: VERSION, pid, start_ticks, cgroup: cgroup.to_owned(), runtime: None, shim: None }
     }
 
+    /// By rename: a shim that is killed meanwhile leaves the old record or the new one, never half of one, with which nothing could be
+    /// cleaned up.
     pub(crate) fn store(&self, bundle: &Path) -> io::Result<()> {
-        std::fs::write(bundle.join(FILE), serde_json::to_vec(self)?)
+        let next = bundle.join(NEXT);
+        std::fs::write(&next, serde_json::to_vec(self)?)?;
+        std::fs::rename(next, bundle.join(FILE))
     }
 
     /// Nothing is left to clean up.
@@ -109,6 +115,20 @@ mod tests {
         assert_eq!(Record::load(dir.path()).unwrap().unwrap(), record);
         assert!(record.is_alive());
         assert!(!Record { start_ticks: 1, ..record }.is_alive());
+    }
+
+    /// A shim may be killed at any instant: whoever reads meanwhile has a whole record.
+    #[test]
+    fn it_is_whole_at_every_instant() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = |pid| Record { pid, ..Record::new(std::process::id(), &"/x".repeat(1000)) };
+        record(1).store(dir.path()).unwrap();
+        let old = std::fs::File::open(dir.path().join(FILE)).unwrap();
+        record(2).store(dir.path()).unwrap();
+        // The old bytes were not touched, so there was no instant without a record.
+        let kept: Record = serde_json::from_reader(old).unwrap();
+        assert_eq!((kept.pid, Record::load(dir.path()).unwrap().unwrap().pid), (1, 2));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     /// The bytes that version 1 wrote.

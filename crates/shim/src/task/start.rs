@@ -92,9 +92,18 @@ impl Shim {
     ) -> Result<u32, TaskError> {
         let pidfd = made.inspect_err(|error| give_up(process, error))?;
         let pid = process.pid();
-        let exited = reaper::follow(&pidfd).map_err(|source| TaskError::Watch { pid, source })?;
-        tokio::spawn(Arc::clone(self).exec_ends(Arc::clone(process), exited));
-        Ok(pid)
+        match reaper::follow(&pidfd) {
+            Ok(exited) => {
+                tokio::spawn(Arc::clone(self).exec_ends(Arc::clone(process), exited));
+                Ok(pid)
+            }
+            Err(source) => {
+                reaper::end(&pidfd);
+                let error = TaskError::Watch { pid, source };
+                give_up(process, &error);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -133,7 +142,7 @@ pub(super) fn bring_alive(
     process.set_live(live.pid, Some(Arc::clone(&pidfd)), Status::Running);
     // A process whose streams cannot be set up would run unseen.
     if let Err(error) = process.io.connect(streams, live.console).and_then(|()| process.io.follow_fifo()) {
-        process.signal(berth_types::Signal::KILL.number())?;
+        reaper::end(&pidfd);
         return Err(error.into());
     }
     Ok(pidfd)
