@@ -4,7 +4,7 @@ mod check;
 mod collector;
 mod commit;
 mod filter;
-mod pull;
+pub(crate) mod pull;
 mod push;
 mod remote;
 mod transfer;

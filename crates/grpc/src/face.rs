@@ -47,6 +47,16 @@ impl Face {
         }
     }
 
+    /// A look at records, which waits for nobody: done here, since a thread for it would cost more than it does.
+    pub(crate) fn look<T>(
+        &self,
+        tenant: &Tenant,
+        look: impl FnOnce(StoreTenant<'_>) -> Result<T, ImageError>,
+    ) -> Result<T, Status> {
+        let found = self.engine.image_store().tenant(tenant.as_str()).and_then(look);
+        found.map_err(|error| error.into_status())
+    }
+
     /// Work on objects that may wait for the disk, on a thread for it.
     pub(crate) async fn objects<T, E>(
         &self,

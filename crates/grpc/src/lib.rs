@@ -7,6 +7,7 @@
 //! Reading order: [`face`] (what a service holds), `tenant` (whose objects), `status` (errors), then one file per service. It is an adapter:
 //! objects are core's, containers of Docker's face are shown through the engine's seam, and no state is kept here.
 
+mod connection;
 mod convert;
 mod event;
 mod face;

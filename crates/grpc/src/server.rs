@@ -1,15 +1,21 @@
 //! Serving: the unix socket, all services, reflection under both of its names, and health.
 
+use std::io;
+use std::time::Duration;
+
 use berth_containerd_api::containerd::services as api;
+use futures_util::stream::{self, Stream};
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::Face;
+use crate::connection::Connection;
 use crate::latency::Measured;
 
 /// Largest message taken and given, as containerd has it.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// After a failed accept (descriptors exhausted): the cause must have time to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,5 +70,20 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
         .add_service(service!(api::streaming::v1::streaming_server::StreamingServer<Face>, face))
         .add_service(service!(api::transfer::v1::transfer_server::TransferServer<Face>, face))
         .add_service(service!(api::version::v1::version_server::VersionServer<Face>, face));
-    router.serve_with_incoming(UnixListenerStream::new(listener)).await.map_err(ServeError::Serve)
+    router.serve_with_incoming(connections(listener)).await.map_err(ServeError::Serve)
+}
+
+/// Without an end: an accept that fails is tried again.
+fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<Connection>> {
+    stream::unfold(listener, |listener| async {
+        loop {
+            match listener.accept().await.and_then(|(stream, _)| Connection::new(stream)) {
+                Ok(connection) => return Some((Ok(connection), listener)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection is not taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
 }

@@ -3,15 +3,14 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_testkit::archive::digest;
 use berth_testkit::instance::run;
 use berth_testkit::proxy::ForwardProxy;
 use berth_testkit::registry::{DockerRegistry, OwnRegistry, PASSWORD, TlsFiles, USER, Wire, noise, skopeo};
-use berth_testkit::{Image, Instance, LayerFile, wait_until};
+use berth_testkit::{Image, Instance, LayerFile, SmallDisk, wait_until};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -168,43 +167,6 @@ fn platforms_of_an_index() {
     assert_eq!(missing.code, 125);
     let words = ["linux/riscv64", "linux/amd64", "linux/arm64"];
     assert!(words.iter().all(|word| missing.stderr.contains(word)), "{missing:?}");
-}
-
-/// A small file system of its own, unmounted when dropped: declare it before the instance on it.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(mebibytes: u32) -> Self {
-        let root = std::env::var_os("BERTH_TEST_ROOT").map_or_else(std::env::temp_dir, PathBuf::from);
-        let path = root.join(format!("disk-{}-{mebibytes}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=755"), "tmpfs"]).arg(&path);
-        assert_eq!(run(mount, b"").code, 0, "this needs a mount namespace of its own, as root");
-        Self(path)
-    }
-
-    fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-
-    fn instance(&self) -> Instance {
-        let disk = self.0.clone();
-        Instance::start_in(&[], &[], move |directory: &Path| {
-            std::os::unix::fs::symlink(disk, directory.join("root")).unwrap();
-        })
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let mut unmount = Command::new("umount");
-        unmount.arg(&self.0);
-        let done = run(unmount, b"");
-        assert!(done.code == 0 || std::thread::panicking(), "{done:?}");
-        std::fs::remove_dir(&self.0).unwrap();
-    }
 }
 
 /// A pull that cannot fit is refused before a layer is fetched; one that turns out not to fit leaves nothing, and its space comes back.

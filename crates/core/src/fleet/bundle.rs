@@ -1,10 +1,12 @@
-//! A fleet task's directory. Shims may leave mounts on `rootfs`: those are taken off before anything is deleted, and `rootfs` itself is
-//! only ever removed empty, so no file of an image or of the host can be lost here.
+//! A fleet task's directory. Shims may leave mounts on `rootfs` and directories of their own: mounts are taken off before anything is deleted,
+//! nothing that another mount has is ever deleted, and `rootfs` itself is only ever removed empty, so no file of an image or of the host can be
+//! lost here.
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::runtime::Shim;
@@ -21,6 +23,9 @@ const SANDBOX_FILE: &str = "sandbox";
 const TEXT_BYTES_MAX: u64 = 4096;
 /// Mounts on one directory that are taken off at most.
 const MOUNTS_MAX: usize = 16;
+
+/// Directories in directories of a shim.
+const DEPTH_MAX: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FleetBundle {
@@ -81,28 +86,22 @@ impl FleetBundle {
 
     /// Deletes it; nothing there is fine.
     pub(super) fn remove(&self) -> Result<()> {
-        let rootfs = self.path.join("rootfs");
-        for _ in 0..MOUNTS_MAX {
-            if unmount(&rootfs, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_err() {
-                break;
-            }
-        }
         let failed = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| FleetError::Bundle { operation, path, source }
         };
+        let rootfs = self.path.join("rootfs");
+        take_mounts_off(&rootfs);
         let entries = match std::fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(failed("list", &self.path))?,
         };
+        let mount = mount_of(&self.path).map_err(failed("look at", &self.path))?;
         for entry in entries {
             let path = entry.map_err(failed("list", &self.path))?.path();
-            let is_dir = std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-            let removed = match is_dir {
-                // The shim's own files; nothing is mounted there.
-                true if path.ends_with(WORK_DIR) => std::fs::remove_dir_all(&path),
+            let removed = match path == rootfs {
                 true => std::fs::remove_dir(&path),
-                false => std::fs::remove_file(&path),
+                false => remove_tree(&path, mount, DEPTH_MAX),
             };
             removed.map_err(failed("remove", &path))?;
         }
@@ -123,5 +122,75 @@ impl FleetBundle {
             }
         }
         found
+    }
+}
+
+fn take_mounts_off(path: &Path) {
+    for _ in 0..MOUNTS_MAX {
+        if unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_err() {
+            break;
+        }
+    }
+}
+
+/// Which mount a file is on (statx(2), Linux 5.8).
+fn mount_of(path: &Path) -> io::Result<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    Ok(statx(CWD, path, flags, StatxFlags::MNT_ID)?.stx_mnt_id)
+}
+
+/// What a shim left, as far as it is on the bundle's own mount. What is mounted there is taken off, never gone into.
+fn remove_tree(path: &Path, mount: u64, depth: usize) -> io::Result<()> {
+    if mount_of(path)? != mount {
+        take_mounts_off(path);
+        if mount_of(path)? != mount {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+    }
+    if !std::fs::symlink_metadata(path)?.is_dir() {
+        return std::fs::remove_file(path);
+    }
+    if depth == 0 {
+        return Err(io::ErrorKind::DirectoryNotEmpty.into());
+    }
+    for entry in std::fs::read_dir(path)? {
+        remove_tree(&entry?.path(), mount, depth - 1)?;
+    }
+    std::fs::remove_dir(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(dir: &Path) -> FleetBundle {
+        FleetBundle::create(dir, &Tenant::docker(), "c1", None, &Shim::Own).unwrap()
+    }
+
+    /// S-131: what a shim leaves in its bundle does not keep the id from being used again; files of an image that are there stay.
+    #[test]
+    fn s131_bundles_go_with_what_shims_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), "x").unwrap();
+        let shims = dir.path().join("shims");
+        let left = bundle(&shims);
+        let state = left.path().join("oci/c1/deep");
+        std::fs::create_dir_all(&state).unwrap();
+        std::fs::write(state.join("state.json"), "{}").unwrap();
+        std::os::unix::fs::symlink(&outside, state.join("link")).unwrap();
+        let again = bundle(&shims);
+        assert!(!again.path().join("oci").exists());
+        again.remove().unwrap();
+        assert!(!again.path().exists() && outside.join("kept").exists());
+        again.remove().unwrap();
+
+        // A root file system that was unpacked in place is nobody's rubbish.
+        let full = bundle(&shims);
+        std::fs::write(full.path().join("rootfs/file"), "x").unwrap();
+        let error = full.remove().unwrap_err();
+        assert!(berth_types::report(&error).contains("rootfs"), "{error}");
+        assert!(full.path().join("rootfs/file").exists());
     }
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 use berth_image::TargetPlatform;
 use berth_image::tenant::{Expectation, Leads, Target};
 use berth_registry::{Credentials, Fetch, Pushed, Session};
-use berth_types::{Digest, ErrorClass, Labels, Reference};
+use berth_types::{ByteCount, Digest, ErrorClass, Labels, Reference};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::transfer::{TransferLease, TransferStep};
 use crate::engine::Engine;
 use crate::error::{Doing, EngineError, Result};
+use crate::images::pull::{listed_manifest, wanted};
+use crate::transfer::free_bytes;
 
 /// Documents of one image.
 const DOCUMENTS_MAX: usize = 1024;
@@ -178,9 +180,7 @@ struct Pull {
 
 impl Pull {
     async fn run(&mut self, reference: &Reference, pull: &TenantPull) -> Result<TenantPulled> {
-        let wanted = reference.digest().map(ToString::to_string);
-        let wanted = wanted.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_else(|| "latest".to_owned());
-        let found = self.session.manifest(&wanted).await?;
+        let found = self.session.manifest(&wanted(reference)).await?;
         let target = Target {
             media_type: found.media_type.clone(),
             digest: found.digest,
@@ -210,7 +210,10 @@ impl Pull {
             }
             let bytes = match bytes {
                 Some(bytes) => bytes,
-                None => self.document(&document).await?,
+                None => {
+                    let (digest, size) = (&document.digest, document.size_bytes);
+                    listed_manifest(&self.session, digest, size, &self.root).await?.bytes
+                }
             };
             let leads = Leads::parse(&bytes, &document.media_type, &format!("the manifest of {}", self.root))?;
             self.keep(document, bytes).await?;
@@ -244,20 +247,6 @@ impl Pull {
         Ok(blobs)
     }
 
-    async fn document(&self, wanted: &Target) -> Result<Vec<u8>> {
-        let found = self.session.manifest(&wanted.digest.to_string()).await?;
-        if found.bytes.len() as u64 == wanted.size_bytes {
-            return Ok(found.bytes);
-        }
-        let why = format!(
-            "manifest {} has {} bytes, its index says {}",
-            wanted.digest.short(),
-            found.bytes.len(),
-            wanted.size_bytes
-        );
-        Err(EngineError::new(ErrorClass::DataLoss, why))
-    }
-
     async fn keep(&mut self, document: Target, bytes: Vec<u8>) -> Result<()> {
         let step = TransferStep::of("complete", &self.root, &document, document.size_bytes);
         let (tenant, lease, labels) = (self.tenant.clone(), self.lease.clone(), self.labels());
@@ -279,7 +268,7 @@ impl Pull {
 
     /// Fetches what is missing, in parallel; what is here is held.
     async fn blobs(&mut self, blobs: Vec<Target>) -> Result<()> {
-        let mut fetches: Vec<(Target, Arc<Fetch>)> = Vec::new();
+        let mut missing: Vec<Target> = Vec::new();
         for blob in blobs {
             let (tenant, lease, digest) = (self.tenant.clone(), self.lease.clone(), blob.digest);
             let (labels, size) = (self.labels(), blob.size_bytes);
@@ -291,9 +280,14 @@ impl Pull {
                 self.tell(TransferStep::of("already exists", &self.root, &blob, size));
                 continue;
             }
+            missing.push(blob);
+        }
+        self.check_space(&missing)?;
+        let mut fetches: Vec<(Target, Arc<Fetch>)> = Vec::new();
+        for blob in missing {
             self.tell(TransferStep::of("waiting", &self.root, &blob, 0));
             let partials = &self.engine.inner.transfers.partials;
-            let fetch = self.session.fetch(partials, &blob.digest, size)?;
+            let fetch = self.session.fetch(partials, &blob.digest, blob.size_bytes)?;
             fetches.push((blob, fetch));
         }
         for at in 0..fetches.len() {
@@ -316,6 +310,27 @@ impl Pull {
             self.tell(TransferStep::of("complete", &self.root, blob, size));
         }
         Ok(())
+    }
+
+    /// Refuses early what cannot fit: what has to come, and the largest of it once more, for it is copied when it is complete.
+    fn check_space(&self, missing: &[Target]) -> Result<()> {
+        let partials = &self.engine.inner.transfers.partials;
+        let left = |blob: &Target| blob.size_bytes.saturating_sub(partials.kept_bytes(&blob.digest, blob.size_bytes));
+        let fetched = missing.iter().map(left).fold(0, u64::saturating_add);
+        let largest = missing.iter().map(|blob| blob.size_bytes).max().unwrap_or(0);
+        let directory = &self.engine.inner.paths.data;
+        let free = free_bytes(directory)?;
+        if fetched.saturating_add(largest) <= free {
+            return Ok(());
+        }
+        let message = format!(
+            "no space for {}: {} to fetch, {} free in {}",
+            self.root,
+            ByteCount(fetched),
+            ByteCount(free),
+            directory.display()
+        );
+        Err(EngineError::new(ErrorClass::ResourceExhausted, message).with_hint("berth system prune frees space"))
     }
 
     /// Tells of all fetches until this one is complete.

@@ -1,11 +1,12 @@
 //! Transfers of a tenant's images: archives in and out, unpacking. What is under way is held by a lease of the transfer's own, unless the client
 //! brought one; a daemon that dies in the middle leaves a lease that ends by itself.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use berth_image::TargetPlatform;
-use berth_image::tenant::{ExportOptions, Imported, NamedImage, Target, UnpackedLayer};
-use berth_types::{Labels, Timestamp};
+use berth_image::tenant::{ExportOptions, Imported, ManifestFilter, NamedImage, Target, UnpackedLayer};
+use berth_types::{Digest, Labels, Timestamp};
 
 use crate::api::ByteStream;
 use crate::engine::Engine;
@@ -132,15 +133,27 @@ impl Engine {
         Ok(TransferLease { engine: self.clone(), tenant: tenant.to_owned(), id, is_ours })
     }
 
-    /// An archive becomes blobs of the tenant; names are the caller's.
+    /// An archive becomes blobs of the tenant, as far as the filter lets them; names are the caller's.
     ///
     /// # Errors
-    /// `InvalidArgument` when it is damaged.
-    pub async fn import_blobs(&self, lease: &TransferLease, tar: ByteStream) -> Result<Imported> {
+    /// `InvalidArgument` when it is damaged; `NotFound` when nothing of it is asked for.
+    pub async fn import_blobs(
+        &self,
+        lease: &TransferLease,
+        tar: ByteStream,
+        filter: ManifestFilter,
+    ) -> Result<Imported> {
         let (tenant, lease) = (lease.tenant.clone(), lease.id.clone());
         self.heavy(move |engine| {
             let mut tar = ChannelReader::new(tar);
-            let imported = engine.inner.images.tenant(&tenant)?.import_archive(&mut tar, &lease);
+            let tenant = engine.inner.images.tenant(&tenant)?;
+            let imported = tenant.import_archive(&mut tar, &lease).and_then(|mut imported| {
+                if !filter.takes_all() {
+                    let new: HashSet<Digest> = imported.new_blobs.iter().map(|(digest, _)| *digest).collect();
+                    imported.images = tenant.keep_suiting(&imported.index, &filter, &|digest| new.contains(digest))?;
+                }
+                Ok(imported)
+            });
             imported.doing(|| "cannot import the archive".to_owned())
         })
         .await

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use berth_image::{Incoming, PullPlan, RemoteDocument, TargetPlatform};
-use berth_registry::{Credentials, Partial, Session};
+use berth_registry::{Credentials, Fetched, Partial, Session};
 use berth_types::{ByteCount, Digest, ErrorClass, Reference};
 use tokio::sync::mpsc;
 
@@ -309,9 +309,7 @@ fn unpacked_estimate(blob: &berth_image::RemoteBlob) -> u64 {
 /// Documents only: which image of which platform a name stands for.
 async fn resolve(session: &Session, reference: &Reference, platform: &TargetPlatform) -> Result<Resolved> {
     let name = reference.familiar();
-    let target = reference.digest().map(ToString::to_string);
-    let target = target.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_else(|| "latest".to_owned());
-    let mut fetched = session.manifest(&target).await?;
+    let mut fetched = session.manifest(&wanted(reference)).await?;
     let digest = fetched.digest;
     for _ in 0..=INDEX_DEPTH_MAX {
         let index = match RemoteDocument::parse(fetched.bytes, &fetched.media_type, &name)? {
@@ -324,18 +322,31 @@ async fn resolve(session: &Session, reference: &Reference, platform: &TargetPlat
             RemoteDocument::Index(index) => index,
         };
         let chosen = index.choose(platform)?;
-        fetched = session.manifest(&chosen.digest.to_string()).await?;
-        if fetched.bytes.len() as u64 != chosen.size_bytes {
-            let why = format!(
-                "manifest {} of {name} has {} bytes, its index says {}",
-                chosen.digest.short(),
-                fetched.bytes.len(),
-                chosen.size_bytes
-            );
-            return Err(EngineError::new(ErrorClass::DataLoss, why));
-        }
+        fetched = listed_manifest(session, &chosen.digest, chosen.size_bytes, &name).await?;
     }
     Err(EngineError::invalid(format!("the indexes of {name} are nested deeper than {INDEX_DEPTH_MAX}")))
+}
+
+/// What a registry is asked for when it is asked for a reference.
+pub(crate) fn wanted(reference: &Reference) -> String {
+    let digest = reference.digest().map(ToString::to_string);
+    digest.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_else(|| "latest".to_owned())
+}
+
+/// A manifest that an index lists, of the size it lists it with.
+pub(crate) async fn listed_manifest(
+    session: &Session,
+    digest: &Digest,
+    size_bytes: u64,
+    image: &str,
+) -> Result<Fetched> {
+    let fetched = session.manifest(&digest.to_string()).await?;
+    if fetched.bytes.len() as u64 == size_bytes {
+        return Ok(fetched);
+    }
+    let (short, found) = (digest.short(), fetched.bytes.len());
+    let why = format!("manifest {short} of {image} has {found} bytes, its index says {size_bytes}");
+    Err(EngineError::new(ErrorClass::DataLoss, why))
 }
 
 /// Says how far each layer is, until the pull is over.

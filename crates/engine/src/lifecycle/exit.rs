@@ -101,7 +101,7 @@ impl Engine {
         let why = format!("the container's shim has ended unexpectedly: {}", berth_types::report(error));
         tracing::warn!(container_id = %container.id, "{why}");
         // Before the clean-up takes the control group away.
-        self.note_end(container, run, ExitStatus::killed(), true);
+        self.note_end(container, run, ExitStatus::killed(), true).await;
         let status = self.inner.tasks.clean_up_dead(&container.id).await.unwrap_or_else(|error| {
             tracing::warn!(container_id = %container.id, "cleaning up after a shim: {}", berth_types::report(&error));
             ExitStatus::killed()
@@ -115,7 +115,7 @@ impl Engine {
         let life = life_span(&container.lock().spans);
         let (begun, code) = (now_ns(), ended.status.code);
         if !was_lost {
-            self.note_end(container, run, ended.status, false);
+            self.note_end(container, run, ended.status, false).await;
         }
         let (record, delay) = self.record_exit(container, ended);
         run.advance(RunProgress::Ended);
@@ -192,8 +192,10 @@ impl Engine {
     }
 
     /// What the control group and the shim's note say; both are there until the task is deleted.
-    fn note_end(&self, container: &Container, run: &Run, status: ExitStatus, shim_lost: bool) {
-        let end = self.gather_end(&container.record(), run.task.bundle(), status, shim_lost);
+    async fn note_end(&self, container: &Container, run: &Run, status: ExitStatus, shim_lost: bool) {
+        let record = container.record();
+        let mut end = self.gather_end(&record, run.task.bundle(), status, shim_lost);
+        end.killed_call = self.call_of_the_end(&end, record.state.pid, status).await;
         // Signals sent meanwhile stay.
         let mut inner = container.lock();
         let sent = std::mem::take(&mut inner.record.state.end.sent);

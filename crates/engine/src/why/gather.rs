@@ -4,6 +4,7 @@ use berth_cgroup::Cgroup;
 use berth_core::Bundle;
 use berth_shim_client::ExitStatus;
 
+use super::audit::{KilledCall, killed_call};
 use super::end::End;
 use crate::engine::Engine;
 use crate::record::Record;
@@ -21,9 +22,6 @@ impl Engine {
             end.signal = Some(note.signal);
             end.core_dumped = note.core_dumped;
             end.oom_kills = note.oom_kills;
-            if note.signal == SIGSYS {
-                end.killed_call = super::audit::killed_call(record.state.pid, status.exited_at);
-            }
         }
         let Some(layout) = &self.inner.facts.cgroups else { return end };
         let Ok(group) = Cgroup::open(layout, &self.cgroup_path(record)) else { return end };
@@ -39,5 +37,13 @@ impl Engine {
         end.pids_limit = sample.pids.limit;
         end.forks_refused = sample.pids.refused;
         end
+    }
+
+    /// The call for which a filter ended the process. The kernel's log may be long: it is read on a thread for it.
+    pub(crate) async fn call_of_the_end(&self, end: &End, pid: u32, status: ExitStatus) -> Option<KilledCall> {
+        if end.signal != Some(SIGSYS) {
+            return None;
+        }
+        self.blocking(move |_| Ok(killed_call(pid, status.exited_at))).await.ok().flatten()
     }
 }

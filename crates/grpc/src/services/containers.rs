@@ -21,12 +21,12 @@ use crate::tenant;
 
 impl Face {
     /// One of this face's own, or one of the engine's.
-    pub(crate) async fn container(&self, tenant: &Tenant, id: &str) -> Result<ContainerObject, Status> {
+    pub(crate) fn container(&self, tenant: &Tenant, id: &str) -> Result<ContainerObject, Status> {
         if let Some(found) = self.docker_container(tenant, id) {
             return Ok(found);
         }
-        let (tenant, id) = (tenant.clone(), id.to_owned());
-        self.objects(move |objects| objects.get::<ContainerObject>(&tenant, &id)).await
+        // One record, read without waiting for a writer.
+        self.engine.objects().get::<ContainerObject>(tenant, id).map_err(|error| error.into_status())
     }
 
     pub(crate) fn docker_container(&self, tenant: &Tenant, id: &str) -> Option<ContainerObject> {
@@ -48,7 +48,7 @@ impl Face {
 impl Containers for Face {
     async fn get(&self, request: Request<GetContainerRequest>) -> Answer<GetContainerResponse> {
         let tenant = tenant::of(&request)?;
-        let found = self.container(&tenant, &request.into_inner().id).await?;
+        let found = self.container(&tenant, &request.into_inner().id)?;
         Ok(Response::new(GetContainerResponse { container: Some(container(found)) }))
     }
 

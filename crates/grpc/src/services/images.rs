@@ -37,7 +37,7 @@ impl Images for Face {
     async fn get(&self, request: Request<GetImageRequest>) -> Answer<GetImageResponse> {
         let tenant = tenant::of(&request)?;
         let name = request.into_inner().name;
-        let found = self.store(&tenant, move |store| store.image(&name)).await?;
+        let found = self.look(&tenant, |store| store.image(&name))?;
         Ok(Response::new(GetImageResponse { image: Some(image(found)) }))
     }
 

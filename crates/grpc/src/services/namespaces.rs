@@ -55,7 +55,7 @@ impl Face {
 impl Namespaces for Face {
     async fn get(&self, request: Request<GetNamespaceRequest>) -> Answer<GetNamespaceResponse> {
         let name = request.into_inner().name;
-        let found = self.tenants(move |store| store.namespace(&name)).await?;
+        let found = self.engine.image_store().namespace(&name).map_err(|error| error.into_status())?;
         Ok(Response::new(GetNamespaceResponse { namespace: Some(wire(found)) }))
     }
 

@@ -150,8 +150,13 @@ impl Snapshots for Face {
     async fn stat(&self, request: Request<StatSnapshotRequest>) -> Answer<StatSnapshotResponse> {
         let tenant = tenant::of(&request)?;
         let request = request.into_inner();
-        let found =
-            self.store(&tenant, move |store| store.snapshots_of(&request.snapshotter)?.stat(&request.key)).await?;
+        let known = self.look(&tenant, |store| store.known_snapshot(&request.snapshotter, &request.key))?;
+        let found = match known {
+            Some(found) => found,
+            None => {
+                self.store(&tenant, move |store| store.snapshots_of(&request.snapshotter)?.stat(&request.key)).await?
+            }
+        };
         Ok(Response::new(StatSnapshotResponse { info: Some(info(found)) }))
     }
 

@@ -93,7 +93,7 @@ impl Tasks for Face {
             let why = format!("container {container_id:?} was made through Docker's API: start it there (berth start)");
             return Err(Status::failed_precondition(why));
         }
-        let object = self.container(&tenant, &container_id).await?;
+        let object = self.container(&tenant, &container_id)?;
         let mut request = request;
         let checkpoint = request.checkpoint.take();
         let is_restored = checkpoint.is_some();

@@ -26,7 +26,7 @@ use berth_containerd_api::containerd::types::transfer::{
 use berth_core::Tenant;
 use berth_engine::api::{TransferLease, TransferStep};
 use berth_image::TargetPlatform;
-use berth_image::tenant::{ExportOptions, NamedImage, Target};
+use berth_image::tenant::{ExportOptions, ManifestFilter, NamedImage, Target};
 use berth_types::{Classify as _, Digest, ErrorClass};
 use prost::Name;
 use prost_types::Any;
@@ -164,7 +164,12 @@ impl Job {
         }
         self.say(TransferStep::line("Importing"));
         let bytes = self.face.streams.take(&self.tenant, &from.stream)?.receive();
-        let imported = self.face.engine.import_blobs(&self.lease, bytes).await.map_err(engine_status)?;
+        let filter = ManifestFilter {
+            platforms: platforms(&to.platforms)?,
+            keeps_metadata: to.all_metadata,
+            manifests_max: usize::try_from(to.manifest_limit).unwrap_or(usize::MAX),
+        };
+        let imported = self.face.engine.import_blobs(&self.lease, bytes, filter).await.map_err(engine_status)?;
         self.publish_blobs(&imported.new_blobs);
         let mut targets = vec![imported.index.clone()];
         targets.extend(imported.images.iter().cloned());

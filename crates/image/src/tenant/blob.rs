@@ -122,6 +122,24 @@ impl<'s> Tenant<'s> {
         self.find_blob(digest)?.ok_or_else(|| unknown("content", digest))
     }
 
+    /// The same of a blob with a record of its own, which is found without looking at images. `None`: ask [`Self::blob`].
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn recorded_blob(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
+        let record = self.load::<BlobRecord>(Table::Blobs, &digest.to_string())?;
+        Ok(record.and_then(|record| self.blob_info(digest, record)))
+    }
+
+    /// Opens such a blob for reading; its size.
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn open_recorded_blob(&self, digest: &Digest) -> Result<Option<(std::fs::File, u64)>> {
+        let Some(info) = self.recorded_blob(digest)? else { return Ok(None) };
+        Ok(self.store.content.reader(digest).ok().map(|file| (file, info.size_bytes)))
+    }
+
     /// All, by digest.
     ///
     /// # Errors
@@ -376,15 +394,18 @@ impl<'s> Tenant<'s> {
             }
             None => None,
         };
-        let Some(record) = record else { return Ok(None) };
-        let Ok(size_bytes) = self.store.content.size(digest) else { return Ok(None) };
-        Ok(Some(BlobInfo {
+        Ok(record.and_then(|record| self.blob_info(digest, record)))
+    }
+
+    /// `None`: its bytes are not here.
+    fn blob_info(&self, digest: &Digest, record: BlobRecord) -> Option<BlobInfo> {
+        Some(BlobInfo {
             digest: *digest,
-            size_bytes,
+            size_bytes: self.store.content.size(digest).ok()?,
             created: Timestamp(record.created_ns),
             updated: Timestamp(record.updated_ns),
             labels: record.labels,
-        }))
+        })
     }
 
     /// Blobs of the Docker face's images, which its tenant sees.

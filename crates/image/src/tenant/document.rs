@@ -8,7 +8,7 @@ use crate::pull::TargetPlatform;
 use crate::{ImageError, Result, platform};
 
 /// Indexes in indexes.
-const DEPTH_MAX: usize = 4;
+pub(super) const DEPTH_MAX: usize = 4;
 /// Documents of one image.
 const DOCUMENTS_MAX: usize = 1024;
 
@@ -34,11 +34,16 @@ pub struct Child {
 impl Child {
     /// Whether one of the platforms is the entry's; without any every entry suits.
     pub fn suits(&self, platforms: &[TargetPlatform]) -> bool {
+        self.preference(platforms).is_some()
+    }
+
+    /// Which of the platforms, in order of preference, is the entry's first.
+    pub(super) fn preference(&self, platforms: &[TargetPlatform]) -> Option<usize> {
         let fits = |wanted: &TargetPlatform| match &self.platform {
             Some(offered) => platform::rank(wanted.platform(), offered).is_some(),
             None => true,
         };
-        platforms.is_empty() || platforms.iter().any(fits)
+        if platforms.is_empty() { Some(0) } else { platforms.iter().position(fits) }
     }
 }
 

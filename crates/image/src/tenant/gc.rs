@@ -17,7 +17,7 @@ use crate::store::ImageStore;
 
 pub(super) const ROOT: &str = "containerd.io/gc.root";
 const FLAT: &str = "containerd.io/gc.flat";
-const REF_CONTENT: &str = "containerd.io/gc.ref.content";
+pub(super) const REF_CONTENT: &str = "containerd.io/gc.ref.content";
 const REF_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
 const REF_IMAGE: &str = "containerd.io/gc.ref.image";
 /// An ingest nobody leases is thrown away when nothing was written to it for so long (containerd's default).

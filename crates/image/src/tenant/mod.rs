@@ -28,6 +28,7 @@ mod name;
 mod namespace;
 mod proxied;
 mod snapshot;
+mod suiting;
 mod unpack;
 
 use berth_metadata::{Table, Write};
@@ -44,6 +45,7 @@ pub use name::{NamedImage, Target};
 pub use namespace::Namespace;
 pub use proxied::TenantSnapshots;
 pub use snapshot::{OWN_SNAPSHOTTER, TenantSnapshotter};
+pub use suiting::ManifestFilter;
 pub use unpack::UnpackedLayer;
 
 use crate::store::ImageStore;

@@ -50,6 +50,20 @@ impl<'s> Tenant<'s> {
         }
     }
 
+    /// One of the store's own that has a record. `None`: ask [`TenantSnapshots::stat`], which looks further and may wait.
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn known_snapshot(&self, snapshotter: &str, key: &str) -> Result<Option<Info>> {
+        if snapshotter != OWN_SNAPSHOTTER {
+            return Ok(None);
+        }
+        match self.snapshots().local().stat(key) {
+            Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
+            found => Ok(found.map(Some)?),
+        }
+    }
+
     /// Whether mounts are those of an active snapshot of this tenant at an external snapshotter.
     pub(super) fn is_active_elsewhere(&self, mounts: &[Mount]) -> Result<bool> {
         for proxy in self.store.proxies() {

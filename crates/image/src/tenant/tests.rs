@@ -312,3 +312,45 @@ fn s118_tenants_survive_a_restart() {
     assert_eq!(keys, ["kept"]);
     assert_eq!(fs::read_dir(dir.path().join("snapshots/overlay/snapshots")).unwrap().count(), 1);
 }
+
+/// A snapshot on a layer that only an image of the Docker face names: a collection at the same time does not take the layer's record from under it.
+#[test]
+fn s114_layers_of_images_are_there_whoever_collects() {
+    let scratch = scratch();
+    let store = &scratch.store;
+    let options = crate::CommitOptions { reference: Some("hello:1".parse().unwrap()), ..Default::default() };
+    store.import(&mut &layer("file")[..], &options, &|_, _, _, _| {}).unwrap();
+    let top = store.get("hello:1").unwrap().layers[0].chain_id.to_string();
+    let (due, collections) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || collections.into_iter().for_each(|()| collect(store)));
+        let tenant = store.tenant(DOCKER_TENANT).unwrap();
+        let prepare = |n: u32| {
+            due.send(()).unwrap();
+            tenant.snapshots().prepare(&format!("s{n}"), Some(&top), &Labels::new(), None)
+        };
+        let prepared: Vec<Result<_>> = (0..40).map(prepare).collect();
+        drop(due);
+        assert!(prepared.iter().all(Result::is_ok), "{:?}", prepared.into_iter().find(Result::is_err));
+    });
+}
+
+/// What a lease holds is recorded with the lease in one write to the disk; without the lease nothing is recorded.
+#[test]
+fn s114_a_snapshot_and_its_lease_are_one_write() {
+    let scratch = scratch();
+    let tenant = scratch.store.tenant("t").unwrap();
+    tenant.create_lease("l", &Labels::new()).unwrap();
+    let commits = || scratch.store.metadata.commits().immediate;
+    let before = commits();
+    tenant.snapshots().prepare("mine", None, &Labels::new(), Some("l")).unwrap();
+    assert_eq!(commits() - before, 1);
+    tenant.snapshots().commit("done", "mine", &Labels::new(), Some("l")).unwrap();
+    assert_eq!(commits() - before, 2);
+    let held: Vec<String> = tenant.resources("l").unwrap().into_iter().map(|held| held.id).collect();
+    assert_eq!(held, ["done", "mine"]);
+    let refused = tenant.snapshots().prepare("other", None, &Labels::new(), Some("no such")).unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::NotFound);
+    assert_eq!(tenant.snapshots().stat("other").unwrap_err().class(), ErrorClass::NotFound);
+    assert_eq!(commits() - before, 2);
+}

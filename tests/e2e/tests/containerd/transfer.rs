@@ -8,7 +8,7 @@ use berth_containerd_api::containerd::types::transfer::{
     Progress, RegistryResolver, UnpackConfiguration,
 };
 use berth_testkit::registry::{DockerRegistry, PASSWORD, USER};
-use berth_testkit::{Image, Instance};
+use berth_testkit::{Image, Instance, LayerFile, SmallDisk, wait_until};
 use prost_types::Any;
 use tonic::{Code, Status};
 
@@ -91,6 +91,86 @@ fn s116_transfer_archives() {
     assert_eq!(rows(instance.ctr(&["--namespace", "oci", "leases", "ls"]).ok()), [[""; 0]; 0]);
     instance.ctr(&["--namespace", "oci", "images", "rm", "--sync", super::BUSYBOX]).ok();
     assert_eq!(rows(instance.ctr(&["--namespace", "oci", "content", "ls"]).ok()), [[""; 0]; 0]);
+}
+
+/// S-116: what an import is asked to leave out is not there when it is over; an image for nobody here is refused.
+#[test]
+fn s116_import_filters() {
+    let instance = Instance::start();
+    let platform = |architecture: &str| Platform {
+        os: "linux".to_owned(),
+        architecture: architecture.to_owned(),
+        ..Default::default()
+    };
+    let archive = two_architectures();
+    block_on(async {
+        for (tenant, to, layers) in [
+            ("all", store(APP), 2),
+            ("arm", ImageStore { platforms: vec![platform("arm64")], ..store(APP) }, 1),
+            ("one", ImageStore { manifest_limit: 1, ..store(APP) }, 1),
+            ("meta", ImageStore { platforms: vec![platform("arm64")], all_metadata: true, ..store(APP) }, 1),
+        ] {
+            let client = Client::connect(&instance, tenant).await;
+            import(&client, archive.clone(), &to).await.unwrap();
+            let content = || instance.ctr(&["--namespace", tenant, "content", "ls", "-q"]).ok().lines().count();
+            // The layout's index; of each architecture manifest and config; layers.
+            let documents = if matches!(tenant, "all" | "meta") { 5 } else { 3 };
+            wait_until("what was not asked for has gone", || (content() == documents + layers).then_some(()));
+        }
+        let client = Client::connect(&instance, "none").await;
+        let to = ImageStore { platforms: vec![platform("s390x")], ..store(APP) };
+        let refused = import(&client, archive, &to).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
+        assert!(refused.message().contains("linux/s390x"), "{refused:?}");
+        assert_eq!(names(&instance, "none"), [""; 0]);
+    });
+}
+
+/// An OCI layout whose index has one image for each of two architectures.
+fn two_architectures() -> Vec<u8> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut entries = Vec::new();
+    for architecture in ["amd64", "arm64"] {
+        let mut blob = |kind: &str, bytes: String| {
+            let digest = berth_testkit::archive::digest(bytes.as_bytes());
+            let described = serde_json::json!({ "mediaType": kind, "digest": digest, "size": bytes.len() });
+            files.push((format!("blobs/{}", digest.replace(':', "/")), bytes.into_bytes()));
+            described
+        };
+        let layer = blob("application/vnd.oci.image.layer.v1.tar", format!("for {architecture}"));
+        let config = serde_json::json!({ "architecture": architecture, "os": "linux" }).to_string();
+        let config = blob("application/vnd.oci.image.config.v1+json", config);
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        let document = serde_json::json!({
+            "schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [layer],
+        });
+        let mut entry = blob(manifest, document.to_string());
+        entry["platform"] = serde_json::json!({ "os": "linux", "architecture": architecture });
+        entries.push(entry);
+    }
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": entries }).to_string();
+    files.push(("index.json".to_owned(), index.into_bytes()));
+    files.push(("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
+    berth_testkit::archive::outer(&files)
+}
+
+/// S-116: a pull that cannot fit is refused before a layer comes.
+#[test]
+fn s116_pulls_are_refused_without_space() {
+    let registry = DockerRegistry::start();
+    let layer = LayerFile::program("noise", berth_testkit::registry::noise(14 << 20, 1));
+    registry.put(&Image::new("big:1").layer(vec![layer]).oci_archive(), "big:1");
+    let disk = SmallDisk::mount(24);
+    let instance = disk.instance();
+    let name = registry.name("big:1");
+    block_on(async {
+        let client = Client::connect(&instance, "t").await;
+        let from = OciRegistry { reference: name.clone(), resolver: None };
+        let refused = transfer(&client, pack(&from), pack(&store(&name)), "").await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(refused.message().contains("no space for"), "{refused:?}");
+    });
+    assert_eq!(names(&instance, "t"), [""; 0]);
 }
 
 /// A damaged archive, a stream nobody opened, a pair nobody serves: refused by class, and nothing stays.

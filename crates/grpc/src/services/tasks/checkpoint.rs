@@ -39,7 +39,7 @@ impl Face {
             shim.checkpoint(&options.image_path, written).await.map_err(|error| error.into_status())?;
             return Ok(CheckpointTaskResponse::default());
         }
-        let object = self.container(tenant, &id).await?;
+        let object = self.container(tenant, &id)?;
         let dir = self.engine.fleet().new_checkpoint_dir(tenant, &id).map_err(|error| error.into_status())?;
         let done = shim.checkpoint(&dir.path().display().to_string(), written).await;
         done.map_err(|error| error.into_status())?;
