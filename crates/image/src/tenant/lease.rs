@@ -60,16 +60,20 @@ impl Tenant<'_> {
         Ok(lease(id, &record))
     }
 
-    /// What it alone kept can be collected from now on; `is_synchronous`: is, before this returns.
+    /// What it alone kept is collected from now on; `is_synchronous`: before this returns.
     ///
     /// # Errors
     /// `NotFound`.
     pub fn delete_lease(&self, id: &str, is_synchronous: bool) -> Result<()> {
         let changing = self.store.lock();
-        self.lease_record(id)?;
+        let lease = self.lease_record(id)?;
         self.write(vec![self.delete(Table::Leases, id)])?;
         if is_synchronous {
             self.store.collect_unreferenced(&changing)?;
+        } else if lease.resources.iter().any(|held| held.kind == "content") {
+            // What a transfer brought and nothing leads to: nobody else would say that it can go. A lease on snapshots alone goes with every
+            // container that is made, and says nothing of the kind.
+            self.store.collection_is_due(&changing)?;
         }
         Ok(())
     }
