@@ -2,8 +2,8 @@
 //! named. Dropping either removes the file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use berth_types::Digest;
@@ -19,10 +19,9 @@ pub struct Expected {
     pub size_bytes: Option<u64>,
 }
 
-/// The file, removed with the value unless it was given a name or can be resumed.
+/// The file, removed with the value unless it was given a name or can be resumed. It is not held open: an archive may have tens of thousands.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    file: File,
     path: PathBuf,
     is_named: bool,
     /// Of a resumable ingest: its directory, which goes when the file has its name.
@@ -30,8 +29,16 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn resumable(file: File, path: PathBuf, home: PathBuf, claim: Claim) -> Self {
-        Self { file, path, is_named: false, resumable: Some((home, claim)) }
+    fn new(path: PathBuf) -> Self {
+        Self { path, is_named: false, resumable: None }
+    }
+
+    pub(crate) fn resumable(path: PathBuf, home: PathBuf, claim: Claim) -> Self {
+        Self { path, is_named: false, resumable: Some((home, claim)) }
+    }
+
+    fn open(&self) -> Result<File> {
+        File::open(&self.path).map_err(|e| ContentError::io("open", &self.path, e))
     }
 }
 
@@ -49,6 +56,7 @@ impl Drop for Draft {
 /// Content being written.
 #[derive(Debug)]
 pub struct Ingest {
+    file: File,
     draft: Draft,
     hasher: sha2::Sha256,
     size_bytes: u64,
@@ -63,17 +71,13 @@ impl Ingest {
             .mode(0o600)
             .open(&path)
             .map_err(|e| ContentError::io("create", &path, e))?;
-        Ok(Self {
-            draft: Draft { file, path, is_named: false, resumable: None },
-            hasher: sha2::Sha256::new(),
-            size_bytes: 0,
-        })
+        Ok(Self { file, draft: Draft::new(path), hasher: sha2::Sha256::new(), size_bytes: 0 })
     }
 
     /// # Errors
     /// When the disk refuses.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.draft.file.write_all(bytes).map_err(|e| ContentError::io("write", &self.draft.path, e))?;
+        self.file.write_all(bytes).map_err(|e| ContentError::io("write", &self.draft.path, e))?;
         self.hasher.update(bytes);
         self.size_bytes += bytes.len() as u64;
         Ok(())
@@ -153,16 +157,8 @@ impl Staged {
     /// `expected` must have a digest: nothing is hashed here.
     pub(crate) fn link(from: &Path, path: PathBuf, expected: Expected) -> Result<Self> {
         fs::hard_link(from, &path).map_err(|e| ContentError::io("link", from, e))?;
-        let file = File::open(&path).map_err(|e| ContentError::io("open", &path, e));
-        let file = match file {
-            Ok(file) => file,
-            Err(error) => {
-                drop(fs::remove_file(&path));
-                return Err(error);
-            }
-        };
-        let draft = Draft { file, path, is_named: false, resumable: None };
-        let size_bytes = draft.file.metadata().map_err(|e| ContentError::io("stat", from, e))?.len();
+        let draft = Draft::new(path);
+        let size_bytes = draft.open()?.metadata().map_err(|e| ContentError::io("stat", from, e))?.len();
         if let Some(expected) = expected.size_bytes.filter(|size| *size != size_bytes) {
             return Err(ContentError::WrongSize { expected, found: size_bytes });
         }
@@ -184,7 +180,7 @@ impl Staged {
     /// # Errors
     /// When the file cannot be opened again.
     pub fn reader(&self) -> Result<File> {
-        File::open(&self.draft.path).map_err(|e| ContentError::io("open", &self.draft.path, e))
+        self.draft.open()
     }
 
     /// The whole content, when it is at most `bytes_max` long.
@@ -197,9 +193,7 @@ impl Staged {
         }
         let mut bytes = Vec::new();
         let failed = |e| ContentError::io("read", &self.draft.path, e);
-        let mut file = &self.draft.file;
-        file.rewind().map_err(failed)?;
-        file.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
+        self.draft.open()?.take(bytes_max).read_to_end(&mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 
@@ -208,12 +202,12 @@ impl Staged {
     /// # Errors
     /// When the disk refuses.
     pub fn flush(&self) -> Result<()> {
-        self.draft.file.sync_data().map_err(|e| ContentError::io("flush", &self.draft.path, e))
+        self.draft.open()?.sync_data().map_err(|e| ContentError::io("flush", &self.draft.path, e))
     }
 
     pub(crate) fn name(mut self, path: &Path) -> Result<()> {
-        rustix::fs::fchmod(&self.draft.file, rustix::fs::Mode::from_raw_mode(0o400))
-            .map_err(|e| ContentError::io("protect", &self.draft.path, e.into()))?;
+        fs::set_permissions(&self.draft.path, fs::Permissions::from_mode(0o400))
+            .map_err(|e| ContentError::io("protect", &self.draft.path, e))?;
         fs::rename(&self.draft.path, path).map_err(|e| ContentError::io("name", path, e))?;
         self.draft.is_named = true;
         Ok(())

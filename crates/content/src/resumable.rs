@@ -378,10 +378,10 @@ impl ResumableIngest {
             self.restart()?;
             return Err(ContentError::WrongDigest { expected: wanted, found: digest });
         }
-        let Self { home, data, claim, .. } = self;
+        let Self { home, claim, .. } = self;
         let claim = claim.into_inner().unwrap_or_else(PoisonError::into_inner);
         let claim = claim.ok_or(ContentError::NoIngest { reference: about.reference })?;
-        Ok(Staged::of(Draft::resumable(data, path, home, claim), digest, size_bytes))
+        Ok(Staged::of(Draft::resumable(path, home, claim), digest, size_bytes))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

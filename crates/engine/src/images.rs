@@ -15,7 +15,7 @@ pub(crate) use commit::COMMIT_PAUSE;
 
 use std::collections::BTreeMap;
 
-use berth_image::{Image, ImageError, ImageUse};
+use berth_image::{Image, ImageUse};
 use berth_types::{Digest, Reference};
 
 use crate::api::{Filters, HistoryEntry, ImageDeleted, ImageView, PruneOutcome};
@@ -124,21 +124,19 @@ impl Engine {
                 filters.get("dangling").into_iter().flatten().any(|v| matches!(v.as_str(), "false" | "0"));
             let filter = ImageFilter::parse_prune(&filters)?;
             let uses = engine.image_uses();
-            let mut outcome = PruneOutcome::default();
-            for image in engine.inner.images.list()? {
-                let is_due = use_of(&uses, &image.id) == ImageUse::Unused
-                    && (takes_named || tags(&image).is_empty())
-                    && filter.fits(&image);
-                if !is_due {
-                    continue;
-                }
-                let removed = match engine.inner.images.remove_unused(&image.id.to_string(), &|id| engine.use_now(id)) {
-                    // Somebody began to use it meanwhile, or removed it.
-                    Err(ImageError::Conflict { .. } | ImageError::NotFound { .. }) => continue,
-                    removed => removed?,
-                };
-                outcome.reclaimed_bytes = outcome.reclaimed_bytes.saturating_add(removed.reclaimed_bytes);
-                for item in engine.tell_removed(&image.id, removed) {
+            let mut due = engine.inner.images.list()?;
+            due.retain(|image| {
+                use_of(&uses, &image.id) == ImageUse::Unused
+                    && (takes_named || tags(image).is_empty())
+                    && filter.fits(image)
+            });
+            let due: Vec<Digest> = due.iter().map(|image| image.id).collect();
+            // Those that somebody began to use meanwhile stay.
+            let (removed, collected) = engine.inner.images.remove_unused(&due, &|id| engine.use_now(id))?;
+            let mut outcome = PruneOutcome { reclaimed_bytes: collected.bytes, ..PruneOutcome::default() };
+            for removed in removed {
+                let Some(id) = removed.deleted.first().copied() else { continue };
+                for item in engine.tell_removed(&id, removed) {
                     outcome.deleted.push(match item {
                         ImageDeleted::Untagged(name) => name,
                         ImageDeleted::Deleted(id) => id,

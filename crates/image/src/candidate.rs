@@ -4,7 +4,7 @@ use berth_content::Staged;
 use berth_types::{Digest, Reference};
 
 use crate::compression::{self, Compression};
-use crate::document::{ConfigDocument, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_media_type};
+use crate::document::{ConfigFacts, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_media_type};
 use crate::spool::Spool;
 use crate::{ImageError, Result};
 
@@ -12,7 +12,7 @@ use crate::{ImageError, Result};
 pub(crate) struct Candidate {
     /// Digest of the config: the image's id.
     pub(crate) id: Digest,
-    pub(crate) config: ConfigDocument,
+    pub(crate) config: ConfigFacts,
     pub(crate) config_bytes: u64,
     /// The manifest that came with it; `None`: we make one.
     pub(crate) manifest: Option<(Digest, Manifest)>,
@@ -38,8 +38,8 @@ impl Candidate {
             let why = format!("image {} has {layers} layers but its config names {diff_ids}", self.id.short());
             return Err(ImageError::archive(why));
         }
-        if self.config.platform().os != "linux" {
-            let why = format!("image {} is for {}, not for linux", self.id.short(), self.config.platform());
+        if self.config.platform.os != "linux" {
+            let why = format!("image {} is for {}, not for linux", self.id.short(), self.config.platform);
             return Err(ImageError::archive(why));
         }
         Ok(self)

@@ -26,8 +26,24 @@ impl Default for Expansion {
     }
 }
 
-/// Window of a zstd frame as a power of two: 32 MiB, what `zstd -20` uses; bounds the memory of a decoder.
-const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+/// How much of what was unpacked a zstd decoder must keep: its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Window {
+    /// 8 MiB, what all levels but the `--ultra` ones keep to.
+    Usual,
+    /// 32 MiB, what `zstd -20` uses. No more is taken.
+    Wide,
+}
+
+impl Window {
+    /// As a power of two.
+    const fn log_max(self) -> u32 {
+        match self {
+            Self::Usual => 23,
+            Self::Wide => 25,
+        }
+    }
+}
 
 /// A reader whose first bytes were looked at and put back.
 pub(crate) type Peeked<R> = Chain<Cursor<Vec<u8>>, R>;
@@ -73,6 +89,56 @@ pub(crate) fn decoder<'r>(
     source: impl Read + Send + 'r,
     expansion: Expansion,
 ) -> io::Result<Box<dyn Read + Send + 'r>> {
+    decoder_of(compression, Window::Wide, source, expansion)
+}
+
+/// What the stream's first frame needs; the others must do with it.
+///
+/// # Spec
+/// RFC 8878, "Frame Header".
+pub(crate) fn window<R: Read>(compression: Compression, mut source: R) -> io::Result<(Window, Peeked<R>)> {
+    let mut first = Vec::new();
+    if compression == Compression::Zstd {
+        source.by_ref().take(FRAME_HEADER_BYTES_MAX).read_to_end(&mut first)?;
+    }
+    let usual = 1 << Window::Usual.log_max();
+    let is_usual = compression != Compression::Zstd || frame_window(&first).is_some_and(|bytes| bytes <= usual);
+    Ok((if is_usual { Window::Usual } else { Window::Wide }, Cursor::new(first).chain(source)))
+}
+
+const FRAME_HEADER_BYTES_MAX: u64 = 18;
+
+/// `None` for what is no frame with content.
+fn frame_window(first: &[u8]) -> Option<u64> {
+    let rest = first.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
+    let descriptor = *rest.first()?;
+    let is_single_segment = descriptor & 0x20 != 0;
+    if !is_single_segment {
+        let window = *rest.get(1)?;
+        let base = 1_u64 << (10 + u32::from(window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    // The content is the window; its size follows the dictionary's id.
+    let at = 1 + [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = |bytes: usize| {
+        let field = rest.get(at..at + bytes)?;
+        Some(field.iter().rev().fold(0, |size, byte| size << 8 | u64::from(*byte)))
+    };
+    match descriptor >> 6 {
+        0 => size(1),
+        1 => size(2).map(|size| size + 256),
+        2 => size(4),
+        _ => size(8),
+    }
+}
+
+/// The same with a window known before.
+pub(crate) fn decoder_of<'r>(
+    compression: Compression,
+    window: Window,
+    source: impl Read + Send + 'r,
+    expansion: Expansion,
+) -> io::Result<Box<dyn Read + Send + 'r>> {
     let counter = Count::default();
     let counted = Counting { inner: source, read: counter.clone() };
     let inner: Box<dyn Read + Send + 'r> = match compression {
@@ -82,7 +148,7 @@ pub(crate) fn decoder<'r>(
         }
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(counted)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            decoder.window_log_max(window.log_max())?;
             Box::new(decoder)
         }
     };
@@ -180,6 +246,45 @@ mod tests {
         assert!(read_all(&[&whole[..], b"rubbish"].concat(), Expansion::default()).is_err());
         let whole = zstd::encode_all(&[7; 5000][..], 3).unwrap();
         assert!(read_all(&whole[..whole.len() - 1], Expansion::default()).is_err());
+    }
+
+    #[test]
+    fn the_window_is_in_the_first_frame() {
+        let packed = |log: u32, length: usize, has_size: bool| {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            if log > 0 {
+                encoder.window_log(log).unwrap();
+            }
+            encoder.include_contentsize(has_size).unwrap();
+            if has_size {
+                encoder.set_pledged_src_size(Some(length as u64)).unwrap();
+            }
+            encoder.write_all(&vec![7; length]).unwrap();
+            encoder.finish().unwrap()
+        };
+        for (bytes, expect) in [
+            (packed(0, 100, true), Window::Usual),
+            (packed(0, 400, true), Window::Usual),
+            (packed(0, 100_000, true), Window::Usual),
+            (packed(23, 20 << 20, false), Window::Usual),
+            (packed(24, 20 << 20, false), Window::Wide),
+            (packed(25, 40 << 20, true), Window::Wide),
+            (b"\x50\x2a\x4d\x18\x00\x00\x00\x00".to_vec(), Window::Wide),
+            (b"\x28\xb5\x2f".to_vec(), Window::Wide),
+        ] {
+            let (found, mut rest) = window(Compression::Zstd, bytes.as_slice()).unwrap();
+            assert_eq!(found, expect, "{:?}", &bytes[..6.min(bytes.len())]);
+            let mut again = Vec::new();
+            rest.read_to_end(&mut again).unwrap();
+            assert_eq!(again, bytes);
+        }
+        let bytes = packed(24, 20 << 20, false);
+        let read = |window| {
+            let mut decoder = decoder_of(Compression::Zstd, window, &bytes[..], Expansion::default()).unwrap();
+            io::copy(&mut decoder, &mut io::sink())
+        };
+        assert!(read(Window::Usual).is_err());
+        assert_eq!(read(Window::Wide).unwrap(), 20 << 20);
     }
 
     #[test]

@@ -10,31 +10,36 @@ use crate::document::{CONFIG_BYTES_MAX, ConfigDocument, LAYERS_MAX, MANIFEST_BYT
 use crate::spool::Spool;
 use crate::{ImageError, Result};
 
-const IMAGES_MAX: usize = 1024;
+pub(crate) const IMAGES_MAX: usize = 1024;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Item {
-    config: String,
-    repo_tags: Option<Vec<String>>,
-    layers: Option<Vec<String>>,
+pub(crate) struct Item {
+    pub(crate) config: String,
+    pub(crate) repo_tags: Option<Vec<String>>,
+    pub(crate) layers: Option<Vec<String>>,
 }
 
 pub(crate) fn read(spool: &Spool) -> Result<Vec<Candidate>> {
-    let bytes = spool.document("manifest.json", MANIFEST_BYTES_MAX)?;
-    let items: Vec<Item> = parse_archive_json(&bytes, "manifest.json")?;
+    let items = items(&spool.document("manifest.json", MANIFEST_BYTES_MAX)?)?;
+    items.into_iter().map(|item| candidate(spool, item)).collect()
+}
+
+/// What a `manifest.json` names.
+pub(crate) fn items(bytes: &[u8]) -> Result<Vec<Item>> {
+    let items: Vec<Item> = parse_archive_json(bytes, "manifest.json")?;
     if items.is_empty() || items.len() > IMAGES_MAX {
         let why = format!("its manifest.json names {} images, not 1 to {IMAGES_MAX}", items.len());
         return Err(ImageError::archive(why));
     }
-    items.into_iter().map(|item| candidate(spool, item)).collect()
+    Ok(items)
 }
 
 fn candidate(spool: &Spool, item: Item) -> Result<Candidate> {
     let config_bytes = spool.document(&item.config, CONFIG_BYTES_MAX)?;
     let id = berth_content::digest_of(&config_bytes);
     check_name(&item.config, id)?;
-    let config = ConfigDocument::parse(&config_bytes, &item.config)?;
+    let config = ConfigDocument::parse(&config_bytes, &item.config)?.facts();
     let names = item.layers.unwrap_or_default();
     if names.len() > LAYERS_MAX {
         return Err(ImageError::archive(format!(

@@ -185,6 +185,13 @@ pub(crate) struct ConfigDocument {
     pub(crate) diff_ids: Vec<Digest>,
 }
 
+/// What is kept of a config while an archive of perhaps many images is looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct ConfigFacts {
+    pub(crate) diff_ids: Vec<Digest>,
+    pub(crate) platform: Platform,
+}
+
 impl ConfigDocument {
     pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Self> {
         let json: serde_json::Value = parse_json(bytes, what, Spelling::Any)?;
@@ -208,6 +215,10 @@ impl ConfigDocument {
             return Err(ImageError::archive(why));
         }
         Ok(Self { json, typed, diff_ids })
+    }
+
+    pub(crate) fn facts(self) -> ConfigFacts {
+        ConfigFacts { platform: self.platform(), diff_ids: self.diff_ids }
     }
 
     pub(crate) fn platform(&self) -> Platform {

@@ -73,6 +73,9 @@ pub enum ImageError {
     /// It cannot be unpacked again either.
     #[error("layer {chain_id} of {name} is damaged ({why}) and its blob cannot replace it")]
     LostLayer { chain_id: Digest, name: String, why: String, source: Box<ContentError> },
+    /// Met by unpacking the layer into a directory.
+    #[error("the image of the layer takes too much memory")]
+    ImageMemory,
     #[error("another layer of the same load failed")]
     Cancelled,
     #[error("{0} is not implemented yet")]
@@ -114,6 +117,7 @@ impl Classify for ImageError {
             | Self::Change { .. } => ErrorClass::InvalidArgument,
             Self::Record { .. } | Self::LostLayer { .. } => ErrorClass::DataLoss,
             Self::Cancelled => ErrorClass::Aborted,
+            Self::ImageMemory => ErrorClass::ResourceExhausted,
             Self::Tar(error) => error.class(),
             Self::Extract { source, .. } => source.class(),
             Self::Unimplemented(_) => ErrorClass::Unimplemented,

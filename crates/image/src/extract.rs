@@ -32,6 +32,10 @@ use parents::{Owner, Parents};
 
 /// Levels of directories in an archive; deleting and packing have the same limit.
 pub(crate) const DEPTH_MAX: usize = 250;
+/// Names of a merged layer that are remembered, those of directories above them included: 20 MiB.
+const OWN_MAX: usize = 1_800_000;
+/// Of one archive.
+pub(crate) const ENTRIES_MAX: usize = 2_000_000;
 /// What Linux takes for a path.
 const PATH_LENGTH_MAX: usize = 4095;
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
@@ -112,7 +116,12 @@ impl<'r> Extractor<'r> {
     /// Extracts everything. Returns the sum of the sizes of regular files.
     pub(crate) fn extract(mut self, reader: &mut TarReader<'_>) -> Result<u64> {
         let mut path = Vec::new();
+        let mut entries = 0;
         while reader.next_entry()? {
+            entries += 1;
+            if entries > ENTRIES_MAX {
+                return Err(refused(reader.entry(), "the layer has too many entries"));
+            }
             self.extract_entry(reader, &mut path)?;
         }
         self.parents.close_all();
@@ -148,6 +157,9 @@ impl<'r> Extractor<'r> {
             }
             Placement::Merge if name.starts_with(b".wh.") => {
                 return self.merge_whiteout(parent, name, entry).map(|()| None);
+            }
+            Placement::Merge if self.own.len() > OWN_MAX => {
+                return Err(ExtractError::Refused("the layer has too many names"));
             }
             Placement::Merge => merge::note(&mut self.own, path),
             Placement::Layer | Placement::Copy { .. } => {}
@@ -339,6 +351,11 @@ impl<'r> Extractor<'r> {
         };
         Ok(Owner { uid: id(entry.uid)?, gid: id(entry.gid)? })
     }
+}
+
+fn refused(entry: &Entry, why: &'static str) -> ImageError {
+    let entry = String::from_utf8_lossy(&entry.path).chars().take(200).collect();
+    ImageError::Extract { entry, source: ExtractError::Refused(why) }
 }
 
 fn write_data(reader: &mut TarReader<'_>, file: &OwnedFd) -> Result<()> {

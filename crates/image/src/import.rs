@@ -126,7 +126,7 @@ impl ImageStore {
             below: chain.pop(),
             is_unpacked_already: self.snapshots.has_layer(&chain_id),
         };
-        let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress };
+        let unpacker = Unpacker::new(&self.snapshots, self.expansion, progress);
         std::thread::scope(|scope| {
             let flushing = scope.spawn(|| layer.flush());
             let unpacked = unpacker.run(vec![task])?;

@@ -7,15 +7,13 @@ use std::io;
 
 use berth_snapshot::{ErofsWriter, NodeAttributes, NodeId, NodeKind};
 
-use crate::extract::{ExtractError, OPAQUE, clean_name, keeps_xattr};
+use crate::extract::{ENTRIES_MAX, ExtractError, OPAQUE, clean_name, keeps_xattr};
 use crate::layer_apply::Applied;
 use crate::tar_stream::{Entry, EntryKind, TarReader};
 use crate::{ImageError, Result};
 
 /// Links followed to find a directory (the kernel's limit).
 const LINKS_MAX: usize = 40;
-/// Nodes of one layer: what bounds the memory, some 250 bytes each.
-const NODES_MAX: usize = 2_000_000;
 const PATH_LENGTH_MAX: usize = 4095;
 
 type Placed<T> = std::result::Result<T, ExtractError>;
@@ -28,9 +26,10 @@ pub(crate) fn apply(tar: &mut dyn io::Read, image: &mut ErofsWriter) -> Result<A
     while reader.next_entry()? {
         nodes += 1;
         let named = |source| ImageError::Extract { entry: shown(reader.entry()), source };
-        if nodes > NODES_MAX {
+        if nodes > ENTRIES_MAX {
             return Err(named(ExtractError::Refused("the layer has too many entries")));
         }
+        image.check_memory().map_err(|_| ImageError::ImageMemory)?;
         clean_name(&reader.entry().path, &mut path).map_err(named)?;
         let Some(file) = place(image, reader.entry(), &path).map_err(named)? else { continue };
         size_bytes = size_bytes.saturating_add(reader.entry().size);

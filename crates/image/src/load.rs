@@ -201,7 +201,7 @@ impl ImageStore {
                 is_unpacked_already: planned.is_there,
             });
         }
-        let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress };
+        let unpacker = Unpacker::new(&self.snapshots, self.expansion, progress);
         // The blobs go to the disk while their files are made.
         std::thread::scope(|scope| {
             let flushing = scope.spawn(move || blobs.iter().try_for_each(|blob| blob.flush()));

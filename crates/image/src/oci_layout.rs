@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::candidate::{Candidate, packed_layer};
 use crate::document::{
-    CONFIG_BYTES_MAX, ConfigDocument, Descriptor, Document, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest, Platform,
+    CONFIG_BYTES_MAX, ConfigDocument, ConfigFacts, Descriptor, Document, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest, Platform,
     layer_compression, parse_archive_json,
 };
 use crate::platform;
@@ -32,7 +32,7 @@ struct Layout {
 struct Found {
     descriptor: Descriptor,
     manifest: Manifest,
-    config: ConfigDocument,
+    config: ConfigFacts,
     config_bytes: u64,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn read(spool: &Spool) -> Result<Vec<Candidate>> {
     let mut others = Vec::new();
     for descriptor in &index.manifests {
         let found = walk.manifests(descriptor, 0)?;
-        offered.extend(found.iter().map(|f| f.config.platform().to_string()));
+        offered.extend(found.iter().map(|f| f.config.platform.to_string()));
         let (best, rest) = split_best(&host, found);
         others.extend(rest.into_iter().map(|f| (descriptor, f)));
         if let Some(found) = best {
@@ -74,7 +74,7 @@ pub(crate) fn read(spool: &Spool) -> Result<Vec<Candidate>> {
     Ok(candidates)
 }
 
-fn check_layout(spool: &Spool) -> Result<()> {
+pub(crate) fn check_layout(spool: &Spool) -> Result<()> {
     // Docker's own readers do not insist on the file; a version we do not know is another matter.
     if !spool.has("oci-layout") {
         return Ok(());
@@ -99,7 +99,7 @@ fn add(candidates: &mut Vec<Candidate>, new: Candidate) {
 }
 
 fn split_best(host: &Platform, mut found: Vec<Found>) -> (Option<Found>, Vec<Found>) {
-    let rank_of = |f: &Found| platform::rank(host, f.descriptor.platform.as_ref().unwrap_or(&f.config.platform()));
+    let rank_of = |f: &Found| platform::rank(host, f.descriptor.platform.as_ref().unwrap_or(&f.config.platform));
     let best = found.iter().enumerate().filter_map(|(i, f)| Some((rank_of(f)?, i))).min();
     match best {
         Some((_, i)) => (Some(found.swap_remove(i)), Vec::new()),
@@ -145,7 +145,7 @@ impl Walk<'_> {
         let what = format!("config {}", manifest.config.digest.short());
         let bytes = self.spool.blob_document(&manifest.config.digest, &what, CONFIG_BYTES_MAX)?;
         check_size(&manifest.config, bytes.len() as u64, &what)?;
-        let config = ConfigDocument::parse(&bytes, &what)?;
+        let config = ConfigDocument::parse(&bytes, &what)?.facts();
         Ok(Found { descriptor: descriptor.clone(), manifest, config, config_bytes: bytes.len() as u64 })
     }
 }

@@ -215,7 +215,7 @@ impl Incoming {
         });
         let candidate = Candidate {
             id: promised.digest,
-            config: ConfigDocument::parse(&config, &what)?,
+            config: ConfigDocument::parse(&config, &what)?.facts(),
             config_bytes: config.len() as u64,
             layers: layers.collect::<Result<_>>()?,
             manifest: Some((manifest.digest, manifest.manifest)),
@@ -230,7 +230,7 @@ impl Incoming {
     }
 
     pub fn platform(&self) -> TargetPlatform {
-        TargetPlatform(self.candidate.config.platform())
+        TargetPlatform(self.candidate.config.platform.clone())
     }
 }
 
@@ -327,7 +327,7 @@ impl ImageStore {
             below: planned.below,
             is_unpacked_already: planned.is_there,
         });
-        let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress: &told };
+        let unpacker = Unpacker::new(&self.snapshots, self.expansion, &told);
         let unpacked = unpacker.run(tasks.collect())?;
         for blob in &wanted {
             let failed =

@@ -43,20 +43,21 @@ impl ImageStore {
         self.finish(removed, &changing, used_by)
     }
 
-    /// Removes an image with all its names, unless a container uses it.
+    /// Removes images with all their names, except those that a container uses or that are gone by now; then collects, once.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` when it is in use; then nothing was removed.
-    pub fn remove_unused(&self, id: &str, used_by: UsedBy<'_>) -> Result<Removed> {
+    /// When records cannot be read or written.
+    pub fn remove_unused(&self, ids: &[Digest], used_by: UsedBy<'_>) -> Result<(Vec<Removed>, Collected)> {
         let changing = self.lock();
-        let (id, record) = self.find(id)?;
-        if let ImageUse::Stopped(container) | ImageUse::Running(container) = used_by(&id) {
-            let why = format!("image {} is used by container {}", id.short(), short(&container));
-            return Err(ImageError::Conflict { why });
+        let mut names = self.references_by_id()?;
+        let mut all = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(record) = self.record(id)?.filter(|_| used_by(id) == ImageUse::Unused) else { continue };
+            let references = names.remove(id).unwrap_or_default();
+            all.push(self.remove_by_id(&Target { id: *id, record, references }, true, used_by)?);
         }
-        let references = self.references_by_id()?.remove(&id).unwrap_or_default();
-        let removed = self.remove_by_id(&Target { id, record, references }, true, used_by)?;
-        self.finish(removed, &changing, used_by)
+        self.delete_hidden(used_by)?;
+        Ok((all, self.collect_unreferenced(&changing)?))
     }
 
     /// Removes images without a name that no container uses.

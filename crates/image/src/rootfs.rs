@@ -97,7 +97,7 @@ impl ImageStore {
                 is_unpacked_already: false,
             });
         }
-        let unpacker = Unpacker { snapshots: &self.snapshots, expansion: self.expansion, progress: &|_, _, _, _| {} };
+        let unpacker = Unpacker::new(&self.snapshots, self.expansion, &|_, _, _, _| {});
         self.keep_layers(unpacker.run(tasks)?)
     }
 

@@ -1,5 +1,6 @@
 //! First pass over an archive: every file of it becomes staged content, hashed while it is written; nothing is interpreted yet.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
@@ -11,6 +12,9 @@ use crate::{ImageError, Result};
 
 /// Links that lead to links.
 const LINK_DEPTH_MAX: u32 = 8;
+/// Names of members and targets of links together, and documents that are read: what a small archive can have very many of.
+const NAME_BYTES_MAX: usize = 8 << 20;
+const DOCUMENT_BYTES_MAX: u64 = 24 << 20;
 /// `tar` fills up its last record, whose size can be chosen.
 const PADDING_BYTES_MAX: u64 = 16 << 20;
 
@@ -25,6 +29,8 @@ enum Member {
 pub(crate) struct Spool {
     members: BTreeMap<String, Member>,
     contents: HashMap<Digest, Staged>,
+    name_bytes: usize,
+    document_bytes: Cell<u64>,
 }
 
 impl Spool {
@@ -44,6 +50,10 @@ impl Spool {
                     Member::File(spool.stage(&entry.name, ingest)?)
                 }
             };
+            spool.name_bytes += entry.name.len() + if let Member::Link(target) = &member { target.len() } else { 0 };
+            if spool.name_bytes > NAME_BYTES_MAX {
+                return Err(ImageError::archive(format!("the names in it have more than {NAME_BYTES_MAX} bytes")));
+            }
             if spool.members.contains_key(&entry.name) {
                 return Err(ImageError::archive(format!("it has two entries named {:?}", entry.name)));
             }
@@ -87,17 +97,39 @@ impl Spool {
         Err(ImageError::archive(format!("{name:?} is a link to a link without end")))
     }
 
+    /// What is named as a blob of an OCI layout.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = Digest> {
+        let below = self.members.range("blobs/".to_owned()..).take_while(|(name, _)| name.starts_with("blobs/"));
+        below.filter_map(|(_, member)| match member {
+            Member::File(digest) => Some(*digest),
+            Member::Link(_) => None,
+        })
+    }
+
     /// A document of the archive: a plain file, never a link (CVE-2014-9356).
     pub(crate) fn document(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
         if let Some(Member::Link(_)) = self.members.get(name) {
             return Err(ImageError::archive(format!("{name:?} is a link")));
         }
-        read_document(self.follow(name)?, name, bytes_max)
+        self.read_document(self.follow(name)?, name, bytes_max)
     }
 
     /// A document by digest, as a descriptor names it.
     pub(crate) fn blob_document(&self, digest: &Digest, what: &str, bytes_max: u64) -> Result<Vec<u8>> {
-        read_document(self.blob(digest, what)?, what, bytes_max)
+        self.read_document(self.blob(digest, what)?, what, bytes_max)
+    }
+
+    /// One document named very often costs as much as many: all that is read counts.
+    fn read_document(&self, staged: &Staged, what: &str, bytes_max: u64) -> Result<Vec<u8>> {
+        if staged.size_bytes() > bytes_max {
+            return Err(ImageError::TooLarge { what: format!("{what} of the archive"), bytes_max });
+        }
+        self.document_bytes.set(self.document_bytes.get() + staged.size_bytes());
+        if self.document_bytes.get() > DOCUMENT_BYTES_MAX {
+            let what = "documents of the archive, each as often as it is named,".to_owned();
+            return Err(ImageError::TooLarge { what, bytes_max: DOCUMENT_BYTES_MAX });
+        }
+        Ok(staged.read(bytes_max)?)
     }
 
     /// A blob an OCI layout must have.
@@ -132,11 +164,4 @@ fn drain(tar: &mut dyn Read) -> Result<()> {
         return Err(ImageError::archive("there is data after its end"));
     }
     Ok(())
-}
-
-fn read_document(staged: &Staged, what: &str, bytes_max: u64) -> Result<Vec<u8>> {
-    if staged.size_bytes() > bytes_max {
-        return Err(ImageError::TooLarge { what: format!("{what} of the archive"), bytes_max });
-    }
-    Ok(staged.read(bytes_max)?)
 }

@@ -7,15 +7,15 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_content::{ContentStore, Staged};
 use berth_rootfs::RootDir;
-use berth_snapshot::{ErofsWriter, PendingLayer, SnapshotStore};
+use berth_snapshot::{ErofsWriter, ImageMemory, PendingLayer, SnapshotStore};
 use berth_types::Digest;
 use sha2::Digest as _;
 
-use crate::compression::{self, Compression, Expansion};
+use crate::compression::{self, Compression, Expansion, Window};
 use crate::pull::LayerSource;
 use crate::{ImageError, ProgressFn, Result};
 use crate::{layer_apply, layer_image};
@@ -92,9 +92,9 @@ enum Target {
 }
 
 impl Target {
-    fn of(pending: &PendingLayer) -> Result<Self> {
+    fn of(pending: &PendingLayer, memory: &ImageMemory) -> Result<Self> {
         let Some(path) = pending.image_file() else { return Ok(Self::Directory(RootDir::open_host(pending.dir())?)) };
-        let image = File::create_new(&path).and_then(ErofsWriter::new);
+        let image = File::create_new(&path).and_then(|file| ErofsWriter::new(file, memory));
         Ok(Self::Image(Box::new(image.map_err(|source| image_failed(&path, source))?)))
     }
 
@@ -114,12 +114,20 @@ fn image_failed(path: &Path, source: io::Error) -> ImageError {
 }
 
 pub(crate) struct Unpacker<'u> {
-    pub(crate) snapshots: &'u SnapshotStore,
-    pub(crate) expansion: Expansion,
-    pub(crate) progress: ProgressFn<'u>,
+    snapshots: &'u SnapshotStore,
+    expansion: Expansion,
+    progress: ProgressFn<'u>,
+    /// Of the images that are written at the same time.
+    memory: ImageMemory,
+    /// Held by who decodes with a large window: one at a time.
+    wide: Mutex<()>,
 }
 
-impl Unpacker<'_> {
+impl<'u> Unpacker<'u> {
+    pub(crate) fn new(snapshots: &'u SnapshotStore, expansion: Expansion, progress: ProgressFn<'u>) -> Self {
+        Self { snapshots, expansion, progress, memory: ImageMemory::default(), wide: Mutex::new(()) }
+    }
+
     /// Unpacks all or fails; what was unpacked before a failure is discarded.
     pub(crate) fn run(&self, tasks: Vec<Task<'_>>) -> Result<Vec<Unpacked>> {
         let is_layered = self.snapshots.driver().is_layered();
@@ -165,24 +173,37 @@ impl Unpacker<'_> {
                 return Ok(None);
             }
         }
-        let file = task.packed.reader()?;
         let shown = task.diff_id.short();
-        let source = Watched {
-            inner: file,
-            is_cancelled,
-            progress: self.progress,
-            shown: &shown,
-            total: task.packed.size_bytes()?,
-            read: 0,
-            told: 0,
+        let source = || {
+            Ok::<_, ImageError>(Watched {
+                inner: task.packed.reader()?,
+                is_cancelled,
+                progress: self.progress,
+                shown: &shown,
+                total: task.packed.size_bytes()?,
+                read: 0,
+                told: 0,
+            })
         };
         if task.is_unpacked_already {
-            let found = self.hash_only(task, source)?;
+            let found = self.hash_only(task, source()?)?;
             check_diff_id(task, found)?;
             return Ok(None);
         }
-        let pending = self.snapshots.begin_layer_on(&task.chain_id, self.below(task, done).as_deref())?;
-        let mut target = Target::of(&pending)?;
+        let mut pending = self.snapshots.begin_layer_on(&task.chain_id, self.below(task, done).as_deref())?;
+        let filled = self.fill(task, source()?, Target::of(&pending, &self.memory)?);
+        let size_bytes = match filled {
+            // Very many files: as a directory it takes no memory.
+            Err(ImageError::ImageMemory) => {
+                pending.give_up_image()?;
+                self.fill(task, source()?, Target::Directory(RootDir::open_host(pending.dir())?))?
+            }
+            other => other?,
+        };
+        Ok(Some(Unpacked { chain_id: task.chain_id, pending, size_bytes }))
+    }
+
+    fn fill(&self, task: &Task<'_>, source: Watched<'_>, mut target: Target) -> Result<u64> {
         let size_bytes = match task.compression {
             // Its digest was taken when it was staged and is its diff id.
             Compression::None => {
@@ -191,7 +212,7 @@ impl Unpacker<'_> {
             _ => self.decompress_and_apply(task, source, &mut target)?,
         };
         target.finish()?;
-        Ok(Some(Unpacked { chain_id: task.chain_id, pending, size_bytes }))
+        Ok(size_bytes)
     }
 
     fn apply(&self, tar: &mut dyn Read, target: &mut Target) -> Result<layer_apply::Applied> {
@@ -241,7 +262,9 @@ impl Unpacker<'_> {
         recycled: Receiver<Vec<u8>>,
     ) -> Result<Option<Digest>> {
         let failed = |e| unreadable(task, e);
-        let mut decoder = compression::decoder(task.compression, source, self.expansion).map_err(failed)?;
+        let (window, source) = compression::window(task.compression, source).map_err(failed)?;
+        let _alone = self.alone(window);
+        let mut decoder = compression::decoder_of(task.compression, window, source, self.expansion).map_err(failed)?;
         let mut hasher = sha2::Sha256::new();
         loop {
             let mut piece = recycled.try_recv().unwrap_or_default();
@@ -258,9 +281,15 @@ impl Unpacker<'_> {
         }
     }
 
+    fn alone(&self, window: Window) -> Option<MutexGuard<'_, ()>> {
+        (window == Window::Wide).then(|| self.wide.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn hash_only(&self, task: &Task<'_>, source: impl Read + Send) -> Result<Digest> {
         let failed = |e| unreadable(task, e);
-        let mut decoder = compression::decoder(task.compression, source, self.expansion).map_err(failed)?;
+        let (window, source) = compression::window(task.compression, source).map_err(failed)?;
+        let _alone = self.alone(window);
+        let mut decoder = compression::decoder_of(task.compression, window, source, self.expansion).map_err(failed)?;
         let mut hasher = sha2::Sha256::new();
         let mut piece = vec![0; PIECE_BYTES];
         loop {

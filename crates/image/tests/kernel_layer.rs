@@ -182,6 +182,30 @@ fn links_in_the_way_stay_inside() {
     assert_eq!(fs::read(layer.path("usr/lib/x")).unwrap(), b"x");
 }
 
+/// CVE-2026-33056: a directory of the name of a link to one does not change the mode of what the link leads to. CVE-2021-38511: directories that
+/// only names imply are not made through a link.
+#[test]
+fn cve_2026_33056_directories_over_links() {
+    let layer = Layer::new();
+    let outside = layer.dir.path().join("outside");
+    let (mode, names) = (fs::metadata(&outside).unwrap().mode(), fs::read_dir(&outside).unwrap().count());
+    for target in [outside.to_str().unwrap().to_owned(), "../../../outside".to_owned(), "../outside".to_owned()] {
+        for entry in [
+            Entry { mode: 0o777, ..of(EntryKind::Directory, "out") },
+            Entry { mode: 0o777, ..of(EntryKind::Directory, "out/") },
+            Entry { mode: 0o777, ..of(EntryKind::Directory, "out/./") },
+            Entry { mode: 0o777, ..of(EntryKind::Directory, "out/implied/deep/") },
+            file("out/implied/deep/file", 1),
+        ] {
+            let fresh = Layer::new();
+            // Made inside, or refused.
+            drop(fresh.apply(&[(link(EntryKind::Symlink, "out", &target), ""), (entry, "x")]));
+            assert_eq!(fs::metadata(&outside).unwrap().mode(), mode, "{target}");
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), names, "{target}");
+        }
+    }
+}
+
 /// CVE-2014-6407, CVE-2021-29136 and names that cannot be.
 #[test]
 fn hostile_entries_are_refused() {

@@ -60,7 +60,11 @@ impl SnapshotStore {
 
     pub(crate) fn freeze_home(&self, number: u64) -> Result<()> {
         self.driver.freeze(&self.home(number), &self.trash)?;
-        // A committed snapshot is durable when its record is: its files go to the disk first.
+        self.flush_home(number)
+    }
+
+    /// A committed snapshot is durable when its record is: its files go to the disk first.
+    pub(crate) fn flush_home(&self, number: u64) -> Result<()> {
         let home = self.home(number);
         let opened = fs::File::open(&home).map_err(|source| SnapshotError::io("open", &home, source))?;
         rustix::fs::syncfs(&opened).map_err(|errno| SnapshotError::io("sync", &home, errno.into()))

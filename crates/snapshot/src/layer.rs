@@ -50,6 +50,7 @@ pub struct PendingLayer {
     pub(crate) unsettled: Unsettled,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) is_placed: bool,
+    pub(crate) stays_directory: bool,
 }
 
 impl PendingLayer {
@@ -69,13 +70,26 @@ impl PendingLayer {
         self.driver.writes_images().then(|| self.home.join(IMAGE_FILE))
     }
 
+    /// Gives up the image: the layer is unpacked into [`Self::dir`], and stays a directory.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn give_up_image(&mut self) -> Result<()> {
+        let image = self.home.join(IMAGE_FILE);
+        fs::remove_file(&image).map_err(|source| SnapshotError::io("remove", &image, source))?;
+        self.stays_directory = true;
+        Ok(())
+    }
+
     /// Makes the layer visible under its chain id. Somebody else was first: theirs stays, ours goes.
     /// Durable after [`crate::SnapshotStore::settle`], which the store's background work also does.
     ///
     /// # Errors
     /// What the kernel says; the layer is discarded then.
     pub fn commit(mut self, size_bytes: u64) -> Result<()> {
-        self.driver.finish_layer(&self.home)?;
+        if !self.stays_directory {
+            self.driver.finish_layer(&self.home)?;
+        }
         self.trash.put(&self.home.join(PUT_AWAY))?;
         let path = self.home.join(LAYER_FILE);
         let record = LayerRecord { size_bytes, boot_id: self.boot_id.clone(), seal: self.driver.seal(&self.home)? };

@@ -47,7 +47,7 @@ pub use driver::{
     BtrfsDriver, DRIVERS, DevmapperDriver, Driver, ErofsDriver, NativeDriver, OverlayDriver, Seal, TreeSize, choose,
     try_out,
 };
-pub use erofs::{ErofsWriter, NodeAttributes, NodeId, NodeKind};
+pub use erofs::{ErofsWriter, ImageMemory, ImageMemoryError, NodeAttributes, NodeId, NodeKind, is_out_of_memory};
 pub use error::SnapshotError;
 pub use layer::PendingLayer;
 use layer::{LAYER_FILE, LayerRecord};
@@ -197,6 +197,7 @@ impl SnapshotStore {
             files,
             home,
             is_placed: false,
+            stays_directory: false,
         })
     }
 

@@ -30,6 +30,7 @@ pub(crate) fn boot_id() -> Result<String> {
 
 /// Drops unsettled layers and throw-away pairs of an earlier boot; remembers unsettled ones of this boot.
 pub(crate) fn recover(store: &SnapshotStore) -> Result<()> {
+    store.driver.recover(&store.root)?;
     for chain_id in store.layers()? {
         let home = store.layer_home(&chain_id);
         // A record that cannot be read is one that never reached the disk, or is damaged: the layer is unpacked again.

@@ -381,15 +381,28 @@ impl LocalSnapshotter {
         made
     }
 
+    fn active(&self, key: &str) -> Result<(SnapshotRecord, u64)> {
+        let record = self.record(key)?;
+        match (record.kind, record.place) {
+            (Kind::Active, Place::Own(number)) => Ok((record, number)),
+            _ => Err(SnapshotError::NotActive { key: shown(key) }),
+        }
+    }
+
     fn commit_as(&self, name: &str, key: &str, labels: &Labels, chain_id: Option<&ChainId>) -> Result<()> {
+        label::check(labels)?;
+        // Walked and flushed before the lock is taken, on which every other snapshot waits.
+        let number = self.active(key)?.1;
+        let usage = self.store.home_usage(number)?;
+        if chain_id.is_none() {
+            self.store.flush_home(number)?;
+        }
         let _guard = self.store.lock_snapshots();
         self.check_new(name)?;
-        label::check(labels)?;
-        let active = self.record(key)?;
-        let (Kind::Active, Place::Own(number)) = (active.kind, active.place) else {
+        let (active, now) = self.active(key)?;
+        if now != number {
             return Err(SnapshotError::NotActive { key: shown(key) });
-        };
-        let usage = self.store.home_usage(number)?;
+        }
         let place = match chain_id {
             Some(chain_id) => {
                 self.store.home_into_layer(number, chain_id, usage)?;

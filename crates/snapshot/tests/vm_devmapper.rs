@@ -135,3 +135,115 @@ fn s085_devmapper_says_what_is_missing() {
     assert_eq!(error.class(), ErrorClass::FailedPrecondition);
     assert!(error.to_string().contains("there is no active thin pool \"no-such-pool\""), "{error}");
 }
+
+/// Makes and removes layers and writable layers until it is killed. What it has committed it appends to a file.
+fn work_until_killed(root: &Path, pool: &str) {
+    let driver = DevmapperDriver::open(pool, root, SIZE).unwrap();
+    let store = SnapshotStore::open_with(root, Box::new(driver)).unwrap();
+    let start = u8::try_from(store.layers().unwrap().len()).unwrap();
+    for number in start..200 {
+        let chain = |number| berth_types::ChainId::from_bytes([number; 32]);
+        let below = number.checked_sub(1).map(|below| store.lower(&chain(below)));
+        let layer = store.begin_layer_on(&chain(number), below.as_deref()).unwrap();
+        std::fs::write(layer.dir().join(format!("file-{number}")), format!("{number}")).unwrap();
+        layer.commit(1).unwrap();
+        let id = format!("c{number}-{}", std::process::id());
+        let rootfs = store.prepare(&id, vec![store.lower(&chain(number))], false).unwrap();
+        std::fs::write(rootfs.upper.unwrap().join("own"), "own").unwrap();
+        if number % 2 == 0 {
+            store.discard(&id).unwrap();
+            store.trash().empty().unwrap();
+        }
+    }
+}
+
+/// S-087, S-118: killed at any step the driver leaves no device held still and none that nobody names; what was committed is whole.
+#[test]
+#[ignore = "needs dm-thin: run in the virtual machine"]
+fn s087_devmapper_survives_kills_at_any_step() {
+    if let (Some(root), Some(pool)) = (std::env::var_os("DEVMAPPER_WORKS_IN"), std::env::var_os("DEVMAPPER_POOL")) {
+        return work_until_killed(Path::new(&root), pool.to_str().unwrap());
+    }
+    let pool = Pool::new("kills");
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = dir.path().join("store");
+    let mapper = DeviceMapper::open().unwrap();
+    drop(SnapshotStore::open_with(&root, pool.driver(&root)).unwrap());
+    let used = pool.used();
+    for round in 0..24_u32 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["s087_devmapper_survives_kills_at_any_step", "--exact", "--ignored", "--nocapture"])
+            .env("DEVMAPPER_WORKS_IN", &root)
+            .env("DEVMAPPER_POOL", &pool.name)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // A clock: nobody sends.
+        let (_sender, clock) = std::sync::mpsc::channel::<()>();
+        let pause = std::time::Duration::from_millis(u64::from(40 + round * 97 % 700));
+        assert!(clock.recv_timeout(pause).is_err());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = SnapshotStore::open_with(&root, pool.driver(&root)).unwrap();
+        store.sweep().unwrap();
+        store.trash().empty().unwrap();
+        for name in mapper.list().unwrap().iter().filter(|name| name.starts_with("kills-berth-")) {
+            let device = mapper.status(name).unwrap();
+            assert!(device.is_active && !device.is_suspended, "round {round}: {name} {device:?}");
+        }
+        let layers = store.layers().unwrap();
+        if let Some(top) = layers.last() {
+            for number in 0..layers.len() {
+                let file = store.layer_dir(top).join(format!("file-{number}"));
+                assert_eq!(std::fs::read_to_string(&file).unwrap(), number.to_string(), "round {round}");
+            }
+        }
+    }
+    let store = SnapshotStore::open_with(&root, pool.driver(&root)).unwrap();
+    assert!(!store.layers().unwrap().is_empty(), "nothing was ever committed");
+    for id in store.prepared().unwrap() {
+        store.discard(&id).unwrap();
+    }
+    for layer in store.layers().unwrap().iter().rev() {
+        store.remove_layer(layer).unwrap();
+    }
+    store.trash().empty().unwrap();
+    assert!(pool.used() < used + 16, "blocks of devices that nobody names: {used}, {}", pool.used());
+}
+
+/// What single steps leave: a device held still, one that was made and not noted, one whose id somebody else took.
+#[test]
+#[ignore = "needs dm-thin: run in the virtual machine"]
+fn s087_devmapper_puts_half_steps_right() {
+    let pool = Pool::new("halves");
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = dir.path().join("store");
+    let mapper = DeviceMapper::open().unwrap();
+    let open = || SnapshotStore::open_with(&root, pool.driver(&root)).unwrap();
+    let chain = |number| berth_types::ChainId::from_bytes([number; 32]);
+    let store = open();
+    let layer = store.begin_layer(&chain(0)).unwrap();
+    std::fs::write(layer.dir().join("file"), "whole").unwrap();
+    layer.commit(5).unwrap();
+    assert_eq!(std::fs::read_to_string(store.layer_dir(&chain(0)).join("file")).unwrap(), "whole");
+    let record = std::fs::read_to_string(root.join(format!("layers/{}/device.json", chain(0).hex()))).unwrap();
+    let id: u32 = record.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap();
+    // Killed between the two halves of a snapshot of it, and after making a device that no home names.
+    mapper.suspend(&format!("halves-berth-{id}")).unwrap();
+    mapper.message("halves", "create_thin 60").unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(std::fs::read_to_string(store.layer_dir(&chain(0)).join("file")).unwrap(), "whole");
+    mapper.message("halves", "create_thin 60").unwrap();
+    mapper.message("halves", "delete 60").unwrap();
+    // The next ids are taken in the pool: they are passed over.
+    let next: u32 = std::fs::read_to_string(root.join("next-device")).unwrap().parse().unwrap();
+    for taken in next..next + 3 {
+        mapper.message("halves", &format!("create_thin {taken}")).unwrap();
+    }
+    let below = store.lower(&chain(0));
+    let layer = store.begin_layer_on(&chain(1), Some(&below)).unwrap();
+    assert_eq!(std::fs::read_to_string(layer.dir().join("file")).unwrap(), "whole");
+    layer.commit(5).unwrap();
+    assert_eq!(std::fs::read_to_string(store.layer_dir(&chain(1)).join("file")).unwrap(), "whole");
+}

@@ -12,6 +12,7 @@ const CONTROL: &str = "/dev/mapper/control";
 const HEADER_BYTES: usize = 312;
 // musl has a signed type for requests: the same bits.
 const REQUEST: libc::Ioctl = 0xc138_fd00_u32 as libc::Ioctl;
+const LIST_DEVICES: libc::Ioctl = 2;
 const DEVICE_CREATE: libc::Ioctl = 3;
 const DEVICE_REMOVE: libc::Ioctl = 4;
 const DEVICE_SUSPEND: libc::Ioctl = 6;
@@ -21,12 +22,18 @@ const TABLE_STATUS: libc::Ioctl = 12;
 const TARGET_MESSAGE: libc::Ioctl = 14;
 /// `DM_SUSPEND_FLAG`.
 const SUSPEND: u32 = 1 << 1;
+/// `DM_ACTIVE_PRESENT_FLAG`: it has a table.
+const ACTIVE: u32 = 1 << 5;
+/// `DM_BUFFER_FULL_FLAG`.
+const BUFFER_FULL: u32 = 1 << 8;
 /// `DM_DEFERRED_REMOVE` (Linux 3.13): goes with the last opener.
 const DEFERRED_REMOVE: u32 = 1 << 17;
 const NAME_BYTES_MAX: usize = 127;
 /// `struct dm_target_spec`.
 const TARGET_BYTES: usize = 40;
 const ANSWER_BYTES: usize = 4096;
+/// Room for the names of some 100,000 devices.
+const LIST_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a sector.
 pub const SECTOR_BYTES: u64 = 512;
 
@@ -51,6 +58,9 @@ pub struct Device {
     pub major: u32,
     pub minor: u32,
     pub openers: u32,
+    /// It has a table; one whose maker died between the two steps has none.
+    pub is_active: bool,
+    pub is_suspended: bool,
 }
 
 impl DeviceMapper {
@@ -78,6 +88,24 @@ impl DeviceMapper {
     /// `ENXIO` when there is none of that name.
     pub fn status(&self, name: &str) -> Result<Device, Errno> {
         self.call(DEVICE_STATUS, name, 0, 0, &[]).map(|buffer| device(&buffer))
+    }
+
+    /// Names of all devices of the host.
+    ///
+    /// # Errors
+    /// `E2BIG` when there are more than some 100,000.
+    pub fn list(&self) -> Result<Vec<String>, Errno> {
+        let mut room = 64 << 10;
+        loop {
+            let buffer = self.call_any(LIST_DEVICES, "", 0, 0, &vec![0; room])?;
+            if word(&buffer, 28) & BUFFER_FULL == 0 {
+                return Ok(names(&buffer));
+            }
+            room *= 4;
+            if room > LIST_BYTES_MAX {
+                return Err(Errno::TOOBIG);
+            }
+        }
     }
 
     /// What the first target says of itself, as dmsetup(8) `status` prints it.
@@ -132,7 +160,22 @@ impl DeviceMapper {
         targets: u32,
         payload: &[u8],
     ) -> Result<Vec<u8>, Errno> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
+        if name.is_empty() {
+            return Err(Errno::INVAL);
+        }
+        self.call_any(command, name, flags, targets, payload)
+    }
+
+    /// The same where no name means all devices.
+    fn call_any(
+        &self,
+        command: libc::Ioctl,
+        name: &str,
+        flags: u32,
+        targets: u32,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, Errno> {
+        if name.len() > NAME_BYTES_MAX || name.contains('\0') {
             return Err(Errno::NAMETOOLONG);
         }
         let size = (HEADER_BYTES + payload.len()).next_multiple_of(8);
@@ -179,5 +222,48 @@ fn word(buffer: &[u8], at: usize) -> u32 {
 /// `dev` is in the kernel's huge encoding: 12 bits of major between the halves of the minor.
 fn device(buffer: &[u8]) -> Device {
     let dev = word(buffer, 40);
-    Device { major: (dev >> 8) & 0xfff, minor: (dev & 0xff) | ((dev >> 12) & 0xf_ff00), openers: word(buffer, 24) }
+    let flags = word(buffer, 28);
+    Device {
+        major: (dev >> 8) & 0xfff,
+        minor: (dev & 0xff) | ((dev >> 12) & 0xf_ff00),
+        openers: word(buffer, 24),
+        is_active: flags & ACTIVE != 0,
+        is_suspended: flags & SUSPEND != 0,
+    }
+}
+
+/// `struct dm_name_list`, one after the other: device number (0: none at all), bytes to the next one (0: the last), name.
+fn names(buffer: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut at = usize::try_from(word(buffer, 16)).unwrap_or(usize::MAX);
+    while let Some(record) = buffer.get(at..).filter(|record| record.len() > 12 && record[..8] != [0; 8]) {
+        let name = record[12..].split(|byte| *byte == 0).next().unwrap_or_default();
+        found.push(String::from_utf8_lossy(name).into_owned());
+        match usize::try_from(word(record, 8)) {
+            Ok(next) if next > 0 => at += next,
+            _ => break,
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_list() {
+        let record = |device: u64, next: u32, name: &str| {
+            let mut bytes = [&device.to_ne_bytes()[..], &next.to_ne_bytes(), name.as_bytes(), &[0]].concat();
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+            bytes
+        };
+        let mut header = vec![0; HEADER_BYTES];
+        put(&mut header, 16, u32::try_from(HEADER_BYTES).unwrap());
+        let two = [header.clone(), record(7, 24, "pool-x-1"), record(8, 0, "b")].concat();
+        assert_eq!(names(&two), ["pool-x-1", "b"]);
+        assert!(names(&[header.clone(), record(0, 0, "")].concat()).is_empty());
+        // A number that leads out ends the list.
+        assert_eq!(names(&[header, record(7, 4000, "a")].concat()), ["a"]);
+    }
 }

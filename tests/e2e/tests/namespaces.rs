@@ -287,7 +287,8 @@ fn security_defaults() {
     assert!(masked.stderr.contains("Read-only"), "{masked:?}");
 }
 
-/// The user of the image, by name, number and group, and supplementary groups (CVE-2022-36109).
+/// The user of the image, by name, number and group, and supplementary groups: exactly those, the primary one among them, for the first process
+/// and for added ones (CVE-2022-36109, CVE-2022-2989, CVE-2022-2995). Who is in a group cannot pass for who is not.
 #[test]
 fn users_and_groups() {
     let berth = Instance::with_busybox();
@@ -296,6 +297,26 @@ fn users_and_groups() {
     assert_eq!(id(&["-u", "1000:2000"]), "uid=1000(user) gid=2000(extra) groups=2000(extra)");
     assert!(id(&["-u", "4321"]).starts_with("uid=4321 gid=0(root)"));
     assert!(id(&["-u", "user", "--group-add", "55"]).contains("55"));
+    let groups = ["grep", "Groups:", "/proc/self/status"];
+    for (options, expect) in [
+        (&["-u", "user"][..], "Groups:\t1000 2000"),
+        (&["-u", "user:extra"], "Groups:\t2000"),
+        (&["-u", "4321:77"], "Groups:\t77"),
+        (&["-u", "user", "--group-add", "55"], "Groups:\t55 1000 2000"),
+    ] {
+        assert_eq!(berth.busybox(options, &groups).ok(), expect, "{options:?}");
+        berth.sleeper("groups", options);
+        assert_eq!(berth.berth(&[&["exec", "groups"][..], &groups].concat()).ok(), expect, "exec {options:?}");
+        berth.berth(&["rm", "-f", "groups"]).ok();
+    }
+    let denied = "echo secret > /tmp/s; chgrp 2000 /tmp/s; chmod 604 /tmp/s; exec sleep 1000";
+    berth.berth(&["run", "-d", "--name", "denying", "busybox", "sh", "-c", denied]).ok();
+    berth_testkit::wait_until("the file is there", || {
+        (berth.berth(&["exec", "denying", "stat", "-c", "%a", "/tmp/s"]).stdout.trim() == "604").then_some(())
+    });
+    assert_ne!(berth.berth(&["exec", "-u", "user", "denying", "cat", "/tmp/s"]).code, 0);
+    assert_eq!(berth.berth(&["exec", "-u", "4321:77", "denying", "cat", "/tmp/s"]).ok(), "secret");
+    berth.berth(&["rm", "-f", "denying"]).ok();
     assert_eq!(berth.busybox(&["-u", "user"], &["sh", "-c", "echo $HOME"]).ok(), "/home/user");
     let refused = berth.busybox(&["-u", "nobody-knows"], &["true"]);
     assert_eq!(refused.code, 125);

@@ -6,10 +6,15 @@ mod damage;
 mod disk_use;
 #[path = "storage/hostile.rs"]
 mod hostile;
+#[path = "storage/memory.rs"]
+mod memory;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
+use berth_testkit::disk::SmallDisk;
+use berth_testkit::registry::noise;
 use berth_testkit::{Image, Instance, LayerFile, wait_until};
 
 fn three_layers() -> Image {
@@ -218,6 +223,55 @@ fn the_collection_spares_what_is_live() {
     // Without its container an image has no use.
     berth.berth(&["rm", &made[0].0]).ok();
     wait_until("its image follows", || (listed() == made.len() - 1).then_some(()));
+}
+
+/// However many images go at once: what belongs to nobody then is looked for once.
+#[test]
+fn many_images_are_one_collection() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let berth = Instance::start_with(&["--metrics-address", &address]);
+    for n in 0..6 {
+        let mut image = Image::busybox();
+        image.reference = format!("many:{n}");
+        berth.load(&image.layer(vec![LayerFile::text("n", &n.to_string())]).docker_archive()).ok();
+    }
+    berth.berth(&["create", "--name", "cc", "many:3", "cat", "/n"]).ok();
+    let runs = || disk_use::metric(&address, "berth_gc_runs_total");
+    let before = runs();
+    let pruned = berth.berth(&["image", "prune", "-a", "-f"]);
+    assert_eq!(pruned.ok().matches("untagged: ").count(), 5, "{pruned:?}");
+    assert_eq!(runs(), before + 1);
+    assert_eq!(berth.berth(&["images", "--format", "{{.Tag}}"]).ok(), "3");
+    // Config, manifest, and two layers of the one that stays.
+    assert_eq!(count(&berth.root().join("content/blobs/sha256")), 4);
+    assert_eq!(berth.berth(&["start", "-a", "cc"]).ok(), "3");
+}
+
+/// By free space: the images that were wanted longest ago go, as many as are needed, in one collection.
+#[test]
+fn images_make_room() {
+    let disk = SmallDisk::mount(96);
+    let berth = disk.instance(&["--gc-interval", "2", "--gc-min-free", "40m", "--snapshotter", "overlay"]);
+    let name = |n: u64| format!("room:{n}");
+    // 4 MiB as a blob and 4 MiB unpacked, each.
+    let load = |n: u64| {
+        let image = Image::new(&name(n)).layer(vec![LayerFile::program("noise", noise(4 << 20, n + 1))]);
+        berth.load(&image.docker_archive()).ok();
+    };
+    (0..5).for_each(load);
+    berth.berth(&["create", "--name", "cc", &name(0), "/noise"]).ok();
+    assert!(disk.free() > 40 << 20, "{}", disk.free());
+    // Now some 16 MiB are missing: two images, and not the one that is used.
+    (5..9).for_each(load);
+    wait_until("there is room again", || (disk.free() >= 40 << 20).then_some(()));
+    wait_until("the oldest that nobody uses went", || {
+        let left = berth.berth(&["images", "--format", "{{.Tag}}"]).ok().to_owned();
+        let mut left: Vec<u64> = left.lines().map(|tag| tag.parse().unwrap()).collect();
+        left.sort_unstable();
+        (left.len() <= 7 && left[0] == 0 && left.ends_with(&[6, 7, 8])).then_some(())
+    });
+    assert!(berth.berth(&["fsck"]).ok().ends_with("all in order"));
+    drop(berth);
 }
 
 /// By age: an image that nobody used for so long goes, one of a container stays.

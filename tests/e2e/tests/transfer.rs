@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_testkit::archive::digest;
+use berth_testkit::disk::SmallDisk;
 use berth_testkit::instance::run;
 use berth_testkit::proxy::ForwardProxy;
 use berth_testkit::registry::{DockerRegistry, OwnRegistry, PASSWORD, TlsFiles, USER, Wire, noise, skopeo};
@@ -180,7 +181,7 @@ fn a_full_disk_refuses_early_and_keeps_nothing() {
     registry.put(&grown.oci_archive(), "grows:1");
     registry.put(&image("small:1", &[(100_000, 2)]).oci_archive(), "small:1");
     let disk = SmallDisk::mount(24);
-    let berth = disk.instance();
+    let berth = disk.instance(&[]);
     let wire = Wire::to(registry.port);
     berth.berth(&["pull", "-q", &wire.name("small:1")]).ok();
     let before = disk.free();

@@ -1,9 +1,11 @@
 //! What tests share: images built on the spot, a private daemon with its clients, and the picture of what is left behind.
 
 pub mod archive;
+pub mod bombs;
 pub mod containerd;
 pub mod deadline;
 pub mod dice;
+pub mod disk;
 pub mod foreign;
 pub mod instance;
 pub mod leak;

@@ -4,7 +4,7 @@
 //! under the image store's lock, at the moment of its removal. So nothing live goes, whatever happens at the same time, and nobody waits for it:
 //! files are renamed to the trash and deleted later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -107,19 +107,20 @@ impl Engine {
         images.collect(&|id| self.use_now(id))?;
         images.collect_proxied()?;
         let mut reclaimed: u64 = 0;
-        for image in self.collectable()? {
-            if !self.is_too_old(&image) && self.excess(reclaimed)? == 0 {
-                continue;
+        let mut left = self.collectable()?;
+        loop {
+            // All their names go, which is what was decided. One that is used by now stays.
+            let doomed = self.doomed(&mut left, reclaimed)?;
+            if doomed.is_empty() {
+                break;
             }
-            // Force: all its names go, which is what was decided. One that is used by now is a conflict, and stays.
-            let id = image.id.to_string();
-            match images.remove_unused(&id, &|id| self.use_now(id)) {
-                Ok(removed) => {
-                    reclaimed = reclaimed.saturating_add(removed.reclaimed_bytes);
-                    tracing::info!(image = %id, bytes = removed.reclaimed_bytes, "an unused image was collected");
-                    self.tell_removed(&image.id, removed);
+            let (removed, collected) = images.remove_unused(&doomed, &|id| self.use_now(id))?;
+            reclaimed = reclaimed.saturating_add(collected.bytes);
+            tracing::info!(images = removed.len(), bytes = collected.bytes, "unused images were collected");
+            for removed in removed {
+                if let Some(id) = removed.deleted.first().copied() {
+                    self.tell_removed(&id, removed);
                 }
-                Err(error) => tracing::debug!(image = %id, "not collected: {}", berth_types::report(&error)),
             }
         }
         if reclaimed > 0 {
@@ -139,6 +140,33 @@ impl Engine {
         images.retain(|image| is_settled(image) && self.use_now(&image.id) == ImageUse::Unused);
         images.sort_by_key(|image| (image.wanted, image.id));
         Ok(images)
+    }
+
+    /// Takes out of `left` those that go next: all that are too old, and of the others as many as should free what is in excess. What they free
+    /// together is only known afterwards, as other tenants may hold a part of it.
+    fn doomed(&self, left: &mut Vec<Image>, reclaimed: u64) -> Result<Vec<Digest>> {
+        let mut excess = self.excess(reclaimed)?;
+        let mut uses: HashMap<Digest, u32> = HashMap::new();
+        for image in self.inner.images.list()? {
+            image.layers.iter().for_each(|layer| *uses.entry(layer.chain_id).or_default() += 1);
+        }
+        let mut doomed = Vec::new();
+        left.retain(|image| {
+            if excess == 0 && !self.is_too_old(image) {
+                return true;
+            }
+            for layer in &image.layers {
+                let users = uses.entry(layer.chain_id).or_default();
+                *users = users.saturating_sub(1);
+                if *users == 0 {
+                    let blob = self.inner.images.content().size(&layer.blob).unwrap_or(0);
+                    excess = excess.saturating_sub(layer.size_bytes.saturating_add(blob));
+                }
+            }
+            doomed.push(image.id);
+            false
+        });
+        Ok(doomed)
     }
 
     fn is_too_old(&self, image: &Image) -> bool {

@@ -1,10 +1,16 @@
 //! JSON that every reader understands alike. A key that occurs twice, or twice but for its case, is read differently by different parsers
-//! (CVE-2021-41190 is one such mistake), so documents with one are refused. Depth is bounded by the parser.
+//! (CVE-2021-41190 is one such mistake), so documents with one are refused. Depth is bounded by the parser; how many values there are, here: parsed, a
+//! value of two bytes can take some hundred.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+/// Values of a document: what bounds the memory that it takes when it is parsed (some 700 bytes for the worst of them). An image of
+/// 500 layers has some 3,000.
+const VALUES_MAX: u32 = 50_000;
 
 /// Objects whose keys are data of the image's author: `a` and `A` are two keys there.
 const FREE_MAPS: [&str; 4] = ["labels", "annotations", "exposedports", "volumes"];
@@ -35,25 +41,31 @@ pub(super) enum Spelling {
 /// Fails where a document is ambiguous.
 pub(super) fn check(bytes: &[u8], spelling: Spelling) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    Unambiguous { spelling, is_free_map: false }.deserialize(&mut deserializer)?;
+    let values = Cell::new(0);
+    Unambiguous { spelling, is_free_map: false, values: &values }.deserialize(&mut deserializer)?;
     deserializer.end()
 }
 
 #[derive(Clone, Copy)]
-struct Unambiguous {
+struct Unambiguous<'c> {
     spelling: Spelling,
     is_free_map: bool,
+    values: &'c Cell<u32>,
 }
 
-impl<'de> DeserializeSeed<'de> for Unambiguous {
+impl<'de> DeserializeSeed<'de> for Unambiguous<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.values.set(self.values.get() + 1);
+        if self.values.get() > VALUES_MAX {
+            return Err(D::Error::custom(format_args!("more than {VALUES_MAX} values")));
+        }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Unambiguous {
+impl<'de> Visitor<'de> for Unambiguous<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,5 +141,15 @@ mod tests {
         assert!(check(br#"{"Layers":[]}"#, Spelling::Manifest).is_err());
         assert!(check(br#"{"annotations":{"Layers":""}}"#, Spelling::Manifest).is_ok());
         assert!(check("[".repeat(100_000).as_bytes(), Spelling::Any).is_err());
+    }
+
+    #[test]
+    fn documents_of_many_values_are_refused() {
+        let zeros = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert!(check(zeros(49_000).as_bytes(), Spelling::Any).is_ok());
+        for text in [zeros(50_000), format!("[{}0]", "{\"a\":0},".repeat(25_000))] {
+            let error = check(text.as_bytes(), Spelling::Any).unwrap_err();
+            assert!(error.to_string().starts_with("more than 50000 values"), "{error}");
+        }
     }
 }

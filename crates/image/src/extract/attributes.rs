@@ -12,8 +12,8 @@ use super::{ExtractError, Extracted, Placement};
 use crate::tar_stream::{Entry, Xattr};
 use crate::{ImageError, Result};
 
-/// Default ACLs of one archive; each waits in memory until everything is extracted.
-const LATE_MAX: usize = 10_000;
+/// Default ACLs of one archive and their paths, which wait in memory until everything is extracted.
+const LATE_BYTES_MAX: usize = 8 << 20;
 const SPECIAL_BITS: u32 = 0o7000;
 const ACL_DEFAULT: &str = "system.posix_acl_default";
 
@@ -25,6 +25,7 @@ pub(super) struct Attributes {
     is_merge: bool,
     /// Default ACLs: set at once they would change what is made in their directory next.
     late: Vec<(Vec<u8>, Vec<u8>)>,
+    late_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl Attributes {
     /// In an own, empty directory the process's mask alone decides about modes; elsewhere a default ACL may.
     pub(super) fn new(mode: Placement) -> Self {
         let masked = if mode == Placement::Layer { process_mask().unwrap_or(0o777) } else { 0o777 };
-        Self { masked, is_merge: mode == Placement::Merge, late: Vec::new() }
+        Self { masked, is_merge: mode == Placement::Merge, late: Vec::new(), late_bytes: 0 }
     }
 
     pub(super) fn creation_mode(&self, mode: u32) -> Mode {
@@ -89,10 +90,13 @@ impl Attributes {
         for xattr in &entry.xattrs {
             match rule(&xattr.name) {
                 XattrRule::Keep => set_xattr(directory, xattr)?,
-                XattrRule::Late if self.late.len() == LATE_MAX => {
-                    return Err(ExtractError::Refused("too many default ACLs"));
+                XattrRule::Late => {
+                    self.late_bytes += size_of::<(Vec<u8>, Vec<u8>)>() + path.len() + xattr.value.len();
+                    if self.late_bytes > LATE_BYTES_MAX {
+                        return Err(ExtractError::Refused("too many default ACLs"));
+                    }
+                    self.late.push((path.to_owned(), xattr.value.clone()));
                 }
-                XattrRule::Late => self.late.push((path.to_owned(), xattr.value.clone())),
                 XattrRule::Drop => {}
             }
         }

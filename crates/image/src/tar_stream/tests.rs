@@ -133,6 +133,73 @@ fn pax_size_is_read_one_way_only() {
     assert_eq!(read(&archive).unwrap().len(), 2);
 }
 
+/// CVE-2026-33055: the size of a PAX header counts also where the header itself gives another.
+#[test]
+fn cve_2026_33055_two_sizes() {
+    let data = [block("smuggled", b'0', 0), vec![1; 512]].concat();
+    for own in [512, 4096] {
+        let archive = [
+            pax_block(b'x', &[("size", &data.len().to_string())]),
+            block("outer", b'0', own),
+            data.clone(),
+            block("after", b'0', 0),
+        ]
+        .concat();
+        let entries = read(&archive).unwrap();
+        let names: Vec<_> = entries.iter().map(|(entry, _)| entry.path.as_slice()).collect();
+        assert_eq!(names, [&b"outer"[..], b"after"], "{own}");
+        assert_eq!((entries[0].0.size, entries[0].1[0].1.as_slice()), (1024, data.as_slice()), "{own}");
+    }
+}
+
+/// RUSTSEC-2026-0145: a PAX header is about the next file, not about the long name that comes between the two.
+#[test]
+fn rustsec_2026_0145_a_long_name_has_its_own_size() {
+    let data = [block("smuggled", b'0', 0), vec![1; 512]].concat();
+    let archive = [
+        pax_block(b'x', &[("size", "1024"), ("uid", "7")]),
+        block("././@LongLink", b'L', 5),
+        padded(b"long\0"),
+        block("short", b'0', 0),
+        data.clone(),
+        block("after", b'0', 0),
+    ]
+    .concat();
+    let entries = read(&archive).unwrap();
+    let names: Vec<_> = entries.iter().map(|(entry, _)| (entry.path.as_slice(), entry.uid)).collect();
+    assert_eq!(names, [(&b"long"[..], 7), (b"after", 0)]);
+    assert_eq!(entries[0].1[0].1, data);
+}
+
+/// CVE-2026-32766: a PAX header that is no such thing is refused, never passed over.
+#[test]
+fn cve_2026_32766_malformed_pax_is_no_pax() {
+    let valid = b"11 path=ab\n".to_vec();
+    assert_eq!(read(&[block("p", b'x', 11), padded(&valid), block("f", b'0', 0)].concat()).unwrap()[0].0.path, b"ab");
+    for records in [
+        &b"11 path=abc"[..],
+        b"10 path=ab\n",
+        b"12 path=ab\n",
+        b"11 path=ab\nx",
+        b"11 path=ab\n\0\0",
+        b"+11 path=a\n",
+        b" 11 path=a\n",
+        b"11path=abc\n",
+        b"0 path=ab\n",
+        b"99999999999999999999 path=ab\n",
+        b"9 path=\n",
+        b"8 =abcd\n",
+        b"11 size=-1\n",
+        b"11 size= 1\n",
+        b"12 size=0x1\n",
+        b"13 path=a\0bc\n",
+    ] {
+        let archive = [block("p", b'x', records.len() as u64), padded(records), block("f", b'0', 0)].concat();
+        let outcome = read(&archive);
+        assert!(outcome.is_err(), "{:?}: {outcome:?}", String::from_utf8_lossy(records));
+    }
+}
+
 #[test]
 fn ambiguous_archives_are_refused() {
     let long_name = [block("L", b'L', 4), padded(b"name")].concat();

@@ -272,6 +272,28 @@ impl<'s> Tenant<'s> {
         self.keep(staged.digest(), Some(staged), labels, lease).map(|_| ())
     }
 
+    /// The same for many, which the lease holds, in one step. Returns those the tenant did not have, with their sizes.
+    pub(super) fn keep_blobs(&self, staged: Vec<Staged>, lease: &str) -> Result<Vec<(Digest, u64)>> {
+        // Before the lock: others need not wait for the disk.
+        staged.iter().try_for_each(Staged::flush)?;
+        let _changing = self.store.lock();
+        let docker = self.docker_blobs()?;
+        let (mut writes, mut resources, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for blob in &staged {
+            let (digest, text) = (blob.digest(), blob.digest().to_string());
+            let has_record = docker.contains(&digest) || self.load::<BlobRecord>(Table::Blobs, &text)?.is_some();
+            if !has_record || !self.store.content.has(&digest) {
+                writes.push(self.put(Table::Blobs, &text, &BlobRecord::now(&Labels::new()))?);
+                new.push((digest, blob.size_bytes()));
+            }
+            resources.push(Resource { kind: "content".to_owned(), id: text });
+        }
+        writes.push(self.with_resources(lease, resources)?);
+        self.store.content.keep(staged)?;
+        self.write(writes)?;
+        Ok(new)
+    }
+
     /// Content that is here, under whatever tenant, becomes a blob of this one, held by the lease. False when it is not here.
     ///
     /// # Errors

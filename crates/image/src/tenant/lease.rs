@@ -127,7 +127,7 @@ impl Tenant<'_> {
         self.with_resources(lease, vec![resource])
     }
 
-    fn with_resources(&self, lease: &str, resources: Vec<Resource>) -> Result<Write> {
+    pub(super) fn with_resources(&self, lease: &str, resources: Vec<Resource>) -> Result<Write> {
         let mut record = self.lease_record(lease)?;
         for resource in resources {
             let kind = resource.kind.as_str();

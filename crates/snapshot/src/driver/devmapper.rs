@@ -10,8 +10,11 @@
 //! The pool (dm-thin) is the host's and belongs to one data root alone. Ids are reserved in blocks and never used twice, so what a home names is
 //! its own also after a crash between the reservation and the device; the pool commits each message by itself. The "directory" of a layer is the
 //! root of a detached mount that this process holds, as with `erofs`.
+//!
+//! What a crash leaves is put right when the store is opened: a device held still while its snapshot was made goes on, one without a table or
+//! that nobody has open is let go, and one of those made last that no home names is deleted from the pool (its record did not reach the disk).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -37,6 +40,8 @@ const RECORD_FILE: &str = "device.json";
 /// dm-thin's ids have 24 bits.
 const IDS_MAX: u32 = 1 << 24;
 const RESERVED_AT_ONCE: u32 = 64;
+/// Ids among which a crash can have left devices that no home names.
+const RECENT: u32 = 4 * RESERVED_AT_ONCE;
 
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 struct Record {
@@ -47,6 +52,8 @@ struct Record {
 struct State {
     next: u32,
     reserved: u32,
+    /// Known from when the driver was opened.
+    blank: u32,
     /// Mounts by device id, and whether they can be written to.
     held: HashMap<u32, OwnedFd>,
     /// Homes whose files are being written, by the path these were given out under.
@@ -92,7 +99,70 @@ impl DevmapperDriver {
         };
         let next = driver.read_number("next-device")?.unwrap_or(1);
         (driver.state().next, driver.state().reserved) = (next, next);
+        // Before anybody waits for it: it is formatted only once.
+        let blank = driver.blank()?;
+        driver.state().blank = blank;
         Ok(driver)
+    }
+
+    /// Devices go on that were held still, and those go that nobody has open.
+    fn release(&self) -> Result<()> {
+        let failed = |name: &str, errno: Errno| SnapshotError::io("look after", Path::new(name), errno.into());
+        let prefix = format!("{}-berth-", self.pool);
+        for name in self.mapper.list().map_err(|errno| failed(&self.pool, errno))? {
+            if name.strip_prefix(&prefix).is_none_or(|id| id.parse::<u32>().is_err()) {
+                continue;
+            }
+            let put_right = match self.mapper.status(&name) {
+                Ok(device) if device.is_active && device.is_suspended => self.mapper.resume(&name).map(drop),
+                other => other.map(drop),
+            };
+            put_right.map_err(|errno| failed(&name, errno))?;
+            // With an opener it stays until that one lets it go, and is as good as a new one until then.
+            if self.mapper.status(&name).is_ok_and(|device| device.openers == 0) {
+                self.mapper.remove(&name).map_err(|errno| failed(&name, errno))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes those of the latest devices that no home names.
+    fn sweep(&self, root: &Path) -> Result<()> {
+        let named = self.named(root)?;
+        let next = self.state().next;
+        for id in (next.saturating_sub(RECENT).max(1)..next).filter(|id| !named.contains(id)) {
+            self.delete(id)?;
+        }
+        Ok(())
+    }
+
+    /// Devices that homes name, and the blank one.
+    fn named(&self, root: &Path) -> Result<BTreeSet<u32>> {
+        let mut named = BTreeSet::from([self.state().blank]);
+        for kind in crate::names(root)?.iter().map(|name| root.join(name)) {
+            if !kind.is_dir() {
+                continue;
+            }
+            for home in crate::names(&kind)? {
+                match Self::load(&kind.join(home)) {
+                    Ok(record) => drop(named.insert(record.id)),
+                    // Its device is one of those that no home names.
+                    Err(SnapshotError::Record { .. }) => {}
+                    Err(error) if error.class() == ErrorClass::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(named)
+    }
+
+    fn delete(&self, id: u32) -> Result<()> {
+        self.deactivate(id);
+        match self.mapper.message(&self.pool, &format!("delete {id}")) {
+            // Never made, or deleted before a crash.
+            Ok(()) | Err(Errno::NODATA | Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.failed("delete", id, errno)),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,15 +219,18 @@ impl DevmapperDriver {
         SnapshotError::io(operation, Path::new(&self.device_name(id)), errno.into())
     }
 
-    /// A snapshot of a device. One that is active is held still meanwhile.
-    fn snapshot(&self, id: u32, origin: u32) -> Result<()> {
+    /// A snapshot of a device. One that is active is held still meanwhile. False when the pool has a device of that id: not ours, whatever it is.
+    fn snapshot(&self, id: u32, origin: u32) -> Result<bool> {
         let name = self.device_name(origin);
         let is_active = self.mapper.suspend(&name).is_ok();
         let made = self.mapper.message(&self.pool, &format!("create_snap {id} {origin}"));
         if is_active {
             self.mapper.resume(&name).map_err(|errno| self.failed("resume", origin, errno))?;
         }
-        made.map_err(|errno| self.failed("make the snapshot", id, errno))
+        match made {
+            Err(Errno::EXIST) => Ok(false),
+            other => other.map(|()| true).map_err(|errno| self.failed("make the snapshot", id, errno)),
+        }
     }
 
     /// Its node; an active one stays as it is.
@@ -188,9 +261,15 @@ impl DevmapperDriver {
         if let Some(id) = self.read_number("blank")? {
             return Ok(id);
         }
-        let id = self.new_id()?;
-        let made = self.mapper.message(&self.pool, &format!("create_thin {id}"));
-        made.map_err(|errno| self.failed("make", id, errno))?;
+        let id = loop {
+            let id = self.new_id()?;
+            match self.mapper.message(&self.pool, &format!("create_thin {id}")) {
+                Ok(()) => break id,
+                // Not ours, whatever it is.
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.failed("make", id, errno)),
+            }
+        };
         let node = self.activate(id)?;
         // No reserve for root and no journal checks over what is thrown away after a crash anyway.
         let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&node).stdin(Stdio::null()).output();
@@ -210,16 +289,15 @@ impl DevmapperDriver {
 
     /// The device's file system, mounted for as long as it is held.
     fn hold(&self, id: u32, is_writable: bool) -> Result<PathBuf> {
-        let node = self.activate(id)?;
-        let mut state = self.state();
-        let number = match state.held.get(&id) {
-            Some(held) => held.as_raw_fd(),
+        let known = self.state().held.get(&id).map(AsRawFd::as_raw_fd);
+        let number = match known {
+            Some(number) => number,
             None => {
+                let node = self.activate(id)?;
+                // A journal may have to be read: others do not wait for it. Who mounts the same one meanwhile gets the same file system.
                 let mounted =
                     mount(&node, is_writable).map_err(|errno| SnapshotError::io("mount", &node, errno.into()))?;
-                let number = mounted.as_raw_fd();
-                state.held.insert(id, mounted);
-                number
+                self.state().held.entry(id).or_insert(mounted).as_raw_fd()
             }
         };
         Ok(PathBuf::from(format!("/proc/{}/fd/{number}/.", std::process::id())))
@@ -234,20 +312,23 @@ impl DevmapperDriver {
     /// A device of the home's own, on what a lower stands for or on the blank one.
     fn make(&self, home: &Path, below: Option<&Path>) -> Result<Record> {
         let origin = match below {
-            None => self.blank()?,
+            None => self.state().blank,
             Some(below) => {
                 let unfinished = self.state().unfinished.get(below).cloned();
                 let lower = unfinished.or_else(|| below.parent().map(Path::to_owned)).unwrap_or_default();
                 self.finish(&lower)?.id
             }
         };
-        let record = Record { id: self.new_id()? };
         let path = home.join(RECORD_FILE);
-        let json =
-            serde_json::to_vec(&record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
-        fs::write(&path, json).map_err(|source| SnapshotError::io("write", &path, source))?;
-        self.snapshot(record.id, origin)?;
-        Ok(record)
+        loop {
+            let record = Record { id: self.new_id()? };
+            let json =
+                serde_json::to_vec(&record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
+            fs::write(&path, json).map_err(|source| SnapshotError::io("write", &path, source))?;
+            if self.snapshot(record.id, origin)? {
+                return Ok(record);
+            }
+        }
     }
 
     /// From here on a home's files are only read.
@@ -284,6 +365,11 @@ fn mount(node: &Path, is_writable: bool) -> std::result::Result<OwnedFd, Errno> 
 impl Driver for DevmapperDriver {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn recover(&self, root: &Path) -> Result<()> {
+        self.release()?;
+        self.sweep(root)
     }
 
     fn is_layered(&self) -> bool {
@@ -358,11 +444,6 @@ impl Driver for DevmapperDriver {
             // It is there and cannot be read now: its device must not be forgotten.
             Err(error) => return Err(error),
         };
-        self.deactivate(record.id);
-        match self.mapper.message(&self.pool, &format!("delete {}", record.id)) {
-            // Never made, or deleted before a crash.
-            Ok(()) | Err(Errno::NODATA | Errno::NOENT) => Ok(()),
-            Err(errno) => Err(self.failed("delete", record.id, errno)),
-        }
+        self.delete(record.id)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A layer's "directory" is `/proc/<our pid>/fd/<n>/.`, the root of a detached mount that this process holds; who mounts an overlay of it gets a
 //! mount of its own from the kernel, which lives on when this process dies. So all containers share one mount of a layer, and its cached pages.
-//! Committed snapshots that were written by hand stay directories.
+//! Committed snapshots that were written by hand, and layers whose names and attributes would take too much memory, stay directories.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -92,7 +92,7 @@ impl Driver for ErofsDriver {
         OverlayDriver.rootfs(home, lowers, is_throw_away)
     }
 
-    /// A layer that was made as a directory becomes an image.
+    /// A layer that was made as a directory becomes an image, unless it has so many files that it must stay one.
     fn finish_layer(&self, home: &Path) -> Result<()> {
         let (directory, image) = (home.join("fs"), home.join(IMAGE_FILE));
         if image.exists() {
@@ -100,6 +100,9 @@ impl Driver for ErofsDriver {
         }
         let draft = home.join("image-new");
         let packed = std::fs::File::create(&draft).and_then(|file| crate::erofs::pack::pack(&directory, file));
+        if packed.as_ref().is_err_and(crate::erofs::is_out_of_memory) {
+            return std::fs::remove_file(&draft).map_err(|source| SnapshotError::io("remove", &draft, source));
+        }
         packed.map_err(|source| SnapshotError::io("write the image of", &directory, source))?;
         std::fs::rename(&draft, &image).map_err(|source| SnapshotError::io("name", &image, source))?;
         std::fs::rename(&directory, home.join(PUT_AWAY))

@@ -65,6 +65,16 @@ pub(super) fn directory_damage(files: &Path, seal: &Seal) -> Option<String> {
 pub trait Driver: fmt::Debug + Send + Sync {
     fn name(&self) -> &str;
 
+    /// Called when a store is opened, before anything of it is in use: puts right what a crash left where no file of the store's is. `root` is the
+    /// store's, with its homes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn recover(&self, root: &Path) -> Result<()> {
+        let _ = root;
+        Ok(())
+    }
+
     /// Whether a layer holds only its own changes. Else it holds the whole tree, and is made on a copy of the one below.
     fn is_layered(&self) -> bool;
 

@@ -12,11 +12,15 @@
 //! # Spec
 //! Linux `fs/erofs/erofs_fs.h` and Documentation/filesystems/erofs.rst.
 
+mod memory;
 pub(crate) mod pack;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
+
+use memory::Share;
+pub use memory::{ImageMemory, ImageMemoryError, is_out_of_memory};
 
 const BLOCK: u64 = 4096;
 const BLOCK_BYTES: usize = 4096;
@@ -33,6 +37,8 @@ const DIRENT_SIZE: usize = 12;
 /// Entries of a block map; larger files have larger chunks.
 const CHUNKS_MAX: u64 = 1 << 16;
 const HOLE: u32 = u32::MAX;
+/// What a file takes in memory until the image is finished, besides its name and attributes: a node, and a place among its directory's names.
+const NODE_BYTES: usize = 240;
 /// Bytes of attributes of one inode (16 bits of 4 bytes, less the header).
 const XATTR_BYTES_MAX: usize = 200_000;
 
@@ -88,7 +94,7 @@ struct Node {
     links: u32,
     size: u64,
     data: Data,
-    children: BTreeMap<Vec<u8>, NodeId>,
+    children: BTreeMap<Box<[u8]>, NodeId>,
     parent: NodeId,
     /// Byte in the area of inodes; known at the end.
     place: u64,
@@ -124,15 +130,16 @@ pub struct ErofsWriter {
     end: u64,
     nodes: Vec<Node>,
     writing: Option<Writing>,
+    memory: Share,
 }
 
 impl ErofsWriter {
     /// # Errors
     /// What the kernel says.
-    pub fn new(file: File) -> io::Result<Self> {
+    pub fn new(file: File, memory: &ImageMemory) -> io::Result<Self> {
         let mut out = BufWriter::with_capacity(256 << 10, file);
         out.seek(SeekFrom::Start(BLOCK))?;
-        let mut writer = Self { out, end: BLOCK, nodes: Vec::new(), writing: None };
+        let mut writer = Self { out, end: BLOCK, nodes: Vec::new(), writing: None, memory: Share::of(memory) };
         let attributes = NodeAttributes { mode: 0o755, ..NodeAttributes::default() };
         writer.nodes.push(Node {
             kind: NodeKind::Directory,
@@ -146,6 +153,14 @@ impl ErofsWriter {
             place: 0,
         });
         Ok(writer)
+    }
+
+    /// To be asked for every entry that is added.
+    ///
+    /// # Errors
+    /// An error for which [`is_out_of_memory`] is true, when this image and those that share its memory have become too large.
+    pub fn check_memory(&self) -> io::Result<()> {
+        self.memory.check()
     }
 
     pub fn root(&self) -> NodeId {
@@ -183,6 +198,7 @@ impl ErofsWriter {
     }
 
     pub fn set_attributes(&mut self, node: NodeId, attributes: NodeAttributes) {
+        self.memory.take(xattr_memory(&attributes));
         self.nodes[node.0].attributes = attributes;
     }
 
@@ -191,6 +207,7 @@ impl ErofsWriter {
         let xattrs = &mut self.nodes[node.0].attributes.xattrs;
         xattrs.retain(|(known, _)| known != name);
         xattrs.push((name.to_vec(), value.to_vec()));
+        self.memory.take(XATTR_MEMORY + name.len() + value.len());
     }
 
     /// Makes a node under a name, in place of what had it. `device` as makedev(3) packs it.
@@ -203,6 +220,7 @@ impl ErofsWriter {
         device: u64,
     ) -> NodeId {
         let id = NodeId(self.nodes.len());
+        self.memory.take(NODE_BYTES + xattr_memory(&attributes));
         self.nodes.push(Node {
             kind,
             attributes,
@@ -222,16 +240,19 @@ impl ErofsWriter {
         let id = self.add(directory, name, NodeKind::Symlink, attributes, 0);
         self.nodes[id.0].size = target.len() as u64;
         self.nodes[id.0].data = Data::Inline(target.to_vec());
+        self.memory.take(target.len());
         id
     }
 
     /// One more name of a node that is no directory.
     pub fn add_name(&mut self, directory: NodeId, name: &[u8], node: NodeId) {
+        self.memory.take(NODE_BYTES / 2);
         self.name(directory, name, node);
     }
 
     fn name(&mut self, directory: NodeId, name: &[u8], node: NodeId) {
-        self.nodes[directory.0].children.insert(name.to_vec(), node);
+        self.memory.take(name.len());
+        self.nodes[directory.0].children.insert(name.into(), node);
     }
 
     /// Begins the content of a file of this size.
@@ -301,7 +322,9 @@ impl ErofsWriter {
         } else if let (true, Some((_, _, at))) = (is_whole, writing.extents.first()) {
             Data::Plain(block(*at)?)
         } else {
-            Data::Chunks { bits: chunk_bits(unit), blocks: block_map(&writing.extents, unit, size)? }
+            let blocks = block_map(&writing.extents, unit, size)?;
+            self.memory.take(size_of_val(blocks.as_slice()));
+            Data::Chunks { bits: chunk_bits(unit), blocks }
         };
         Ok(())
     }
@@ -396,7 +419,7 @@ impl ErofsWriter {
     /// Blocks of entries, sorted over all of them; in a block first the entries, then the names.
     fn directory(&self, id: NodeId) -> (Vec<u8>, u32) {
         let node = &self.nodes[id.0];
-        let mut entries: Vec<(&[u8], NodeId)> = node.children.iter().map(|(name, id)| (name.as_slice(), *id)).collect();
+        let mut entries: Vec<(&[u8], NodeId)> = node.children.iter().map(|(name, id)| (&**name, *id)).collect();
         entries.push((b".", id));
         entries.push((b"..", node.parent));
         entries.sort_unstable();
@@ -495,6 +518,13 @@ fn xattr_bytes(attributes: &NodeAttributes) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "too many extended attributes"));
     }
     Ok(bytes)
+}
+
+/// An attribute in memory, besides its bytes.
+const XATTR_MEMORY: usize = 80;
+
+fn xattr_memory(attributes: &NodeAttributes) -> usize {
+    attributes.xattrs.iter().map(|(name, value)| XATTR_MEMORY + name.len() + value.len()).sum()
 }
 
 /// Prefixes have numbers.

@@ -12,18 +12,20 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use super::{ErofsWriter, NodeAttributes, NodeId, NodeKind};
+use super::{ErofsWriter, ImageMemory, ImageMemoryError, NodeAttributes, NodeId, NodeKind};
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const XATTR_BYTES_MAX: usize = 64 << 10;
 const DEPTH_MAX: usize = 256;
+/// Of one directory: more would not fit into an image's memory anyway.
+const NAMES_MAX: usize = 200_000;
 
 /// Writes the image of `tree` into `file`.
 ///
 /// # Errors
-/// What the kernel says.
+/// What the kernel says; as [`ErofsWriter::check_memory`].
 pub(crate) fn pack(tree: &Path, file: File) -> io::Result<u64> {
-    let mut packer = Packer { image: ErofsWriter::new(file)?, linked: HashMap::new(), buffer: vec![0; 256 << 10] };
+    let mut packer = Packer { image: ErofsWriter::new(file, &ImageMemory::default())?, linked: HashMap::new(), buffer: vec![0; 256 << 10] };
     let directory = rustix::fs::open(tree, DIRECTORY, Mode::empty())?;
     let root = packer.image.root();
     packer.directory(&directory, root, 0)?;
@@ -50,6 +52,9 @@ impl Packer {
             if entry.file_name() != c"." && entry.file_name() != c".." {
                 names.push(entry.file_name().to_owned());
             }
+            if names.len() > NAMES_MAX {
+                return Err(io::Error::new(io::ErrorKind::OutOfMemory, ImageMemoryError));
+            }
         }
         names.sort();
         for name in names {
@@ -60,6 +65,7 @@ impl Packer {
 
     fn entry(&mut self, parent: BorrowedFd<'_>, name: &std::ffi::CStr, to: NodeId, depth: usize) -> io::Result<()> {
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.image.check_memory()?;
         let bytes = name.to_bytes();
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {

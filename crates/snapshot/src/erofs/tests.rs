@@ -31,7 +31,7 @@ fn fsck(image: &std::path::Path) -> std::process::Output {
 fn s085_images_are_clean_for_erofs_utils() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
-    let mut image = ErofsWriter::new(File::create(&path).unwrap()).unwrap();
+    let mut image = ErofsWriter::new(File::create(&path).unwrap(), &ImageMemory::default()).unwrap();
     let root = image.root();
     for n in 0..700 {
         let name = format!("{n:03}-{}", "x".repeat(n % 200));
@@ -68,7 +68,7 @@ fn s085_images_are_clean_for_erofs_utils() {
 fn images_are_reproducible() {
     let make = || {
         let file = tempfile::tempfile().unwrap();
-        let mut image = ErofsWriter::new(file.try_clone().unwrap()).unwrap();
+        let mut image = ErofsWriter::new(file.try_clone().unwrap(), &ImageMemory::default()).unwrap();
         write(&mut image, b"a", 3, &[(0, b"abc")]);
         image.finish().unwrap();
         let mut bytes = Vec::new();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use berth_testkit::Instance;
 use berth_testkit::archive::digest;
+use berth_testkit::disk::SmallDisk;
 
 use super::three_layers;
 
@@ -29,7 +30,10 @@ fn homes(berth: &Instance, snapshotter: &str) -> Vec<PathBuf> {
 
 /// Each kind of damage to each layer: a new container and one that was made before see the image as it is, and fsck finds it in order again.
 fn damage_on(snapshotter: &str, damages: &[Damage], layers: &[usize]) {
-    let mut berth = Instance::start_with(&["--snapshotter", snapshotter]);
+    damage_in(Instance::start_with(&["--snapshotter", snapshotter]), snapshotter, damages, layers);
+}
+
+fn damage_in(mut berth: Instance, snapshotter: &str, damages: &[Damage], layers: &[usize]) {
     berth.load(&three_layers().docker_archive()).ok();
     let expected = "third3";
     for (what, damage) in damages {
@@ -85,6 +89,19 @@ fn s087_a_damaged_layer_is_found_on_use_native() {
     berth.load(&three_layers().docker_archive()).ok();
     homes(&berth, "native").iter().for_each(|home| gone(home));
     assert_eq!(berth.berth(&[&["run", "--rm", "three"], &SEEN[..]].concat()).ok(), "third3");
+}
+
+/// S-087: subvolumes, on a file system in a file.
+#[test]
+fn s087_a_damaged_layer_is_found_on_use_btrfs() {
+    let disk = SmallDisk::btrfs(256);
+    let damages = directory_damages().into_iter().filter(|(what, _)| *what != "emptied");
+    damage_in(disk.instance(&["--snapshotter", "btrfs"]), "btrfs", &damages.collect::<Vec<_>>(), &[2]);
+    let berth = disk.instance(&["--snapshotter", "btrfs"]);
+    berth.load(&three_layers().docker_archive()).ok();
+    homes(&berth, "btrfs").iter().for_each(|home| gone(home));
+    assert_eq!(berth.berth(&[&["run", "--rm", "three"], &SEEN[..]].concat()).ok(), "third3");
+    drop(berth);
 }
 
 /// S-087: images.

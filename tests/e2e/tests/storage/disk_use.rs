@@ -50,12 +50,17 @@ fn all(df: &Value) -> u64 {
 
 /// `berth_tree_walks_total` of a kind.
 fn walks(address: &str, kind: &str) -> u64 {
+    metric(address, &format!("berth_tree_walks_total{{kind=\"{kind}\"}}"))
+}
+
+/// A number that the daemon tells.
+pub(super) fn metric(address: &str, name: &str) -> u64 {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    let name = format!("berth_tree_walks_total{{kind=\"{kind}\"}} ");
-    answer.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+    let found = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    found.unwrap().parse().unwrap()
 }
 
 /// The sum of the owners is what `du` finds below the data root, but for the directories of the store itself.

@@ -28,7 +28,7 @@ fn docker_archive(config: &str, layer: Vec<u8>) -> Vec<u8> {
     ])
 }
 
-fn nothing_is_left(berth: &Instance, what: &str) {
+pub(super) fn nothing_is_left(berth: &Instance, what: &str) {
     assert_eq!(berth.berth(&["images", "-aq"]).ok(), "", "{what}");
     assert_eq!(super::count(&berth.root().join("content/blobs/sha256")), 0, "{what}");
 }
@@ -202,4 +202,56 @@ fn cve_2015_3629_links_volumes_and_variables() {
     let passwd = berth.busybox(&[], &["cat", "/etc/passwd"]).ok().to_owned();
     assert_eq!(berth.busybox(&["-e", lines, "-e", "SECRET=1"], &["cat", "/etc/passwd"]).ok(), passwd);
     assert!(!berth.busybox(&[], &["env"]).ok().contains("SECRET"));
+}
+
+/// CVE-2026-50195: an archive of a checkpoint says in its annotations and in its config of which image it was made. That names nothing here: the
+/// image of that name stays what it is, and none of the archive's own gets it.
+#[test]
+fn cve_2026_50195_a_checkpoint_names_nothing() {
+    let berth = Instance::with_busybox();
+    let id = berth.berth(&["image", "inspect", "--format", "{{.Id}}", "busybox"]).ok().to_owned();
+    let base = "docker.io/library/busybox:latest";
+    let claims = json!({
+        "org.criu.checkpoint.rootfsImageName": base,
+        "io.kubernetes.cri-o.annotations.checkpoint.rootfsImageName": base,
+        "org.opencontainers.image.base.name": base,
+        "containerd.io/checkpoint.image": base,
+    });
+    let layer = layer_tar(&[
+        LayerFile::text("config.dump", &json!({ "rootfsImage": base, "rootfsImageName": base }).to_string()),
+        LayerFile::text("spec.dump", "{}"),
+    ]);
+    for kind in ["image.config.v1+json", "container.checkpoint.config.v1+proto"] {
+        let config = config_of(&layer, &json!({ "config": { "Labels": claims, "Image": base } })).to_string();
+        let described = |kind: &str, bytes: &[u8]| {
+            let media_type = format!("application/vnd.{}.{kind}", if kind.contains('+') && kind.starts_with("container") { "containerd" } else { "oci" });
+            json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len(), "annotations": claims })
+        };
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "annotations": claims,
+            "config": described(kind, config.as_bytes()), "layers": [described("image.layer.v1.tar", &layer)],
+        })
+        .to_string();
+        let index = json!({
+            "schemaVersion": 2, "annotations": claims, "manifests": [described("image.manifest.v1+json", manifest.as_bytes())],
+        })
+        .to_string();
+        let mut members = vec![
+            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            ("index.json".to_owned(), index.into_bytes()),
+        ];
+        for bytes in [config.as_bytes(), manifest.as_bytes(), &layer] {
+            members.push((format!("blobs/sha256/{}", &digest(bytes)[7..]), bytes.to_vec()));
+        }
+        let archive = outer(&members);
+        berth.load(&archive);
+        let file = berth.directory.join("checkpoint.tar");
+        fs::write(&file, &archive).unwrap();
+        berth.ctr(&["images", "import", "--no-unpack", file.to_str().unwrap()]);
+        assert_eq!(berth.berth(&["image", "inspect", "--format", "{{.Id}}", "busybox"]).ok(), id, "{kind}");
+        let named = berth.berth(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().to_owned();
+        assert_eq!(named.lines().filter(|name| *name != "<none>:<none>").collect::<Vec<_>>(), ["busybox:latest"], "{kind}");
+        assert_eq!(berth.ctr(&["images", "ls", "-q"]).ok(), base, "{kind}");
+    }
+    assert_eq!(berth.busybox(&[], &["echo", "mine"]).ok(), "mine");
 }
