@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::candidate::{Candidate, packed_layer};
 use crate::document::{
-    CONFIG_BYTES_MAX, ConfigDocument, ConfigFacts, Descriptor, Document, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest, Platform,
-    layer_compression, parse_archive_json,
+    CONFIG_BYTES_MAX, ConfigDocument, ConfigFacts, Descriptor, Document, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest,
+    Platform, layer_compression, parse_archive_json,
 };
 use crate::platform;
 use crate::spool::Spool;

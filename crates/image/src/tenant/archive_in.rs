@@ -15,7 +15,9 @@ use super::{Target, Tenant};
 use crate::candidate::packed_layer;
 use crate::compression::{self, Compression};
 use crate::docker_archive::{self, IMAGES_MAX, Item};
-use crate::document::{Descriptor, Document, INDEX_BYTES_MAX, Index, LAYERS_MAX, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX};
+use crate::document::{
+    Descriptor, Document, INDEX_BYTES_MAX, Index, LAYERS_MAX, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX,
+};
 use crate::load::to_json;
 use crate::oci_layout::{check_layout, name_annotations};
 use crate::spool::Spool;

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Of the images of one import: those of some 200,000 files.
-const BYTES_MAX: usize = 40 << 20;
+/// Of the images of one import: those of some 120,000 files.
+const BYTES_MAX: usize = 32 << 20;
 
 /// Shared by the images that are written at the same time for one purpose.
 #[derive(Debug, Clone, Default)]

@@ -25,7 +25,11 @@ const NAMES_MAX: usize = 200_000;
 /// # Errors
 /// What the kernel says; as [`ErofsWriter::check_memory`].
 pub(crate) fn pack(tree: &Path, file: File) -> io::Result<u64> {
-    let mut packer = Packer { image: ErofsWriter::new(file, &ImageMemory::default())?, linked: HashMap::new(), buffer: vec![0; 256 << 10] };
+    let mut packer = Packer {
+        image: ErofsWriter::new(file, &ImageMemory::default())?,
+        linked: HashMap::new(),
+        buffer: vec![0; 256 << 10],
+    };
     let directory = rustix::fs::open(tree, DIRECTORY, Mode::empty())?;
     let root = packer.image.root();
     packer.directory(&directory, root, 0)?;

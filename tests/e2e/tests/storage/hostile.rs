@@ -224,7 +224,10 @@ fn cve_2026_50195_a_checkpoint_names_nothing() {
     for kind in ["image.config.v1+json", "container.checkpoint.config.v1+proto"] {
         let config = config_of(&layer, &json!({ "config": { "Labels": claims, "Image": base } })).to_string();
         let described = |kind: &str, bytes: &[u8]| {
-            let media_type = format!("application/vnd.{}.{kind}", if kind.contains('+') && kind.starts_with("container") { "containerd" } else { "oci" });
+            let media_type = format!(
+                "application/vnd.{}.{kind}",
+                if kind.contains('+') && kind.starts_with("container") { "containerd" } else { "oci" }
+            );
             json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len(), "annotations": claims })
         };
         let manifest = json!({
@@ -250,7 +253,11 @@ fn cve_2026_50195_a_checkpoint_names_nothing() {
         berth.ctr(&["images", "import", "--no-unpack", file.to_str().unwrap()]);
         assert_eq!(berth.berth(&["image", "inspect", "--format", "{{.Id}}", "busybox"]).ok(), id, "{kind}");
         let named = berth.berth(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().to_owned();
-        assert_eq!(named.lines().filter(|name| *name != "<none>:<none>").collect::<Vec<_>>(), ["busybox:latest"], "{kind}");
+        assert_eq!(
+            named.lines().filter(|name| *name != "<none>:<none>").collect::<Vec<_>>(),
+            ["busybox:latest"],
+            "{kind}"
+        );
         assert_eq!(berth.ctr(&["images", "ls", "-q"]).ok(), base, "{kind}");
     }
     assert_eq!(berth.busybox(&[], &["echo", "mine"]).ok(), "mine");

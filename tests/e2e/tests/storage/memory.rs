@@ -133,8 +133,8 @@ fn no_pull_costs_more_than_64_mib() {
         judge(&bomb, &done);
         berth.berth(&["rmi", "-f", &registry.name(&name)]);
         fs::write(&file, bomb.oci_archive()).unwrap();
-        let done =
-            measured.import(&format!("ctr import of {what}"), || berth.ctr(&["images", "import", file.to_str().unwrap()]));
+        let done = measured
+            .import(&format!("ctr import of {what}"), || berth.ctr(&["images", "import", file.to_str().unwrap()]));
         assert_eq!(done.code == 0, bomb.fate == Fate::Taken, "{what}: {done:?}");
         berth.ctr(&["images", "rm", "--sync", "docker.io/library/hostile:latest"]);
     }
