@@ -130,6 +130,10 @@ impl Classify for RuntimeError {
                  runc run failed: unable to start container process: error during container init: error mounting \
                  \"{source_path}\" to rootfs at \"{destination}\": cannot clear locked flags: operation not permitted)"
             )),
+            // What criu says first on a kernel that is newer than it.
+            Self::Criu { said, .. } if said.contains("vDSO") || said.contains("vdso") => Some(
+                "this criu does not know the running kernel; a newer one does (on Linux 6.18 4.1 works, 3.17 does not)".to_owned(),
+            ),
             Self::NeedsRoot { .. } => Some(
                 "an ordinary user's container has a user namespace of its own; runb spec --rootless writes such a config.json"
                     .to_owned(),
@@ -152,5 +156,22 @@ fn of_errno(errno: Errno) -> ErrorClass {
         Errno::TIMEDOUT => ErrorClass::DeadlineExceeded,
         Errno::NOSYS | Errno::OPNOTSUPP => ErrorClass::Unimplemented,
         _ => ErrorClass::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_criu_that_is_too_old_is_told_of() {
+        let error = |said: &str| RuntimeError::Criu {
+            what: "save the container",
+            said: said.to_owned(),
+            log: "/images/dump.log".to_owned(),
+        };
+        let old = error("(00.01) Error (criu/vdso.c:264): vdso: Unexpected rt vDSO area bounds");
+        assert!(old.hint().unwrap().contains("newer"), "{:?}", old.hint());
+        assert_eq!(error("(00.02) Error (criu/net.c:3282): net: Locking network failed").hint(), None);
     }
 }
