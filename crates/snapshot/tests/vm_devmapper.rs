@@ -247,3 +247,106 @@ fn s087_devmapper_puts_half_steps_right() {
     layer.commit(5).unwrap();
     assert_eq!(std::fs::read_to_string(store.layer_dir(&chain(1)).join("file")).unwrap(), "whole");
 }
+
+/// A daemon whose images and containers are on a pool.
+struct Engine<'d> {
+    directory: &'d Path,
+    pool: &'d str,
+    daemon: std::process::Child,
+}
+
+impl<'d> Engine<'d> {
+    fn start(directory: &'d Path, pool: &'d str) -> Self {
+        let daemon = Command::new("/usr/local/bin/berthd")
+            .arg("--root")
+            .arg(directory.join("root"))
+            .arg("--state")
+            .arg(directory.join("state"))
+            .args(["--log-level", "warn", "--private", "--snapshotter", "devmapper"])
+            .args(["--devmapper-pool", pool, "--devmapper-size", "256m"])
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let engine = Self { directory, pool, daemon };
+        let (_sender, clock) = std::sync::mpsc::channel::<()>();
+        for round in 0.. {
+            if engine.output(&["version"]).status.success() {
+                break;
+            }
+            assert!(round < 600, "the daemon does not answer");
+            assert!(clock.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+        }
+        engine
+    }
+
+    fn output(&self, arguments: &[&str]) -> std::process::Output {
+        let socket = format!("unix://{}", self.directory.join("state/docker.sock").display());
+        Command::new("/usr/local/bin/berth").args(["-H", &socket]).args(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn berth(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn killed(self) -> Self {
+        let (directory, pool) = (self.directory, self.pool);
+        drop(self);
+        Self::start(directory, pool)
+    }
+}
+
+impl Drop for Engine<'_> {
+    fn drop(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+    }
+}
+
+/// S-085: containers run, change, are committed and removed on thin devices, across a kill of the daemon; what is removed gives its blocks back.
+#[test]
+#[ignore = "needs dm-thin: run in the virtual machine"]
+fn s085_containers_on_devmapper() {
+    let pool = Pool::new("engine");
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let engine = Engine::start(dir.path(), &pool.name);
+    let rootfs = dir.path().join("rootfs");
+    for folder in ["bin", "proc", "dev", "sys", "tmp"] {
+        std::fs::create_dir_all(rootfs.join(folder)).unwrap();
+    }
+    std::fs::copy("/usr/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+    for applet in ["sh", "sleep", "cat", "rm"] {
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+    }
+    let archive = dir.path().join("box.tar");
+    words("tar", &["-C", rootfs.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "."]);
+    engine.berth(&["import", archive.to_str().unwrap(), "box"]);
+    let used = pool.used();
+    assert_eq!(engine.berth(&["info", "--format", "{{.Driver}}"]), "devmapper");
+    let script = "echo one > /tmp/one; rm /bin/rm; exec sleep 1000";
+    engine.berth(&["run", "-d", "--network", "none", "--name", "lives", "box", "sh", "-c", script]);
+    let changes = "A /tmp/one";
+    let engine = engine.killed();
+    assert_eq!(engine.berth(&["exec", "lives", "cat", "/tmp/one"]), "one");
+    assert!(engine.berth(&["diff", "lives"]).lines().any(|line| line == changes));
+    engine.berth(&["commit", "lives", "two"]);
+    let seen =
+        engine.berth(&["run", "--rm", "--network", "none", "two", "sh", "-c", "cat /tmp/one; cat /bin/rm 2>&1; true"]);
+    assert!(seen.starts_with("one") && seen.contains("No such file"), "{seen}");
+    let engine = engine.killed();
+    assert_eq!(engine.berth(&["run", "--rm", "--network", "none", "two", "cat", "/tmp/one"]), "one");
+    engine.berth(&["rm", "-f", "lives"]);
+    engine.berth(&["rmi", "two"]);
+    assert!(engine.berth(&["fsck"]).ends_with("all in order"));
+    let (_sender, clock) = std::sync::mpsc::channel::<()>();
+    for round in 0.. {
+        if pool.used() <= used + 16 {
+            break;
+        }
+        assert!(round < 300, "blocks come back: {used}, {}", pool.used());
+        assert!(clock.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+    }
+    engine.berth(&["rmi", "box"]);
+}
