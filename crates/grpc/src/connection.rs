@@ -1,21 +1,27 @@
 //! A client's connection, made for short calls: one read and one write per call instead of three to five.
 //!
 //! HTTP/2 flushes what it has whenever it has looked at its input: the acknowledgement of a ping goes out alone, and the answer to the call that
-//! came with it after it. Each such piece wakes the client once more. Here a flush waits until everything that could run has run, which is within
-//! the same turn of the event loop and no timer; so an answer that is there at once leaves with all that came before it.
+//! came with it after it. Each such piece wakes the client once more. Here a flush waits for a beat: a job that stands in the event loop's queue
+//! for one turn and then wakes the connection, which comes after the calls that were begun meanwhile. No timer is in it; an answer that is there
+//! at once leaves with all that came before it.
 //!
 //! What this is not: a buffer without a bound. Over [`GATHERED_BYTES_MAX`] the writer waits for the socket.
-//! Invariant: only the job that polls the connection flushes it, and it polls again when it is woken.
+//! Invariant: only the job that polls the connection flushes it, and it flushes again whenever it is polled.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 
+use parking_lot::Mutex;
 use rustix::net::{SendFlags, Shutdown};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tonic::transport::server::Connected;
 
 /// As much as the kernel takes of one client without being asked for more.
@@ -32,8 +38,30 @@ pub(crate) struct Connection {
     gathered: Vec<u8>,
     /// Bytes of `gathered` that are written.
     written: usize,
-    /// A flush was asked for and is done in the next turn.
-    is_due: bool,
+    beat: Arc<Beat>,
+    beating: AbortHandle,
+    /// A flush was asked for; it is done when the beat has come.
+    is_asked: bool,
+}
+
+/// One turn of the event loop.
+#[derive(Debug, Default)]
+struct Beat {
+    wanted: Notify,
+    has_come: AtomicBool,
+    connection: Mutex<Option<Waker>>,
+}
+
+impl Beat {
+    /// Ends with the connection.
+    async fn go_on(self: Arc<Self>) {
+        loop {
+            self.wanted.notified().await;
+            self.has_come.store(true, Ordering::Release);
+            let connection = self.connection.lock().take();
+            connection.into_iter().for_each(Waker::wake);
+        }
+    }
 }
 
 #[expect(
@@ -49,7 +77,9 @@ impl Connection {
     /// When it cannot be watched.
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         let socket = watch(OwnedFd::from(stream.into_std()?), Interest::READABLE)?;
-        Ok(Self { socket, full: None, gathered: Vec::new(), written: 0, is_due: false })
+        let beat = Arc::new(Beat::default());
+        let beating = tokio::spawn(Arc::clone(&beat).go_on()).abort_handle();
+        Ok(Self { socket, full: None, gathered: Vec::new(), written: 0, beat, beating, is_asked: false })
     }
 
     /// Writes what is gathered, waiting while the client does not take it.
@@ -129,13 +159,17 @@ impl AsyncWrite for Connection {
         if this.gathered.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        if !this.is_due && this.gathered.len() < FLUSH_BYTES {
-            this.is_due = true;
-            context.waker().wake_by_ref();
+        if this.gathered.len() < FLUSH_BYTES && !this.beat.has_come.load(Ordering::Acquire) {
+            *this.beat.connection.lock() = Some(context.waker().clone());
+            if !std::mem::replace(&mut this.is_asked, true) {
+                this.beat.wanted.notify_one();
+            }
             return Poll::Ready(Ok(()));
         }
         ready!(this.poll_write_out(context))?;
-        this.is_due = false;
+        // A beat that is still to come finds nothing to do.
+        this.is_asked = false;
+        this.beat.has_come.store(false, Ordering::Release);
         Poll::Ready(Ok(()))
     }
 
@@ -151,6 +185,7 @@ impl AsyncWrite for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.beating.abort();
         // Last words of a connection that is closed in the turn they were said in; a client that does not take them goes without.
         if self.written < self.gathered.len() {
             self.send().ok();

@@ -2,6 +2,7 @@
 
 mod containerd {
     mod both;
+    mod calls;
     mod checkpoint;
     mod client;
     mod events;

@@ -16,24 +16,42 @@ fn flush(connection: &mut Connection) -> Poll<io::Result<()>> {
     Pin::new(connection).poll_flush(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A first flush only asks to be polled again; what came until then goes out in one piece.
+/// Flushes only ask, however often, until a turn of the event loop is over; what came until then goes out in one piece.
 #[tokio::test]
 async fn pieces_of_one_turn_leave_together() {
     let (mut ours, mut theirs) = pair();
     theirs.set_nonblocking(true).unwrap();
     let mut taken = [0; 64];
-    ours.write_all(b"pong ").await.unwrap();
-    assert!(matches!(flush(&mut ours), Poll::Ready(Ok(()))));
-    assert_eq!(theirs.read(&mut taken).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    ours.write_all(b"answer").await.unwrap();
-    assert!(matches!(flush(&mut ours), Poll::Ready(Ok(()))));
-    assert_eq!((theirs.read(&mut taken).unwrap(), &taken[..11]), (11, &b"pong answer"[..]));
-    // The next flush waits again.
-    ours.write_all(b"more").await.unwrap();
-    assert!(matches!(flush(&mut ours), Poll::Ready(Ok(()))));
-    assert_eq!(theirs.read(&mut taken).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    for round in 0..3 {
+        ours.write_all(b"pong ").await.unwrap();
+        for _ in 0..3 {
+            assert!(matches!(flush(&mut ours), Poll::Ready(Ok(()))));
+        }
+        assert_eq!(theirs.read(&mut taken).unwrap_err().kind(), io::ErrorKind::WouldBlock, "{round}");
+        ours.write_all(b"answer").await.unwrap();
+        while !ours.beat.has_come.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(flush(&mut ours), Poll::Ready(Ok(()))));
+        assert_eq!((theirs.read(&mut taken).unwrap(), &taken[..11]), (11, &b"pong answer"[..]), "{round}");
+    }
+    ours.write_all(b"last").await.unwrap();
     drop(ours);
-    assert_eq!((theirs.read(&mut taken).unwrap(), &taken[..4]), (4, &b"more"[..]));
+    assert_eq!((theirs.read(&mut taken).unwrap(), &taken[..4]), (4, &b"last"[..]));
+}
+
+/// Whoever asks for a flush is woken when it can be done, without asking again.
+#[tokio::test]
+async fn a_flush_wakes_the_connection() {
+    let (mut ours, mut theirs) = pair();
+    ours.write_all(b"x").await.unwrap();
+    let mut is_first = true;
+    std::future::poll_fn(|context| {
+        assert!(matches!(Pin::new(&mut ours).poll_flush(context), Poll::Ready(Ok(()))));
+        if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 1);
 }
 
 /// Whoever reads slowly gets everything, and what waits for it here stays within the bound.

@@ -4,7 +4,7 @@ use berth_testkit::{Instance, wait_until};
 
 use super::{ctr_exec, ctr_run, fifo_dir, rows};
 
-fn task(instance: &Instance, id: &str) -> Option<(u32, String)> {
+pub(super) fn task(instance: &Instance, id: &str) -> Option<(u32, String)> {
     let listed = instance.ctr(&["tasks", "ls"]);
     let row = rows(listed.ok()).into_iter().find(|row| row[0] == id)?;
     Some((row[1].parse().unwrap(), row[2].to_owned()))
