@@ -11,7 +11,7 @@ use berth_testkit::disk::SmallDisk;
 use berth_testkit::instance::run;
 use berth_testkit::proxy::ForwardProxy;
 use berth_testkit::registry::{DockerRegistry, OwnRegistry, PASSWORD, TlsFiles, USER, Wire, noise, skopeo};
-use berth_testkit::{Image, Instance, LayerFile, SmallDisk, wait_until};
+use berth_testkit::{Image, Instance, LayerFile, wait_until};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

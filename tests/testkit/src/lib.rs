@@ -12,12 +12,10 @@ pub mod leak;
 pub mod peers;
 pub mod proxy;
 pub mod registry;
-pub mod small_disk;
 pub mod traces;
 
 pub use archive::{Image, LayerFile};
 pub use deadline::wait_until;
 pub use foreign::Containerd;
 pub use instance::{Instance, Output};
-pub use small_disk::SmallDisk;
 pub use traces::Traces;

@@ -7,8 +7,9 @@ use berth_containerd_api::containerd::types::transfer::{
     AuthRequest, AuthResponse, AuthType, ImageExportStream, ImageImportStream, ImageReference, ImageStore, OciRegistry,
     Progress, RegistryResolver, UnpackConfiguration,
 };
+use berth_testkit::disk::SmallDisk;
 use berth_testkit::registry::{DockerRegistry, PASSWORD, USER};
-use berth_testkit::{Image, Instance, LayerFile, SmallDisk, wait_until};
+use berth_testkit::{Image, Instance, LayerFile, wait_until};
 use prost_types::Any;
 use tonic::{Code, Status};
 
@@ -161,7 +162,7 @@ fn s116_pulls_are_refused_without_space() {
     let layer = LayerFile::program("noise", berth_testkit::registry::noise(14 << 20, 1));
     registry.put(&Image::new("big:1").layer(vec![layer]).oci_archive(), "big:1");
     let disk = SmallDisk::mount(24);
-    let instance = disk.instance();
+    let instance = disk.instance(&[]);
     let name = registry.name("big:1");
     block_on(async {
         let client = Client::connect(&instance, "t").await;
