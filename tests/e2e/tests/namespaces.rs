@@ -304,9 +304,10 @@ fn users_and_groups() {
         (&["-u", "4321:77"], "Groups:\t77"),
         (&["-u", "user", "--group-add", "55"], "Groups:\t55 1000 2000"),
     ] {
-        assert_eq!(berth.busybox(options, &groups).ok(), expect, "{options:?}");
+        assert_eq!(berth.busybox(options, &groups).ok().trim_end(), expect, "{options:?}");
         berth.sleeper("groups", options);
-        assert_eq!(berth.berth(&[&["exec", "groups"][..], &groups].concat()).ok(), expect, "exec {options:?}");
+        let exec = berth.berth(&[&["exec", "groups"][..], &groups].concat());
+        assert_eq!(exec.ok().trim_end(), expect, "exec {options:?}");
         berth.berth(&["rm", "-f", "groups"]).ok();
     }
     let denied = "echo secret > /tmp/s; chgrp 2000 /tmp/s; chmod 604 /tmp/s; exec sleep 1000";
