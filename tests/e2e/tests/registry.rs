@@ -227,6 +227,7 @@ fn s111_push_and_pull_keep_digests() {
 }
 
 /// Basic authentication: our login and the stock client's, from stdin, kept in config.json, used for pull and push, gone after logout.
+/// CVE-2019-13509: the log, which has everything, has no secret.
 #[test]
 fn login_and_logout() {
     use berth_testkit::registry::{PASSWORD, USER};
