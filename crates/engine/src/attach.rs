@@ -77,14 +77,18 @@ impl Engine {
         let stream = std::os::unix::net::UnixStream::from(client);
         stream.set_nonblocking(true).map_err(lost)?;
         let mut stream = tokio::net::UnixStream::from_std(stream).map_err(lost)?;
-        while let Some(line) = lines.recv().await {
+        while let Some(lines) = lines.recv().await {
             use tokio::io::AsyncWriteExt as _;
-            if !is_raw {
-                let length = u32::try_from(line.text.len()).unwrap_or(u32::MAX).to_be_bytes();
-                let header = [if line.is_stderr { 2 } else { 1 }, 0, 0, 0, length[0], length[1], length[2], length[3]];
-                stream.write_all(&header).await.map_err(lost)?;
+            let mut piece = Vec::with_capacity(lines.text_bytes() + 8 * lines.len());
+            for line in lines.iter() {
+                if !is_raw {
+                    let length = u32::try_from(line.text.len()).unwrap_or(u32::MAX).to_be_bytes();
+                    piece.extend_from_slice(&[if line.is_stderr { 2 } else { 1 }, 0, 0, 0]);
+                    piece.extend_from_slice(&length);
+                }
+                piece.extend_from_slice(line.text);
             }
-            stream.write_all(&line.text).await.map_err(lost)?;
+            stream.write_all(&piece).await.map_err(lost)?;
         }
         Ok(OwnedFd::from(stream.into_std().map_err(lost)?))
     }

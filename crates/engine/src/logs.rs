@@ -15,21 +15,24 @@ use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use crate::api::{LogLine, LogOptions};
+use crate::api::{LogLine, LogLines, LogOptions};
 use crate::container::{Run, RunProgress};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use file::Cursor;
 
-/// Lines between the reader and a face.
-const CHANNEL: usize = 256;
+/// Pieces between the reader and a face.
+const CHANNEL: usize = 4;
+/// A piece is handed on when it has so many bytes of text, or so many lines, or when there is no more to read.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECE_LINES: usize = 4096;
 
 impl Engine {
     /// Lines in the order they were written; the channel closes at the end (with `follow`, when the container has ended).
     ///
     /// # Errors
     /// `FailedPrecondition` when the container's log cannot be read back (driver `none`).
-    pub async fn logs(&self, container_ref: &str, options: LogOptions) -> Result<mpsc::Receiver<LogLine>> {
+    pub async fn logs(&self, container_ref: &str, options: LogOptions) -> Result<mpsc::Receiver<LogLines>> {
         let container = self.find(container_ref)?;
         let (run, driver) = {
             let inner = container.lock();
@@ -70,7 +73,7 @@ fn watch(path: &Path) -> Result<AsyncFd<std::os::fd::OwnedFd>> {
 async fn read(
     path: std::path::PathBuf,
     options: LogOptions,
-    sender: mpsc::Sender<LogLine>,
+    sender: mpsc::Sender<LogLines>,
     run: Option<Arc<Run>>,
     watch: Option<AsyncFd<std::os::fd::OwnedFd>>,
 ) -> Result<()> {
@@ -82,15 +85,17 @@ async fn read(
         let Some(mut cursor) = Cursor::open(&path, history_options.tail, history_options.since)? else {
             return Ok(None);
         };
-        while let Some(line) = cursor.next()? {
-            match wanted(&line, &history_options) {
-                Wanted::End => return Ok(None),
-                Wanted::No => {}
-                Wanted::Yes if history_sender.blocking_send(line).is_ok() => {}
-                Wanted::Yes => return Ok(None),
+        loop {
+            let (lines, state) = piece(&mut cursor, &history_options)?;
+            if !lines.is_empty() && history_sender.blocking_send(lines).is_err() {
+                return Ok(None);
+            }
+            match state {
+                State::More => {}
+                State::NoMoreYet => return Ok(Some(cursor)),
+                State::Over => return Ok(None),
             }
         }
-        Ok(Some(cursor))
     });
     let failed = |error: std::io::Error| EngineError::io("read log", &shown, &error);
     let cursor = history.await.map_err(|_| EngineError::internal("a worker thread ended early"))?.map_err(failed)?;
@@ -103,22 +108,22 @@ async fn read(
 async fn follow(
     mut cursor: Cursor,
     options: &LogOptions,
-    sender: &mpsc::Sender<LogLine>,
+    sender: &mpsc::Sender<LogLines>,
     run: &Run,
     watch: &AsyncFd<std::os::fd::OwnedFd>,
 ) -> std::io::Result<()> {
     loop {
         // Asked before the read: what was written before the end is then read for sure.
         let has_ended = *run.progress.borrow() == RunProgress::TornDown;
-        while let Some(line) = cursor.next()? {
-            match wanted(&line, options) {
-                Wanted::End => return Ok(()),
-                Wanted::No => {}
-                Wanted::Yes => {
-                    if sender.send(line).await.is_err() {
-                        return Ok(());
-                    }
-                }
+        loop {
+            let (lines, state) = piece(&mut cursor, options)?;
+            if !lines.is_empty() && sender.send(lines).await.is_err() {
+                return Ok(());
+            }
+            match state {
+                State::More => {}
+                State::NoMoreYet => break,
+                State::Over => return Ok(()),
             }
         }
         if has_ended {
@@ -154,6 +159,30 @@ fn drain(ready: &mut tokio::io::unix::AsyncFdReadyGuard<'_, std::os::fd::OwnedFd
     }
 }
 
+/// What comes after a piece.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    More,
+    /// At the present end of the log.
+    NoMoreYet,
+    /// All later lines are beyond `until`.
+    Over,
+}
+
+/// The wanted ones of the next lines.
+fn piece(cursor: &mut Cursor, options: &LogOptions) -> std::io::Result<(LogLines, State)> {
+    let mut lines = LogLines::default();
+    while lines.text_bytes() < PIECE_BYTES && lines.len() < PIECE_LINES {
+        let Some(line) = cursor.next()? else { return Ok((lines, State::NoMoreYet)) };
+        match wanted(line, options) {
+            Wanted::End => return Ok((lines, State::Over)),
+            Wanted::No => {}
+            Wanted::Yes => lines.push(line),
+        }
+    }
+    Ok((lines, State::More))
+}
+
 enum Wanted {
     Yes,
     No,
@@ -161,7 +190,7 @@ enum Wanted {
     End,
 }
 
-fn wanted(line: &LogLine, options: &LogOptions) -> Wanted {
+fn wanted(line: LogLine<'_>, options: &LogOptions) -> Wanted {
     if options.until.is_some_and(|until| line.time > until) {
         return Wanted::End;
     }

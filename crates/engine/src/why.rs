@@ -116,9 +116,11 @@ impl Engine {
         let options = LogOptions { stdout: true, stderr: true, tail: Some(LINES_MAX), ..LogOptions::default() };
         let Ok(mut lines) = self.logs(record.id.as_str(), options).await else { return Vec::new() };
         let mut last = Vec::new();
-        while let Some(line) = lines.recv().await {
-            let text = String::from_utf8_lossy(&line.text);
-            last.push(text.trim_end_matches(['\r', '\n']).chars().take(LINE_CHARS_MAX).collect());
+        while let Some(lines) = lines.recv().await {
+            for line in lines.iter() {
+                let text = String::from_utf8_lossy(line.text);
+                last.push(text.trim_end_matches(['\r', '\n']).chars().take(LINE_CHARS_MAX).collect());
+            }
         }
         last
     }

@@ -3,7 +3,7 @@
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use berth_engine::api::{LogLine, LogOptions};
+use berth_engine::api::{LogLines, LogOptions};
 use berth_types::Timestamp;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -56,15 +56,18 @@ fn options(params: &Params) -> ApiResult<LogOptions> {
     Ok(options)
 }
 
-fn render(line: LogLine, has_terminal: bool, timestamps: bool) -> Bytes {
-    let stamp = if timestamps { format!("{} ", line.time) } else { String::new() };
-    let length = stamp.len() + line.text.len();
-    let mut out = Vec::with_capacity(length + 8);
-    if !has_terminal {
-        out.extend_from_slice(&hijack::frame_header(line.is_stderr, length));
+/// One frame for each line, as Docker has it: there are clients that take a frame for a line.
+fn render(lines: &LogLines, has_terminal: bool, timestamps: bool) -> Bytes {
+    let stamp_bytes = if timestamps { 32 } else { 0 };
+    let mut out = Vec::with_capacity(lines.text_bytes() + lines.len() * (8 + stamp_bytes));
+    for line in lines.iter() {
+        let stamp = if timestamps { format!("{} ", line.time) } else { String::new() };
+        if !has_terminal {
+            out.extend_from_slice(&hijack::frame_header(line.is_stderr, stamp.len() + line.text.len()));
+        }
+        out.extend_from_slice(stamp.as_bytes());
+        out.extend_from_slice(line.text);
     }
-    out.extend_from_slice(stamp.as_bytes());
-    out.extend_from_slice(&line.text);
     out.into()
 }
 
@@ -79,6 +82,6 @@ pub(super) async fn logs(
     let lines = face.engine.logs(&id, options).await?;
     let content_type = if has_terminal { hijack::RAW_STREAM } else { hijack::MULTIPLEXED_STREAM };
     let body =
-        receive(lines).map(move |line| Ok::<_, std::convert::Infallible>(render(line, has_terminal, timestamps)));
+        receive(lines).map(move |lines| Ok::<_, std::convert::Infallible>(render(&lines, has_terminal, timestamps)));
     Ok(response(content_type, Body::from_stream(body)))
 }
