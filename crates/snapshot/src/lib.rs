@@ -208,6 +208,8 @@ impl SnapshotStore {
     pub fn remove_layer(&self, chain_id: &ChainId) -> Result<()> {
         self.take_layer(chain_id)?;
         self.driver.forget(&self.layer_home(chain_id));
+        // The layer may be deleted by now: what was held of it, too.
+        self.trash.wake();
         Ok(())
     }
 

@@ -92,6 +92,7 @@ impl Trash {
     /// As [`Self::empty_some`].
     pub fn empty(&self) -> Result<()> {
         const AT_ONCE: usize = 8;
+        self.driver.let_go();
         while !self.signal().is_stopped && self.empty_some(AT_ONCE)? {}
         Ok(())
     }

@@ -92,6 +92,7 @@ fn attempt(driver: &dyn Driver, place: &Path) -> std::result::Result<(), Box<dyn
 
 fn clear(driver: &dyn Driver, place: &Path) {
     driver.forget(&place.join("layer"));
+    driver.let_go();
     for home in ["container", "layer"] {
         // What cannot go now goes before the next attempt.
         drop(driver.destroy(&place.join(home)));

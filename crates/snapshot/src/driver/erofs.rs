@@ -27,6 +27,8 @@ pub struct ErofsDriver {
     mounts: Mutex<HashMap<PathBuf, OwnedFd>>,
     /// Of damaged layers, which are few.
     retired: Mutex<Vec<OwnedFd>>,
+    /// Of removed layers, until [`Driver::let_go`].
+    forgotten: Mutex<Vec<OwnedFd>>,
 }
 
 impl ErofsDriver {
@@ -146,7 +148,14 @@ impl Driver for ErofsDriver {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).extend(retired);
     }
 
+    /// The kernel takes milliseconds to unmount what has thousands of files in its caches.
     fn forget(&self, home: &Path) {
-        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+        let forgotten = self.mounts.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).extend(forgotten);
+    }
+
+    fn let_go(&self) {
+        let forgotten = std::mem::take(&mut *self.forgotten.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(forgotten);
     }
 }

@@ -109,10 +109,13 @@ pub trait Driver: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Called when a layer leaves its place: what is held of it is let go.
+    /// Called when a layer leaves its place: what is held of it is let go, or put aside when that takes long.
     fn forget(&self, home: &Path) {
         let _ = home;
     }
+
+    /// Called before the trash is emptied: what was put aside is let go.
+    fn let_go(&self) {}
 
     /// Called when a layer that may be in use leaves its place to be made again: a path given out for it never comes to mean another layer.
     fn retire(&self, home: &Path) {
