@@ -1,6 +1,7 @@
 //! The engines under comparison, each a private daemon with its image loaded, and how each is told the same thing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -141,6 +142,23 @@ impl Engine {
         fs::create_dir_all("/etc/containers").unwrap();
         fs::write("/etc/containers/policy.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
         fs::create_dir_all(&dir).unwrap();
+        // Through runc: crun takes no hybrid hierarchy. Without CAP_SYS_RESOURCE podman's own default limits could not be set.
+        let conf = format!(
+            "[containers]\ndefault_ulimits=[\"nofile=1024:1024\",\"nproc=1024:1024\"]\n\
+             [engine]\nevents_logger=\"file\"\nconmon_path=[\"{}\"]\nruntime=\"runc\"\n[engine.runtimes]\nrunc=[\"{}\"]\n",
+            peer("usr/bin/conmon").display(),
+            dir.join("runc").display()
+        );
+        fs::write(dir.join("containers.conf"), conf).unwrap();
+        // podman starts it without the variable that names its libraries.
+        let library = peer("usr/sbin/runc").ancestors().nth(2).unwrap().join("lib/x86_64-linux-gnu");
+        let script = format!(
+            "#!/bin/sh\nLD_LIBRARY_PATH={} exec {} \"$@\"\n",
+            library.display(),
+            peer("usr/sbin/runc").display()
+        );
+        fs::write(dir.join("runc"), script).unwrap();
+        fs::set_permissions(dir.join("runc"), fs::Permissions::from_mode(0o755)).unwrap();
         Self { name: "podman", meter, daemons: Vec::new() }.ready(&["load", "-i"])
     }
 
@@ -170,6 +188,7 @@ impl Engine {
             }
             "podman" => {
                 let mut command = peer_command("usr/bin/podman");
+                command.env("CONTAINERS_CONF", directory().join("podman/containers.conf"));
                 command.arg("--root").arg(directory().join("podman/root")).args(PODMAN);
                 command
             }
@@ -178,6 +197,13 @@ impl Engine {
                 command.args(["--address", &containerd_socket("containerd-bench")]);
                 command
             }
+        };
+        let words = match (self.name, words) {
+            ("podman", ["run", rest @ ..]) => {
+                command.args(["run", "--cgroup-parent"]).arg(self.meter.cgroup_path());
+                rest
+            }
+            _ => words,
         };
         command.args(words).stdin(Stdio::null());
         command
@@ -293,6 +319,13 @@ const IMAGE: &str = "docker.io/library/busybox:latest";
 /// Runs it, says whether it went well.
 pub fn quiet(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// Runs what must go well, and panics with what was said otherwise.
+#[track_caller]
+pub fn must(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn log(directory: &Path) -> fs::File {

@@ -13,6 +13,7 @@ use crate::engine::{Engine, directory};
 use crate::measure::{Samples, in_turns, timed};
 use crate::memory::Peak;
 use crate::report::{Row, Table};
+use crate::storage;
 
 /// Words that `--only` may ask for.
 const NAMES: [&str; 3] = ["load, rmi", "pull, gzip", "pull, zstd"];
@@ -21,7 +22,7 @@ const ROUNDS_MAX: usize = 5;
 pub fn run_all(options: &Options) -> Table {
     let mut table = Table::new("images (medians)", "berth", &["ctr", "docker", "podman"]);
     let wanted = |name: &str| name.contains(&options.only);
-    if !NAMES.iter().any(|name| wanted(name)) {
+    if !NAMES.iter().chain(&storage::NAMES).any(|name| wanted(name)) {
         return table;
     }
     let engines = [Engine::berth(), Engine::containerd(), Engine::docker(), Engine::podman()];
@@ -29,6 +30,10 @@ pub fn run_all(options: &Options) -> Table {
     let rounds = options.runs.min(ROUNDS_MAX);
     if wanted("load, rmi") {
         table.extend(load_and_remove(&all, rounds));
+    }
+    storage::run_all(options, &all, &mut table);
+    if !NAMES[1..].iter().any(|name| wanted(name)) {
+        return table;
     }
     let registry = DockerRegistry::start();
     if wanted("pull, gzip") {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::Options;
-use crate::engine::{Engine, directory, quiet};
+use crate::engine::{Engine, directory, must};
 use crate::images::noise;
 use crate::measure::{Candidate as _, in_turns, timed};
 use crate::report::{Row, Table};
@@ -16,18 +16,19 @@ pub const NAMES: [&str; 4] = ["commit, diff", "cp", "listings", "logs"];
 
 pub fn run_all(options: &Options, engines: &[&Engine], table: &mut Table) {
     let wanted = |name: &str| name.contains(&options.only);
-    let of_docker = [engines[0], engines[2]];
+    let [berth, ctr, docker, podman] = engines[..] else { unreachable!("there are four engines") };
+    let with_podman = [berth, docker, podman];
     if wanted("commit, diff") {
-        table.extend(commit_and_diff(&of_docker));
+        table.extend(commit_and_diff(&with_podman));
     }
     if wanted("cp") {
-        table.extend(copy(&of_docker));
+        table.extend(copy(&with_podman));
     }
     if wanted("listings") {
-        table.extend(listings(engines, options.runs));
+        table.extend(listings(&[berth, ctr, docker], options.runs));
     }
     if wanted("logs") {
-        table.extend(logs(&of_docker));
+        table.extend(logs(&with_podman));
     }
 }
 
@@ -37,22 +38,12 @@ fn commit_and_diff(engines: &[&Engine]) -> Vec<Row> {
     let script = "mkdir /many && cd /many && i=0; while [ $i -lt 10000 ]; do echo $i > f$i; i=$((i+1)); done";
     for engine in engines {
         engine.meter().enter();
-        assert!(quiet(&mut engine.command(&[
-            "run",
-            "--name",
-            "changed",
-            "--network",
-            "none",
-            "busybox",
-            "sh",
-            "-c",
-            script
-        ])));
+        must(&mut engine.command(&["run", "--name", "changed", "--network", "none", "busybox", "sh", "-c", script]));
     }
     let diff = in_turns(engines, ROUNDS * 2, |engine, _| timed(&mut engine.command(&["diff", "changed"])));
     let commit = in_turns(engines, ROUNDS, |engine, round| {
         let taken = timed(&mut engine.command(&["commit", "changed", &format!("changed:{round}")]));
-        assert!(quiet(&mut engine.command(&["rmi", &format!("changed:{round}")])));
+        must(&mut engine.command(&["rmi", &format!("changed:{round}")]));
         taken
     });
     engines.iter().for_each(|engine| engine.remove("changed"));
@@ -65,7 +56,7 @@ fn copy(engines: &[&Engine]) -> Vec<Row> {
     let name = file.to_str().expect("our own names are UTF-8");
     for engine in engines {
         engine.meter().enter();
-        assert!(quiet(&mut command(engine, &engine.run_sleep("none", "copies"))));
+        must(&mut command(engine, &engine.run_sleep("none", "copies")));
     }
     let into = in_turns(engines, ROUNDS, |engine, _| timed(&mut engine.command(&["cp", name, "copies:/tmp/file"])));
     let back = directory().join("back");
@@ -89,7 +80,7 @@ fn listings(engines: &[&Engine], runs: usize) -> Vec<Row> {
                 _ => [vec!["create", "--name", &id, "busybox", "true"], vec!["tag", "busybox", &name]],
             };
             for words in words {
-                assert!(quiet(&mut engine.command(&words)), "{} {words:?}", engine.name);
+                must(&mut engine.command(&words));
             }
         }
     }
@@ -105,7 +96,7 @@ fn listings(engines: &[&Engine], runs: usize) -> Vec<Row> {
         let ids: Vec<String> = (0..OBJECTS).map(|number| format!("l{number}")).collect();
         if engine.name == "ctr" {
             let words: Vec<&str> = ["containers", "rm"].into_iter().chain(ids.iter().map(String::as_str)).collect();
-            assert!(quiet(&mut engine.command(&words)));
+            must(&mut engine.command(&words));
         } else {
             engine.remove_all(&ids);
         }
@@ -122,12 +113,16 @@ fn logs(engines: &[&Engine]) -> Vec<Row> {
     let mut read = Vec::new();
     for engine in engines {
         engine.meter().enter();
-        let options = ["--log-opt", "max-size=2g", "--log-opt", "max-file=1"];
+        // Of podman the files that docker writes have no name; its own are of another form, and have no limit.
+        let options: &[&str] = match engine.name {
+            "podman" => &["--log-driver", "k8s-file"],
+            _ => &["--log-opt", "max-size=2g", "--log-opt", "max-file=1"],
+        };
         let words =
-            [&["run", "-d", "--name", "printer", "--network", "none"][..], &options, &["busybox", "sh", "-c", &script]];
+            [&["run", "-d", "--name", "printer", "--network", "none"][..], options, &["busybox", "sh", "-c", &script]];
         let start = Instant::now();
-        assert!(quiet(&mut engine.command(&words.concat())));
-        assert!(quiet(&mut engine.command(&["wait", "printer"])));
+        must(&mut engine.command(&words.concat()));
+        must(&mut engine.command(&["wait", "printer"]));
         written.push((engine.name, MEBIBYTES / start.elapsed().as_secs_f64()));
         let start = Instant::now();
         let status = engine.command(&["logs", "printer"]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();

@@ -9,7 +9,6 @@ use crate::engine::{Engine, quiet};
 use crate::measure::{Candidate as _, Samples, in_turns, median, timed};
 use crate::memory;
 use crate::report::{Row, Table};
-use crate::storage;
 
 pub fn run_all(options: &Options) -> Table {
     let mut table = Table::new("engine (medians)", "berth", &["ctr", "docker"]);
@@ -24,7 +23,7 @@ pub fn run_all(options: &Options) -> Table {
         "100 in parallel, bridge",
     ];
     let wanted = |name: &str| name.contains(&options.only);
-    if !names.iter().chain(&storage::NAMES).any(|name| wanted(name)) {
+    if !names.iter().any(|name| wanted(name)) {
         return table;
     }
     let engines = [Engine::berth(), Engine::containerd(), Engine::docker()];
@@ -56,7 +55,6 @@ pub fn run_all(options: &Options) -> Table {
             table.push(parallel(&name, network, &all));
         }
     }
-    storage::run_all(options, &all, &mut table);
     table
 }
 
