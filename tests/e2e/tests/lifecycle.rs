@@ -8,9 +8,8 @@ use berth_testkit::{Instance, wait_until};
 #[test]
 fn s110_states() {
     let berth = Instance::with_busybox();
-    berth
-        .berth(&["create", "--name", "c1", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done"])
-        .ok();
+    let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    berth.berth(&["create", "--name", "c1", "busybox", "sh", "-c", script]).ok();
     let state = || berth.inspect("c1", "{{.State.Status}}");
     assert_eq!(state(), "created");
     for verb in ["pause", "unpause", "kill"] {
@@ -20,6 +19,7 @@ fn s110_states() {
     }
     berth.berth(&["start", "c1"]).ok();
     assert_eq!(state(), "running");
+    wait_until("the trap is set", || berth.berth(&["logs", "c1"]).stdout.contains("ready").then_some(()));
     let refused = berth.berth(&["rm", "c1"]);
     assert_eq!(refused.code, 125);
     assert!(refused.stderr.contains("running"), "{refused:?}");

@@ -361,7 +361,7 @@ async fn tick(source: FetchSource, board: Arc<Board>) {
             }
             told.insert(partial.digest(), (received, is_verified));
             if let Some(progress) = stage_of(partial, received, is_verified) {
-                board.object(progress);
+                board.object_unless(progress, |status| status == "Pull complete");
             }
         }
         tokio::time::sleep(TICK).await;

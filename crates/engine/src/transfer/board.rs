@@ -43,6 +43,16 @@ impl Board {
         });
     }
 
+    /// The same from a watcher, who may come late: not in place of a status that is further along.
+    pub(crate) fn object_unless(&self, progress: Progress, is_further: impl FnOnce(&str) -> bool) {
+        self.put(|entries, version| {
+            let is_late = entries.objects.get(&progress.id).is_some_and(|(_, earlier)| is_further(&earlier.status));
+            if !is_late {
+                entries.objects.insert(progress.id.clone(), (version, progress));
+            }
+        });
+    }
+
     fn put(&self, change: impl FnOnce(&mut Entries, u64)) {
         let mut entries = self.entries.lock();
         entries.next += 1;
@@ -88,5 +98,30 @@ impl Board {
                 () = client.closed() => return false,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(id: &str, status: &str) -> Progress {
+        Progress { id: id.to_owned(), status: status.to_owned(), current: None, total: None }
+    }
+
+    #[test]
+    fn the_latest_word_on_each_object() {
+        let board = Board::new();
+        board.line("", "begun");
+        board.object(progress("a", "Downloading"));
+        board.object(progress("b", "Downloading"));
+        board.object(progress("a", "Pull complete"));
+        for id in ["a", "b"] {
+            board.object_unless(progress(id, "Download complete"), |status| status == "Pull complete");
+        }
+        let (seen, fresh) = board.since(0);
+        let told: Vec<(&str, &str)> = fresh.iter().map(|p| (p.id.as_str(), p.status.as_str())).collect();
+        assert_eq!(told, [("", "begun"), ("a", "Pull complete"), ("b", "Download complete")]);
+        assert!(board.since(seen).1.is_empty());
     }
 }

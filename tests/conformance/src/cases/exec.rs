@@ -103,7 +103,7 @@ pub fn terminal(runtime: &Runtime) -> Outcome {
 
 pub fn refused_when_paused(runtime: &Runtime) -> Outcome {
     let container = sleeper(runtime);
-    container.verb(&["pause"]).ok();
+    container.pause();
     let output = container.exec(&[], &["true"]);
     assert!(output.code != 0 && output.stderr.contains("paused"), "{output:?}");
     container.verb(&["resume"]).ok();
@@ -114,7 +114,7 @@ pub fn refused_when_paused(runtime: &Runtime) -> Outcome {
 pub fn waits_when_told_to(runtime: &Runtime) -> Outcome {
     runtime.needs_flag("exec", "--ignore-paused")?;
     let container = sleeper(runtime);
-    container.verb(&["pause"]).ok();
+    container.pause();
     let mark = container.rootfs().join("data/mark");
     let mut child =
         container.command(&["exec", "--ignore-paused", &container.id, "touch", "/data/mark"]).spawn().unwrap();

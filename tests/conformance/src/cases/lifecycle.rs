@@ -203,7 +203,7 @@ pub fn delete_force_takes_everything(runtime: &Runtime) -> Outcome {
     container.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
     let pid = container.create_and_start();
     container.wait_for_said("ready");
-    container.verb(&["pause"]).ok();
+    container.pause();
     container.verb(&["delete", "--force"]).ok();
     assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
     assert!(!cgroup::is_left(&container));
@@ -228,7 +228,7 @@ pub fn pause_and_resume(runtime: &Runtime) -> Outcome {
     let container = Container::with_script(runtime, "while :; do echo x; sleep 0.01; done");
     container.create_and_start();
     container.wait_for_said("x");
-    container.verb(&["pause"]).ok();
+    container.pause();
     assert_eq!(container.status(), "paused");
     let length = container.said().len();
     let delete = container.verb(&["delete"]);
