@@ -124,15 +124,19 @@ impl Drop for Place {
         let _ended = self.holder.kill();
         let _status = self.holder.wait();
         let name = self.directory.file_name().unwrap().to_owned();
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            remove_groups(&hierarchy.join("berth-test").join(&name));
-        }
+        let remove_all = || {
+            let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+            for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+                remove_groups(&hierarchy.join("berth-test").join(&name));
+            }
+            crate::engine::left_of(&name.to_string_lossy())
+        };
+        let left = remove_all();
         let removed = fs::remove_dir_all(&self.directory);
         if !std::thread::panicking() {
             removed.unwrap();
-            let left = crate::engine::left_of(&name.to_string_lossy());
-            assert!(left.is_empty(), "left behind: {left:?}");
+            // A monitor that is ending keeps its group for a moment.
+            wait_until(&format!("these are gone: {left:?}"), || remove_all().is_empty().then_some(()));
         }
     }
 }
