@@ -85,6 +85,7 @@ pub(super) fn cve_2016_9962_init_is_not_dumpable_and_leaks_no_descriptor() {
     running.container.delete().unwrap();
 }
 
+/// CVE-2019-16884, CVE-2015-3631: nothing is mounted over procfs, and nothing into it but the known stand-ins.
 pub(super) fn cve_2019_16884_no_mount_over_proc() {
     let host = tempfile::tempdir().unwrap();
     for destination in ["/proc", "/proc/self/attr", "/proc/sys", "/bin/../proc", "/proc/self/fd"] {
@@ -154,7 +155,7 @@ pub(super) fn cve_2021_30465_swapped_targets() {
     assert!(made > 0, "no round got as far as the mount");
 }
 
-/// CVE-2022-24769 and its kin
+/// CVE-2022-24769 and its kin in other engines: CVE-2022-27649, CVE-2022-27650, CVE-2022-27651, CVE-2022-27652
 pub(super) fn cve_2022_24769_nothing_is_inheritable() {
     let mut bundle = Bundle::new().sh("grep CapInh /proc/self/status; echo up; sleep 60");
     let running = bundle.start();
@@ -217,7 +218,7 @@ pub(super) fn cve_2024_45310_nothing_is_made_on_the_host() {
     assert_eq!(tree(canary.path()), Vec::<String>::new());
 }
 
-/// CVE-2025-31133: masking uses the host's null device, not what the image calls /dev/null.
+/// CVE-2025-31133, CVE-2025-62161: masking uses the host's null device, not what the image calls /dev/null.
 pub(super) fn cve_2025_31133_dev_null_is_verified() {
     let mut bundle = Bundle::new();
     let spec = bundle.spec["mounts"].as_array_mut().unwrap();
