@@ -38,7 +38,7 @@ pub fn prepare_host_view() {
     }
 }
 
-/// A view of the host's v1 hierarchies without the unified one: crun refuses a host that has both.
+/// A view of our own of the host's v1 hierarchies without the unified one: crun refuses a host that has both.
 pub fn without_unified_hierarchy() {
     if !Path::new("/sys/fs/cgroup/unified").is_dir() {
         return;

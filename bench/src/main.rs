@@ -51,6 +51,8 @@ fn main() -> ExitCode {
         Some(INSIDE_IMAGES) => inside(&words[1..], |options| {
             berth_network::loopback_up().expect("lo of our own namespace comes up");
             engine::prepare_host_view();
+            // podman makes directories for hierarchies that are not mounted; here they are not the host's.
+            engine::without_unified_hierarchy();
             images::run_all(options)
         }),
         _ if parse(&words).is_none() => {

@@ -103,7 +103,9 @@ fn a_killed_pull_goes_on_where_it_was() {
     berth.berth(&["pull", &wire.name("big:1")]).ok();
     total += wire.bytes();
     let whole = size as f64 + 2.0 * f64::from(1 << 20); // busybox and documents
-    assert!((total as f64) < whole * 1.05, "{total} bytes for an image of {whole}");
+    // Of what has passed us, some was in the daemon's sockets when it was killed; it never had that.
+    let unread = 2.0 * f64::from(512 << 10);
+    assert!((total as f64) < whole * 1.05 + unread, "{total} bytes for an image of {whole}");
     let sums = berth.berth(&["run", "--rm", &wire.name("big:1"), "sha256sum", "/noise-3", "/noise-4"]);
     for (seed, line) in [3, 4].iter().zip(sums.ok().lines()) {
         assert_eq!(line[..64], berth_testkit::archive::digest(&noise(size / 2, *seed))[7..]);

@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,10 @@ use super::outlet::{self, Manner, OpenOutlets, Outlet};
 use super::stdin::Stdin;
 use super::uri::{Input, IoRequest, Output};
 use super::{Stream, copier, set_nonblocking, watch as register};
+use crate::log;
 
+/// Between two looks for a reader of an input FIFO, which is there at the first or comes soon.
+const READER_INTERVAL: Duration = Duration::from_millis(5);
 /// How long output may go on after the process ended, when children of it still hold the streams (an exec's).
 const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
 
@@ -63,9 +66,9 @@ impl Classify for IoError {
 /// Our ends of a process's streams while the process is being made.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
 }
 
 /// FIFOs for a process that another shim makes.
@@ -73,6 +76,8 @@ pub(crate) struct Streams {
 pub(crate) struct Fifos {
     pub(crate) addresses: IoUris,
     pub(crate) ours: Streams,
+    /// Our end of the input, for [`ProcessIo::connect_when_read`].
+    pub(crate) input: Option<OwnedFd>,
     /// The other ends, to be held until the other shim has its own: a FIFO nobody writes to is at its end.
     pub(crate) keepers: Vec<OwnedFd>,
 }
@@ -192,12 +197,13 @@ impl ProcessIo {
         let mut fifos = Fifos {
             addresses: IoUris { terminal, ..IoUris::default() },
             ours: Streams::default(),
+            input: None,
             keepers: Vec::new(),
         };
         if self.request.stdin != Input::Null {
             let (path, reader, writer) = fifo(dir, name, "stdin")?;
             fifos.addresses.stdin = path;
-            fifos.ours.stdin = Some(writer);
+            fifos.input = Some(writer);
             fifos.keepers.push(reader);
         }
         if self.request.stdout != Output::Null {
@@ -224,8 +230,8 @@ impl ProcessIo {
 
     /// The process exists: its output is read from now on.
     pub(crate) fn connect(&self, ours: Streams, console: Option<OwnedFd>) -> Result<(), IoError> {
-        let failed = |source| IoError::Setup { what: "standard streams", source };
         if let Some(console) = console {
+            let failed = |source| IoError::Setup { what: "standard streams", source };
             set_nonblocking(&console).map_err(failed)?;
             let master = Arc::new(register(console, Interest::READABLE | Interest::WRITABLE).map_err(failed)?);
             self.copy(&master, Stream::Stdout);
@@ -233,18 +239,51 @@ impl ProcessIo {
             self.lock().terminal = Some(master);
             return Ok(());
         }
-        for (stream, fd) in [(Stream::Stdout, ours.stdout), (Stream::Stderr, ours.stderr)] {
+        self.connect_output(ours.stdout, ours.stderr)?;
+        self.connect_input(ours.stdin)
+    }
+
+    /// The part of [`Self::connect`] that reads.
+    pub(crate) fn connect_output(&self, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> Result<(), IoError> {
+        let failed = |source| IoError::Setup { what: "standard streams", source };
+        for (stream, fd) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
             if let Some(fd) = fd {
                 set_nonblocking(&fd).map_err(failed)?;
                 self.copy(&Arc::new(register(fd, Interest::READABLE).map_err(failed)?), stream);
             }
         }
-        let stdin = ours.stdin.map(|fd| {
+        Ok(())
+    }
+
+    /// The part of [`Self::connect`] that writes; `None`: the process reads from nobody.
+    pub(crate) fn connect_input(&self, writer: Option<OwnedFd>) -> Result<(), IoError> {
+        let registered = writer.map(|fd| {
             set_nonblocking(&fd)?;
             register(fd, Interest::WRITABLE).map(Arc::new)
         });
-        self.stdin.connect(stdin.transpose().map_err(failed)?);
-        Ok(())
+        let registered = registered.transpose().map_err(|source| IoError::Setup { what: "standard input", source });
+        self.stdin.connect(registered.as_ref().ok().cloned().flatten());
+        registered.map(drop)
+    }
+
+    /// Connects our end of an input FIFO as soon as somebody else reads it, whom our end lets come in late. Written to and closed before that, all
+    /// it held would be gone, and who comes then would wait for ever: other shims answer that a process runs before they have opened its input.
+    /// Nobody else may hold the reading end.
+    pub(crate) async fn connect_when_read(self: Arc<Self>, writer: OwnedFd) {
+        let again = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        let mut ended = self.ended.subscribe();
+        // Without a reader another writer is refused (fifo(7)).
+        while let Err(rustix::io::Errno::NXIO) =
+            rustix::fs::open(&again, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+        {
+            tokio::select! {
+                () = tokio::time::sleep(READER_INTERVAL) => {}
+                _ = ended.wait_for(|has_ended| *has_ended) => return self.stdin.abandon(),
+            }
+        }
+        if let Err(error) = self.connect_input(Some(writer)) {
+            log::error(&berth_types::report(&error));
+        }
     }
 
     fn copy(&self, source: &Arc<AsyncFd<OwnedFd>>, stream: Stream) {

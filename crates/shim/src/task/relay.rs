@@ -68,11 +68,20 @@ pub(super) struct Relay {
     io_dir: PathBuf,
     root: RootDir,
     annotations: HashMap<String, String>,
-    /// Ends of FIFOs that keep them open until the other shim has taken its own.
-    keepers: Mutex<HashMap<String, Vec<OwnedFd>>>,
+    /// By process, until it was started.
+    held: Mutex<HashMap<String, Held>>,
     cleaned: tokio::sync::OnceCell<ExitStatus>,
     /// Follows what the other shim says.
     log: AbortHandle,
+}
+
+/// Of the FIFOs of a process.
+#[derive(Debug)]
+struct Held {
+    /// Ends that keep them open until the other shim has taken its own.
+    _keepers: Vec<OwnedFd>,
+    /// Our end of the input.
+    input: Option<OwnedFd>,
 }
 
 impl Drop for Relay {
@@ -133,7 +142,7 @@ impl Relay {
             io_dir,
             root: new.root,
             annotations: new.annotations,
-            keepers: Mutex::default(),
+            held: Mutex::default(),
             cleaned: tokio::sync::OnceCell::new(),
             log,
         };
@@ -181,13 +190,16 @@ impl Relay {
     /// Makes the FIFOs of a process and connects our ends of them.
     fn fifos(&self, name: &str, exec_id: &str, io: &ProcessIo) -> Result<IoUris, TaskError> {
         let fifos = io.fifos(&self.io_dir, name)?;
-        io.connect(fifos.ours, None)?;
-        self.keepers().insert(exec_id.to_owned(), fifos.keepers);
+        io.connect_output(fifos.ours.stdout, fifos.ours.stderr)?;
+        if fifos.input.is_none() {
+            io.connect_input(None)?;
+        }
+        self.held().insert(exec_id.to_owned(), Held { _keepers: fifos.keepers, input: fifos.input });
         Ok(fifos.addresses)
     }
 
-    fn keepers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<OwnedFd>>> {
-        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a process run; for an added one, adds it first. Its pid on the host.
@@ -203,8 +215,13 @@ impl Relay {
             self.client.start_process(exec_id.as_ref()).await.map_err(|source| failed("start", source))
         };
         let started = started.await;
-        // The other shim holds the FIFOs now, or never will; those of init go with the bundle.
-        self.keepers().remove(&process.exec_id);
+        // The other shim holds the FIFOs now, or is about to open them by descriptors it has, or never will; those of init go with the bundle.
+        let input = self.held().remove(&process.exec_id).and_then(|held| held.input);
+        match input {
+            Some(input) if started.is_ok() => drop(tokio::spawn(Arc::clone(&process.io).connect_when_read(input))),
+            Some(_) => process.io.connect_input(None)?,
+            None => {}
+        }
         if exec_id.is_some() {
             crate::io::remove_fifos(&self.io_dir, &exec_name(process));
         }
@@ -232,7 +249,7 @@ impl Relay {
                 }
             }
         };
-        self.keepers().remove(&process.exec_id);
+        self.held().remove(&process.exec_id);
         Exit { code: status.code, at: status.exited_at, note: None }
     }
 

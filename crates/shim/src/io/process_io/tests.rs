@@ -344,6 +344,41 @@ fn fifos_of_other_engines() {
     });
 }
 
+/// Another shim opens the input long after it has said that the process runs, and after the client's input has ended: it gets all of it, and its end.
+#[test]
+fn input_waits_for_who_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for input in ["through", ""] {
+        runtime().block_on(async {
+            let (io, _open) = open("attach://?once=1", "", "");
+            let fifos = io.fifos(dir.path(), "exec").unwrap();
+            let mut client = attach(&io, true);
+            client.write_all(input.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            drop(fifos.keepers);
+            let connecting = tokio::spawn(Arc::clone(&io).connect_when_read(fifos.input.unwrap()));
+            // Its first looks find nobody.
+            tokio::time::sleep(READER_INTERVAL * 4).await;
+            assert!(!connecting.is_finished());
+            let path = fifos.addresses.stdin.clone();
+            let reader = tokio::task::spawn_blocking(move || std::fs::read(path).unwrap());
+            tokio::time::timeout(DEADLINE, io.input_closed()).await.unwrap();
+            assert_eq!(tokio::time::timeout(DEADLINE, reader).await.unwrap().unwrap(), input.as_bytes());
+            connecting.await.unwrap();
+        });
+    }
+    // A process that ends without having read.
+    runtime().block_on(async {
+        let (io, _open) = open("attach://?once=1", "", "");
+        let fifos = io.fifos(dir.path(), "exec").unwrap();
+        drop(fifos.keepers);
+        let connecting = tokio::spawn(Arc::clone(&io).connect_when_read(fifos.input.unwrap()));
+        io.settle().await;
+        tokio::time::timeout(DEADLINE, connecting).await.unwrap().unwrap();
+        io.input_closed().await;
+    });
+}
+
 #[test]
 fn output_of_children_left_behind_does_not_hold_up_the_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
