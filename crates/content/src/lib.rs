@@ -21,7 +21,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use berth_types::Digest;
@@ -50,6 +50,8 @@ pub struct ContentStore {
     next_ingest: AtomicU64,
     trash: PathBuf,
     next_trash: AtomicU64,
+    /// Since it was emptied last, something was put there; most who empty it find nothing.
+    has_trash: AtomicBool,
     /// Resumable ingests that somebody has open.
     claims: Arc<Mutex<HashSet<String>>>,
     ledger: Ledger,
@@ -67,6 +69,8 @@ impl ContentStore {
             next_ingest: AtomicU64::new(0),
             trash: root.join("trash"),
             next_trash: AtomicU64::new(0),
+            // What an earlier process left.
+            has_trash: AtomicBool::new(true),
             claims: Arc::default(),
             ledger: Ledger::default(),
         };
@@ -348,7 +352,9 @@ impl ContentStore {
             0..LARGE_BYTES => fs::remove_file(&path),
             _ => {
                 let number = self.next_trash.fetch_add(1, Ordering::Relaxed);
-                fs::rename(&path, self.trash.join(number.to_string()))
+                let moved = fs::rename(&path, self.trash.join(number.to_string()));
+                self.has_trash.store(true, Ordering::Release);
+                moved
             }
         };
         match removed {
@@ -365,13 +371,16 @@ impl ContentStore {
     /// # Errors
     /// When the kernel refuses.
     pub fn empty_trash(&self) -> Result<()> {
-        for file in read_dir(&self.trash)? {
-            match fs::remove_file(&file) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(ContentError::io("delete", &file, e)),
-                _ => {}
-            }
+        if !self.has_trash.swap(false, Ordering::AcqRel) {
+            return Ok(());
         }
-        Ok(())
+        let delete = |file: &PathBuf| match fs::remove_file(file) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ContentError::io("delete", file, e)),
+            _ => Ok(()),
+        };
+        let emptied = read_dir(&self.trash).and_then(|files| files.iter().try_for_each(delete));
+        self.has_trash.fetch_or(emptied.is_err(), Ordering::Release);
+        emptied
     }
 
     /// Digests of all blobs, sorted. Files that are no blobs are not listed.

@@ -4,6 +4,7 @@
 //! doubled however often the files move on meanwhile.
 
 mod file;
+mod lines;
 #[cfg(test)]
 mod tests;
 
@@ -15,11 +16,12 @@ use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use crate::api::{LogLine, LogLines, LogOptions};
+use crate::api::LogOptions;
 use crate::container::{Run, RunProgress};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use file::Cursor;
+pub use lines::{LogLine, LogLines};
 
 /// Pieces between the reader and a face.
 const CHANNEL: usize = 4;

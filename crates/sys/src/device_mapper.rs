@@ -97,7 +97,7 @@ impl DeviceMapper {
     pub fn list(&self) -> Result<Vec<String>, Errno> {
         let mut room = 64 << 10;
         loop {
-            let buffer = self.call_any(LIST_DEVICES, "", 0, 0, &vec![0; room])?;
+            let buffer = self.call(LIST_DEVICES, "", 0, 0, &vec![0; room])?;
             if word(&buffer, 28) & BUFFER_FULL == 0 {
                 return Ok(names(&buffer));
             }
@@ -160,21 +160,10 @@ impl DeviceMapper {
         targets: u32,
         payload: &[u8],
     ) -> Result<Vec<u8>, Errno> {
-        if name.is_empty() {
+        // No name means all devices: to be asked for, never by mistake.
+        if name.is_empty() && command != LIST_DEVICES {
             return Err(Errno::INVAL);
         }
-        self.call_any(command, name, flags, targets, payload)
-    }
-
-    /// The same where no name means all devices.
-    fn call_any(
-        &self,
-        command: libc::Ioctl,
-        name: &str,
-        flags: u32,
-        targets: u32,
-        payload: &[u8],
-    ) -> Result<Vec<u8>, Errno> {
         if name.len() > NAME_BYTES_MAX || name.contains('\0') {
             return Err(Errno::NAMETOOLONG);
         }

@@ -261,9 +261,12 @@ impl ProcessIo {
             set_nonblocking(&fd)?;
             register(fd, Interest::WRITABLE).map(Arc::new)
         });
-        let registered = registered.transpose().map_err(|source| IoError::Setup { what: "standard input", source });
-        self.stdin.connect(registered.as_ref().ok().cloned().flatten());
-        registered.map(drop)
+        let (writer, done) = match registered.transpose() {
+            Ok(writer) => (writer, Ok(())),
+            Err(source) => (None, Err(IoError::Setup { what: "standard input", source })),
+        };
+        self.stdin.connect(writer);
+        done
     }
 
     /// Connects our end of an input FIFO as soon as somebody else reads it, whom our end lets come in late. Written to and closed before that, all

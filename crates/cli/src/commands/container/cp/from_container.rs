@@ -128,12 +128,11 @@ fn unpack_one(mut reader: impl Read, directory: &Path, keeps_owners: bool) -> Ou
     let mut archive = archive(&mut reader, keeps_owners);
     for entry in archive.entries().map_err(|error| failed(&error))? {
         let mut entry = entry.map_err(|error| failed(&error))?;
-        let is_data = entry.header().entry_type().is_file();
-        if !is_data {
-            entry.unpack_in(directory).map_err(|error| failed(&error))?;
-            continue;
-        }
-        unpack_file(&mut entry, directory, keeps_owners).map_err(|error| failed(&error))?;
+        let unpacked = match entry.header().entry_type().is_file() {
+            true => unpack_file(&mut entry, directory, keeps_owners),
+            false => entry.unpack_in(directory).map(drop),
+        };
+        unpacked.map_err(|error| failed(&error))?;
     }
     io::copy(&mut reader, &mut io::sink()).map(drop).map_err(|error| failed(&error))
 }

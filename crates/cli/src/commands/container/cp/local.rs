@@ -26,13 +26,13 @@ pub(super) fn existing(path: &str) -> Outcome<Existing> {
     }
 }
 
-/// A local source: the path to read, and the name its entries get.
 /// What an archive is made of.
 const BLOCK_BYTES: usize = 512;
 
 /// What is read and written at once.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 
+/// A local source: the path to read, and the name its entries get.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LocalSource {
     pub(super) path: PathBuf,
