@@ -73,6 +73,12 @@ impl Hub {
         }
     }
 
+    /// Bytes that wait for readers of FIFOs; `None` when nobody reads through one.
+    pub(crate) fn underway(&self) -> Option<u64> {
+        let state = self.lock();
+        state.outlets.iter().filter_map(|outlet| outlet.underway()).reduce(|sum, bytes| sum + bytes)
+    }
+
     /// No more output of this stream.
     pub(crate) fn end(&self, stream: Stream) {
         if let Some(log) = &mut self.lock().log {

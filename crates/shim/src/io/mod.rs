@@ -71,3 +71,8 @@ pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }
+
+/// Bytes in a pipe, FIFO or terminal that nobody has read yet.
+pub(crate) fn unread(fd: &OwnedFd) -> u64 {
+    rustix::io::ioctl_fionread(fd).unwrap_or_default()
+}

@@ -157,6 +157,13 @@ impl Outlet {
         }
     }
 
+    /// Bytes queued and in the FIFO, which its reader does not have yet; `None` when this is no FIFO for output.
+    pub(crate) fn underway(&self) -> Option<u64> {
+        let is_fifo = self.manner.patient && (self.manner.stdout || self.manner.stderr);
+        let state = self.lock();
+        (is_fifo && state.phase != Phase::Closed).then(|| state.queue.len() as u64 + super::unread(self.fd.get_ref()))
+    }
+
     /// Returns when the stream is closed.
     pub(crate) async fn closed(&self) {
         loop {

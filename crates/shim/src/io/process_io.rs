@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use berth_proto::attach::Options;
@@ -22,6 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::client::{self, InputSide};
 use super::detach_keys::DetachKeys;
@@ -37,6 +38,11 @@ use crate::log;
 const READER_INTERVAL: Duration = Duration::from_millis(5);
 /// How long output may go on after the process ended, when children of it still hold the streams (an exec's).
 const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// How long a process's end is kept from clients whose FIFOs still hold output: as long as they read, and in all.
+const READER_STALLS: Duration = Duration::from_secs(2);
+const READER_IS_LATE: Duration = Duration::from_secs(8);
+/// Between two looks at what such a FIFO holds: a pipe does not tell when it is empty.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(1);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IoError {
@@ -101,6 +107,8 @@ struct State {
     /// Asked for before there was a terminal.
     size: Option<(u16, u16)>,
     copiers: Vec<JoinHandle<()>>,
+    /// What the copiers read from, until they have reached its end.
+    sources: Vec<Weak<AsyncFd<OwnedFd>>>,
     /// Writing end of a FIFO we read from: as long as we hold it, the FIFO has no end. CloseIO drops it.
     input_keeper: Option<OwnedFd>,
     /// CloseIO came, perhaps before there was a keeper.
@@ -291,7 +299,9 @@ impl ProcessIo {
 
     fn copy(&self, source: &Arc<AsyncFd<OwnedFd>>, stream: Stream) {
         let job = copier::copy(Arc::clone(source), stream, Arc::clone(&self.hub), self.stop.subscribe());
-        self.lock().copiers.push(tokio::spawn(job));
+        let mut state = self.lock();
+        state.sources.push(Arc::downgrade(source));
+        state.copiers.push(tokio::spawn(job));
     }
 
     /// The process is about to run: input from another engine's FIFO is read from now on, until all its writers (we are one
@@ -378,6 +388,29 @@ impl ProcessIo {
         if matches!(self.request.stdin, Input::Attach { .. }) && !self.request.terminal {
             self.stdin.close();
         }
+    }
+
+    /// Returns when the readers of FIFOs have what the process wrote until its end, or do not read it. Told of the end earlier, some clients (`ctr`
+    /// below 1.7) close their FIFOs on what they still hold.
+    pub(crate) async fn delivered(&self) {
+        let ended = Instant::now();
+        let mut last_read = ended;
+        let mut left = self.underway();
+        while left > 0 && last_read.elapsed() < READER_STALLS && ended.elapsed() < READER_IS_LATE {
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+            let now = self.underway();
+            if now < left {
+                last_read = Instant::now();
+            }
+            left = now;
+        }
+    }
+
+    /// Bytes that the process wrote and readers of FIFOs do not have yet.
+    fn underway(&self) -> u64 {
+        let Some(in_fifos) = self.hub.underway() else { return 0 };
+        let sources: Vec<_> = self.lock().sources.iter().filter_map(Weak::upgrade).collect();
+        in_fifos + sources.iter().map(|source| super::unread(source.get_ref())).sum::<u64>()
     }
 
     /// The process has ended: delivers what it still wrote, ends the log, closes clients once they have everything.

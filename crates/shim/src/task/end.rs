@@ -131,6 +131,7 @@ impl Shim {
     }
 
     async fn ended(&self, process: &Arc<Process>, exit: Exit) {
+        process.io.delivered().await;
         process.set_exited(exit);
         if !self.is_sandbox(&process.task_id) {
             self.events.exited(&events::TaskExit {

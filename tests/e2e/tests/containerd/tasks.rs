@@ -75,6 +75,16 @@ fn s004_docker_tasks_are_driven() {
     assert_eq!(instance.berth(&["ps", "-aq"]).ok(), "");
 }
 
+/// A process in a cgroup named `name` below `parent`.
+fn process_in(parent: &str, name: &str) -> Option<rustix::process::Pid> {
+    let end = format!("/{name}");
+    let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
+        groups.lines().any(|line| line.ends_with(&end) && line.contains(parent)).then(|| entry.file_name())
+    })?;
+    rustix::process::Pid::from_raw(found.to_str()?.parse().ok()?)
+}
+
 /// S-132: the daemon is killed; the task runs on, is found again, and its exit code is still there.
 #[test]
 fn s132_tasks_outlive_the_daemon() {
@@ -85,13 +95,7 @@ fn s132_tasks_outlive_the_daemon() {
     let before = task(&instance, "one").unwrap();
     instance.kill_daemon();
     // The second one ends while nobody looks.
-    let parent = instance.cgroup_parent();
-    let pid = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let environ = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
-        environ.lines().any(|line| line.ends_with("/two") && line.contains(&parent)).then(|| entry.file_name())
-    });
-    let pid: i32 = pid.unwrap().to_str().unwrap().parse().unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let pid = process_in(&instance.cgroup_parent(), "two").unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     instance.spawn();
     assert_eq!(task(&instance, "one").unwrap(), before);
@@ -155,6 +159,25 @@ fn s133_io_is_byte_exact() {
     script.args(["-qec", &line.join(" "), "/dev/null"]);
     let ran = berth_testkit::instance::run(script, b"");
     assert!(ran.stdout.contains("/dev/pts/0") && ran.stdout.contains("tty-ok"), "{ran:?}");
+}
+
+/// S-133: a client that closes its FIFOs when it is told of the end (`ctr` below 1.7 does) has everything by then, though its own reader is slow.
+#[test]
+fn s133_the_end_is_told_after_the_output() {
+    let instance = Instance::with_busybox();
+    let fifos = fifo_dir(&instance);
+    let cgroup = super::cgroup(&instance, "io");
+    let run = ["run", "--rm", "--fifo-dir", &fifos, "--cgroup", &cgroup, super::BUSYBOX, "io"];
+    let mut command = instance.ctr_command(&[&run[..], &["head", "-c", "400000", "/dev/zero"]].concat());
+    command.stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = [0; 1];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    // What it wrote lies in pipes and with the shim when it ends; nobody takes it from ctr before.
+    wait_until("the process has ended", || process_in(&instance.cgroup_parent(), "io").is_none().then_some(()));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout.len(), 400_000 - first.len());
 }
 
 /// S-110: a storm of added processes: 200 (10,000 with BERTH_LONG_STORM); no descriptor or thread of the shim stays.

@@ -14,6 +14,10 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+fn stopped_clock() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
 fn open(stdin: &str, stdout: &str, stderr: &str) -> (Arc<ProcessIo>, Arc<OpenOutlets>) {
     let open = Arc::new(OpenOutlets::default());
     let request = IoRequest::parse(false, stdin, stdout, stderr).unwrap();
@@ -236,8 +240,7 @@ fn a_slow_client_gets_everything() {
 /// Time is stopped and moved by hand: a client that takes nothing for the whole of `PATIENCE` is dropped.
 #[test]
 fn a_stuck_client_is_dropped_and_the_process_goes_on() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(async {
+    stopped_clock().block_on(async {
         let (io, open) = open("", "attach://", "attach://");
         let stuck = attach(&io, false);
         let begun = tokio::time::Instant::now();
@@ -381,8 +384,7 @@ fn input_waits_for_who_reads_it() {
 
 #[test]
 fn output_of_children_left_behind_does_not_hold_up_the_end() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(async {
+    stopped_clock().block_on(async {
         let (io, open) = open("", "attach://", "attach://");
         let client = read_all(attach(&io, false));
         let mut child = spawn(&io, "sleep 1000 & echo $!; exit 3");
@@ -407,4 +409,48 @@ fn refusals() {
         let missing = IoRequest::parse(false, "", "/does/not/exist", "").unwrap();
         assert_eq!(ProcessIo::open(missing, &Arc::default()).unwrap_err().class(), ErrorClass::NotFound);
     });
+}
+
+/// S-133: the end of a process is kept from a client as long as its FIFO is read and holds something. Time is moved by hand.
+#[test]
+fn the_end_waits_for_the_reader_of_a_fifo() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, mut reader, _writer) = readable_fifo(dir.path());
+    stopped_clock().block_on(async {
+        let (io, _open) = open("", &path, "");
+        let mut child = spawn(&io, "head -c 400000 /dev/zero");
+        assert_eq!(wait_on_stopped_clock(&mut child).await, 0);
+        let delivered = io.delivered();
+        tokio::pin!(delivered);
+        let mut got = 0;
+        let mut piece = [0; 40_000];
+        while got < 400_000 {
+            let early = tokio::time::timeout(Duration::from_millis(5), &mut delivered).await;
+            assert!(early.is_err(), "told of the end after {got} bytes");
+            got += reader.read(&mut piece).unwrap();
+        }
+        delivered.await;
+    });
+}
+
+/// Time is stopped and moved by hand: a reader that takes nothing does not hold up the news of the end for long.
+#[test]
+fn the_end_does_not_wait_for_a_reader_that_stalls() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _reader, _writer) = readable_fifo(dir.path());
+    stopped_clock().block_on(async {
+        let (io, _open) = open("", &path, "");
+        let mut child = spawn(&io, "head -c 400000 /dev/zero");
+        assert_eq!(wait_on_stopped_clock(&mut child).await, 0);
+        let begun = tokio::time::Instant::now();
+        io.delivered().await;
+        assert!(begun.elapsed() >= READER_STALLS && begun.elapsed() < READER_IS_LATE, "{:?}", begun.elapsed());
+        assert!(io.underway() > 0);
+    });
+}
+
+/// A FIFO's path, an end that reads and one that keeps it from ending.
+fn readable_fifo(dir: &Path) -> (String, std::fs::File, OwnedFd) {
+    let (path, reader, writer) = fifo(dir, "x", "stdout").unwrap();
+    (path, reader.into(), writer)
 }
