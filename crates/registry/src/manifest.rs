@@ -4,11 +4,11 @@ use berth_content::digest_of;
 use berth_types::Digest;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LINK};
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 
 use crate::endpoint::Endpoint;
-use crate::request::{Answer, Call};
+use crate::request::{Call, Document};
 use crate::session::Session;
 use crate::{RegistryError, Result, address};
 
@@ -61,7 +61,7 @@ impl Session {
             Err(RegistryError::Status { status: 400 | 405 | 501, .. }) => return Ok(None),
             Err(error) => return Err(self.not_found(error, tag)),
         };
-        let media_type = media_type_of(&answer);
+        let media_type = media_type_of(answer.response.headers());
         let digest = answer.header("docker-content-digest").and_then(|text| text.trim().parse().ok());
         Ok(digest.map(|digest| Described { digest, media_type }))
     }
@@ -92,20 +92,21 @@ impl Session {
 
     async fn manifest_at(&self, endpoint: &Endpoint, target: &str, by_digest: Option<Digest>) -> Result<Fetched> {
         let call = self.manifest_call(endpoint, target).await?;
-        let answer = self.call_patiently(endpoint, call).await.map_err(|error| self.not_found(error, target))?;
-        let media_type = media_type_of(&answer);
-        let stated = answer.header("docker-content-digest").map(|text| text.trim().to_owned());
+        let document = self.read_patiently(endpoint, call, MANIFEST_BYTES_MAX).await;
+        let document = document.map_err(|error| self.not_found(error, target))?;
+        let media_type = media_type_of(&document.headers);
+        let stated = document.header("docker-content-digest").map(|text| text.trim().parse::<Digest>());
         if media_type.starts_with("application/vnd.docker.distribution.manifest.v1+") {
             let what = format!("the schema 1 manifest of {} ({media_type})", self.named_target(target));
             return Err(RegistryError::Unsupported { what });
         }
-        let bytes = answer.read("fetch", MANIFEST_BYTES_MAX).await?;
+        let bytes = document.bytes;
         let digest = digest_of(&bytes);
         let what = || format!("manifest {}", self.named_target(target));
         if let Some(expected) = by_digest.filter(|expected| *expected != digest) {
             return Err(RegistryError::WrongDigest { what: what(), expected, found: digest });
         }
-        match stated.map(|text| text.parse::<Digest>()) {
+        match stated {
             Some(Ok(expected)) if expected != digest => {
                 Err(RegistryError::WrongDigest { what: what(), expected, found: digest })
             }
@@ -122,12 +123,9 @@ impl Session {
         for endpoint in self.endpoints.iter().filter(|e| e.capabilities.pull) {
             let uri = self.uri(endpoint, &format!("blobs/{digest}")).await?;
             let call = Call::get("fetch", uri, Self::scope(endpoint, "pull"));
-            let read = match self.call_patiently(endpoint, call).await {
-                Ok(answer) => answer.read("fetch", bytes_max).await,
-                Err(error) => Err(error),
-            };
-            let checked = read.and_then(|bytes| match digest_of(&bytes) {
-                found if found == *digest => Ok(bytes),
+            let read = self.read_patiently(endpoint, call, bytes_max).await;
+            let checked = read.and_then(|document| match digest_of(&document.bytes) {
+                found if found == *digest => Ok(document.bytes),
                 found => Err(RegistryError::WrongDigest {
                     what: format!("blob {}", digest.short()),
                     expected: *digest,
@@ -196,7 +194,7 @@ impl Session {
             while let Some(uri) = next.take() {
                 pages += 1;
                 let call = Call::get("list tags of", uri.clone(), Self::scope(endpoint, "pull"));
-                let answer = match self.call_patiently(endpoint, call).await {
+                let answer = match self.read_patiently(endpoint, call, MANIFEST_BYTES_MAX).await {
                     Ok(answer) => answer,
                     Err(error) if error.is_for_next_host() => {
                         last = Some(self.not_found(error, ""));
@@ -205,8 +203,7 @@ impl Session {
                     Err(error) => return Err(error),
                 };
                 next = next_page(&uri, &answer);
-                let bytes = answer.read("list tags of", MANIFEST_BYTES_MAX).await?;
-                let page: Page = serde_json::from_slice(&bytes).map_err(|_| {
+                let page: Page = serde_json::from_slice(&answer.bytes).map_err(|_| {
                     RegistryError::misbehaves(&endpoint.authority, "its list of tags is not valid JSON")
                 })?;
                 tags.extend(page.tags.unwrap_or_default());
@@ -260,12 +257,13 @@ pub(crate) fn push_scope(endpoint: &Endpoint) -> String {
     Session::scope(endpoint, "pull,push")
 }
 
-pub(crate) fn media_type_of(answer: &Answer) -> String {
-    answer.header(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+pub(crate) fn media_type_of(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// `Link: </v2/…>; rel="next"`, on the same host.
-fn next_page(uri: &http::Uri, answer: &Answer) -> Option<http::Uri> {
+fn next_page(uri: &http::Uri, answer: &Document) -> Option<http::Uri> {
     let link = answer.header(LINK)?;
     let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
     if !rest.contains("next") {

@@ -23,10 +23,9 @@ impl Session {
         for endpoint in self.endpoints.iter().filter(|e| e.capabilities.pull) {
             let uri = self.uri(endpoint, &format!("referrers/{digest}")).await?;
             let call = Call::get("list referrers of", uri, Self::scope(endpoint, "pull")).accepting(INDEX);
-            match self.call_patiently(endpoint, call).await {
+            match self.read_patiently(endpoint, call, MANIFEST_BYTES_MAX).await {
                 Ok(answer) => {
-                    let media_type = media_type_of(&answer);
-                    let bytes = answer.read("list referrers of", MANIFEST_BYTES_MAX).await?;
+                    let (media_type, bytes) = (media_type_of(&answer.headers), answer.bytes);
                     return Ok(Some(Fetched { digest: digest_of(&bytes), media_type, bytes }));
                 }
                 Err(RegistryError::Status { status: 400 | 404 | 405, .. }) => {}

@@ -40,6 +40,19 @@ pub(crate) struct Answer {
     pub(crate) transport: Transport,
 }
 
+/// The whole of an answer below 400.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Document {
+    pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
 impl Call {
     pub(crate) fn get(operation: &'static str, uri: Uri, scope: String) -> Self {
         let (headers, body) = (HeaderMap::new(), Bytes::new());
@@ -93,17 +106,28 @@ impl Session {
     pub(crate) async fn call_patiently(&self, endpoint: &Endpoint, call: Call) -> Result<Answer> {
         let mut patience = Patience::new(&self.registry.options);
         loop {
-            let error = match self.call(endpoint, call.clone()).await {
+            match self.call(endpoint, call.clone()).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            // A host that cannot be reached at all is asked less often: another one may be next.
-            let is_hopeless = matches!(&error, RegistryError::Connect { source, .. } if is_final(source));
-            if is_hopeless || !error.is_passing() || !patience.wait(error.retry_after()).await {
-                return Err(error);
+                Err(error) => wait_or_give_up(&mut patience, &call, error).await?,
             }
-            tracing::debug!(url = %address::shown(&call.uri), "trying again: {}", berth_types::report(&error));
         }
+    }
+
+    /// The same to the end of the answer: one that breaks off in its body is asked for again, too.
+    pub(crate) async fn read_patiently(&self, endpoint: &Endpoint, call: Call, bytes_max: u64) -> Result<Document> {
+        let mut patience = Patience::new(&self.registry.options);
+        loop {
+            match self.read(endpoint, &call, bytes_max).await {
+                Ok(document) => return Ok(document),
+                Err(error) => wait_or_give_up(&mut patience, &call, error).await?,
+            }
+        }
+    }
+
+    async fn read(&self, endpoint: &Endpoint, call: &Call, bytes_max: u64) -> Result<Document> {
+        let answer = self.call(endpoint, call.clone()).await?;
+        let headers = answer.response.headers().clone();
+        Ok(Document { headers, bytes: answer.read(call.operation, bytes_max).await? })
     }
 
     /// Sends; answers one challenge; follows redirects of reads.
@@ -195,6 +219,17 @@ impl Session {
             _ => Ok(None),
         }
     }
+}
+
+/// Waits before the next attempt, where there is to be one.
+async fn wait_or_give_up(patience: &mut Patience, call: &Call, error: RegistryError) -> Result<()> {
+    // A host that cannot be reached at all is asked less often: another one may be next.
+    let is_hopeless = matches!(&error, RegistryError::Connect { source, .. } if is_final(source));
+    if is_hopeless || !error.is_passing() || !patience.wait(error.retry_after()).await {
+        return Err(error);
+    }
+    tracing::debug!(url = %address::shown(&call.uri), "trying again: {}", berth_types::report(&error));
+    Ok(())
 }
 
 fn is_final(error: &std::io::Error) -> bool {

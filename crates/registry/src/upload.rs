@@ -156,7 +156,18 @@ impl Session {
             call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             let answer = self.call(endpoint, call).await?;
             current.location = next_location(endpoint, &answer)?;
-            current.at = received(&answer).filter(|at| *at <= size).unwrap_or(current.at + length);
+            let sent = current.at + length;
+            current.at = match received(&answer).filter(|at| *at <= size) {
+                // Of one byte a registry says the same as of none.
+                Some(0) if sent == 1 => sent,
+                // It may have kept a part; of nothing there would be no end.
+                Some(at) if at <= current.at => {
+                    let why = format!("it takes nothing of an upload that is at byte {at}");
+                    return Err(RegistryError::misbehaves(&endpoint.authority, why));
+                }
+                Some(at) => at,
+                None => sent,
+            };
             answer.drain("push to").await;
         }
         progress(size);

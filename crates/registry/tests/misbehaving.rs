@@ -42,8 +42,8 @@ struct Rogue {
     sent: Arc<AtomicU64>,
 }
 
-/// The connection, counting what is sent.
-struct Wire<'w>(&'w mut TcpStream, &'w AtomicU64);
+/// The connection, counting what is sent, and whether it ends by RST.
+struct Wire<'w>(&'w mut TcpStream, &'w AtomicU64, bool);
 
 impl Wire<'_> {
     /// `false`: the client is gone.
@@ -72,6 +72,15 @@ impl Wire<'_> {
         let _: bool = self.send(head.as_bytes()) && self.send(&blob[start..end][..limit.min(length)]);
     }
 
+    /// As much of these bytes as there may be; then the connection ends, by RST or by FIN.
+    fn cut(&mut self, bytes: &[u8], limit: usize, is_reset: bool) {
+        let _: bool = self.send(&bytes[..limit.min(bytes.len())]);
+        if is_reset {
+            rustix::net::sockopt::set_socket_linger(&*self.0, Some(Duration::ZERO)).unwrap();
+            self.2 = true;
+        }
+    }
+
     /// Until the client gives up.
     fn stall(&mut self) {
         let mut byte = [0];
@@ -92,8 +101,11 @@ impl Rogue {
                 std::thread::spawn(move || {
                     let Some(seen) = read_request(&stream) else { return };
                     log.lock().unwrap().push(seen.clone());
-                    answer(&seen, &mut Wire(&mut stream, &counter));
-                    drop(stream.shutdown(Shutdown::Both));
+                    let mut wire = Wire(&mut stream, &counter, false);
+                    answer(&seen, &mut wire);
+                    if !wire.2 {
+                        drop(stream.shutdown(Shutdown::Both));
+                    }
                 });
             }
         });
@@ -205,6 +217,101 @@ async fn breaking_off_at_many_bytes_costs_no_byte_twice() {
         let sent = rogue.sent.load(Ordering::Relaxed);
         assert!(sent <= blob.len() as u64 + heads, "cut at {limit}: {sent} bytes sent");
     }
+}
+
+/// What a client asks for, each with an answer of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Described,
+    Manifest,
+    Config,
+    Blob,
+    Tags,
+}
+
+const DOCUMENT: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+
+/// A whole answer: head and body.
+fn whole(asked: Asked, content: &[u8]) -> (Vec<u8>, usize) {
+    let body = if asked == Asked::Tags { &br#"{"name":"app","tags":["1","2"]}"#[..] } else { content };
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\nContent-Length: {}\r\n\
+         Docker-Content-Digest: {}\r\n\r\n",
+        body.len(),
+        digest_of(content)
+    );
+    let body = if asked == Asked::Described { &[][..] } else { body };
+    ([head.as_bytes(), body].concat(), head.len())
+}
+
+/// Asks, and looks at what came.
+async fn ask(asked: Asked, session: &Arc<Session>, content: &[u8]) -> Result<(), String> {
+    let told = |error: RegistryError| berth_types::report(&error);
+    match asked {
+        Asked::Described => {
+            let found = session.describe("1").await.map_err(told)?.unwrap();
+            assert_eq!(found.digest, digest_of(content));
+        }
+        Asked::Manifest => assert_eq!(session.manifest("1").await.map_err(told)?.bytes, content),
+        Asked::Config => {
+            let found = session.document(&digest_of(content), 1 << 20).await.map_err(told)?;
+            assert_eq!(found, content);
+        }
+        Asked::Blob => fetch(session, &scratch().partials, content).await?,
+        Asked::Tags => assert_eq!(session.tags().await.map_err(told)?, ["1", "2"]),
+    }
+    Ok(())
+}
+
+/// A connection that ends at any byte of the head, and at bytes all over the body, of every kind of answer, by FIN and by RST: what was asked for
+/// comes all the same, whole; and where it happens every time, the error names the host and what happened.
+#[tokio::test]
+async fn a_cut_at_any_byte_of_any_answer_is_made_good() {
+    let mut walked = 0;
+    for asked in [Asked::Described, Asked::Manifest, Asked::Config, Asked::Blob, Asked::Tags] {
+        let content = if asked == Asked::Blob { noise(200_000) } else { DOCUMENT.to_vec() };
+        let (answer, head_len) = whole(asked, &content);
+        let body_len = answer.len() - head_len;
+        let in_body = (0..8).map(|n| head_len + n * body_len / 8).chain([answer.len() - 1]);
+        let step = if asked == Asked::Tags { 9 } else { 1 };
+        let mut offsets: Vec<usize> =
+            (0..head_len).step_by(step).chain(in_body.filter(|at| *at < answer.len())).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let (limit, cuts) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for is_reset in [false, true] {
+            let (served, limit_of, cuts_of) = (answer.clone(), Arc::clone(&limit), Arc::clone(&cuts));
+            let rogue = Rogue::new(move |_, wire| {
+                let left = cuts_of.load(Ordering::Relaxed);
+                if left == 0 {
+                    let _: bool = wire.send(&served);
+                    return;
+                }
+                cuts_of.store(left - 1, Ordering::Relaxed);
+                wire.cut(&served, limit_of.load(Ordering::Relaxed), is_reset);
+            });
+            let host = format!("127.0.0.1:{}", rogue.port);
+            let registry = Registry::new(options());
+            let session = || registry.session(&rogue.reference(), Credentials::Anonymous).unwrap();
+            for at in &offsets {
+                let after = format!("{asked:?} cut at {at} of {}, is_reset: {is_reset}", answer.len());
+                limit.store(*at, Ordering::Relaxed);
+                cuts.store(1, Ordering::Relaxed);
+                let found = ask(asked, &session(), &content).await;
+                assert_eq!(found, Ok(()), "{after}");
+                assert_eq!(cuts.load(Ordering::Relaxed), 0, "{after}: nothing was cut");
+                walked += 1;
+                if at % 40 == 0 || *at == answer.len() - 1 {
+                    cuts.store(usize::MAX, Ordering::Relaxed);
+                    let error = ask(asked, &session(), &content).await.unwrap_err();
+                    assert!(error.contains(&host), "{after}: {error}");
+                    let causes = ["connection closed", "error reading a body", "reset by peer", "it ended after"];
+                    assert!(causes.iter().any(|cause| error.to_lowercase().contains(cause)), "{after}: {error}");
+                }
+            }
+        }
+    }
+    assert!(walked > 1000, "{walked}");
 }
 
 #[tokio::test]
@@ -494,6 +601,31 @@ async fn an_upload_elsewhere_gets_no_credentials() {
     drop(rogue.session(me()).push_blob(&digest_of(b""), file.path(), 0, &[], &|_| {}).await);
     assert!(!other.seen().is_empty());
     assert!(other.seen().iter().all(|seen| seen.header("authorization").is_none()), "{:?}", other.seen());
+}
+
+/// A registry that takes nothing of what it says it takes is given up; one byte, of which it says the same as of none, is one.
+#[tokio::test]
+async fn an_upload_that_never_grows_ends() {
+    let rogue = Rogue::new(|seen, wire| {
+        let location = "Location: /v2/app/blobs/uploads/1\r\nRange: 0-0\r\n";
+        match seen.method.as_str() {
+            "HEAD" => wire.answer("404 Not Found", "", b""),
+            "PUT" => wire.answer("201 Created", "", b""),
+            _ => wire.answer("202 Accepted", location, b""),
+        }
+    });
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"some").unwrap();
+    let session = rogue.session(me());
+    let push = |bytes: &'static [u8]| {
+        let (session, path) = (Arc::clone(&session), file.path().to_owned());
+        async move { session.push_blob(&digest_of(bytes), &path, bytes.len() as u64, &[], &|_| {}).await }
+    };
+    let within = Duration::from_secs(20);
+    let error = tokio::time::timeout(within, push(b"some")).await.expect("it ends").unwrap_err();
+    assert!(error.to_string().contains("misbehaves: it takes nothing of an upload"), "{error}");
+    let pushed = tokio::time::timeout(within, push(b"s")).await.expect("it ends").unwrap();
+    assert_eq!(pushed, berth_registry::Pushed::Uploaded);
 }
 
 /// A mirror that fails is passed over; it never sees the credentials; the registry's own headers do not go to it.

@@ -1,6 +1,6 @@
 //! S-118, S-131, S-132, S-155: kill -9 of the daemon at random moments under a mixed load, and of shims. Seeded: `BERTH_SEED` replays a run.
 //!
-//! The short form makes some kills; `make soak` (`BERTH_SOAK`: seconds) goes on as long as it is told.
+//! The short form makes some kills; `make soak` (`BERTH_SOAK`: seconds) goes on as long as it is told; `BERTH_KILLS` tells their number.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use berth_testkit::dice::{Dice, number};
 use berth_testkit::instance::run;
-use berth_testkit::{Instance, Output, Traces, peers, wait_until};
+use berth_testkit::registry::{DockerRegistry, noise};
+use berth_testkit::{Image, Instance, LayerFile, Output, Traces, peers, wait_until};
 
 /// Counts of links and namespaces are the machine's: one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -46,11 +47,13 @@ struct Worker {
     made: u64,
     containers: Vec<String>,
     images: Vec<String>,
+    /// In a registry; nobody else pulls it.
+    pulled: String,
 }
 
 impl Worker {
     fn work(&mut self) {
-        match self.dice.roll(9) {
+        match self.dice.roll(11) {
             0 | 1 => self.run_detached(),
             2 => self.exec(),
             3 => {
@@ -64,6 +67,7 @@ impl Worker {
                 check_lines(&tail.stdout);
             }
             7 => drop(self.client.berth(&["events", "--since", "1m", "--until", "0s"])),
+            8 | 9 => self.pull(),
             _ => self.restart(),
         }
         self.check();
@@ -96,6 +100,20 @@ impl Worker {
         let image = format!("image{}:{}", self.number, self.made);
         if self.client.berth(&["commit", &name, &image]).code == 0 {
             self.images.push(image);
+        }
+    }
+
+    /// Takes the image away where it is there, and fetches it where it is not.
+    fn pull(&mut self) {
+        let count = self.images.len();
+        self.images.retain(|other| *other != self.pulled);
+        if self.images.len() == count {
+            if self.client.berth(&["pull", "-q", &self.pulled]).code == 0 {
+                self.images.push(self.pulled.clone());
+            }
+        } else if self.client.berth(&["rmi", &self.pulled]).code == 0 {
+            let shown = self.client.berth(&["image", "inspect", &self.pulled]);
+            assert_eq!(shown.code, 125, "{} was removed: {shown:?}", self.pulled);
         }
     }
 
@@ -143,7 +161,18 @@ fn soak() -> Option<Duration> {
     number("BERTH_SOAK").map(Duration::from_secs)
 }
 
-/// S-118, S-132, S-155: the daemon is killed at random moments while four workers start, exec, commit, restart, remove and read. After each
+/// An image for each worker, of a layer of its own and one that all have.
+fn filled_registry() -> DockerRegistry {
+    let registry = DockerRegistry::start();
+    for worker in 0..WORKERS {
+        let layer = |seed: u64| vec![LayerFile::program(&format!("noise-{seed}"), noise(1 << 20, seed))];
+        let image = Image::new("k:1").layer(layer(99)).layer(layer(worker));
+        registry.put(&image.oci_archive(), &format!("k{worker}:1"));
+    }
+    registry
+}
+
+/// S-118, S-132, S-155: the daemon is killed at random moments while four workers start, exec, pull, commit, restart, remove and read. After each
 /// kill it is ready; containers that run keep their process, ended ones their code; what was acknowledged is there; no line of a
 /// log is lost or doubled; in the end nothing is left.
 #[test]
@@ -151,6 +180,7 @@ fn s155_random_kills_under_load() {
     let _alone = alone();
     let seed = seed();
     println!("BERTH_SEED={seed}");
+    let registry = filled_registry();
     let mut berth = Instance::with_busybox();
     berth.busybox(&[], &["true"]).ok();
     let idle = Traces::idle(&berth);
@@ -167,7 +197,9 @@ fn s155_random_kills_under_load() {
         .map(|number| {
             let (client, done, is_over) = (client.clone(), Arc::clone(&done), Arc::clone(&is_over));
             let dice = Dice(seed.wrapping_add(number));
-            let mut worker = Worker { client, number, dice, made: 0, containers: Vec::new(), images: Vec::new() };
+            let pulled = registry.name(&format!("k{number}:1"));
+            let mut worker =
+                Worker { client, number, dice, made: 0, containers: Vec::new(), images: Vec::new(), pulled };
             std::thread::spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
                     worker.work();
@@ -181,7 +213,11 @@ fn s155_random_kills_under_load() {
     let mut dice = Dice(seed ^ 0xdead);
     let begin = Instant::now();
     let (mut kills, mut slowest) = (0, Duration::ZERO);
-    while soak().map_or(kills < KILLS, |length| begin.elapsed() < length) && !workers.iter().any(|w| w.is_finished()) {
+    let is_due = |kills| match (number("BERTH_KILLS"), soak()) {
+        (None, Some(length)) => begin.elapsed() < length,
+        (number, _) => kills < number.unwrap_or(KILLS),
+    };
+    while is_due(kills) && !workers.iter().any(|w| w.is_finished()) {
         // So many operations of the workers later, in the middle of the next ones.
         let due = done.load(Ordering::Relaxed) + dice.roll(8);
         wait_until("the workers get on", || {
@@ -222,6 +258,7 @@ fn s155_random_kills_under_load() {
     }
     check_lines(berth.berth(&["logs", "writer"]).ok());
     clean(&berth);
+    assert!(berth.berth(&["fsck"]).ok().ends_with("all in order"), "{kills} kills with seed {seed}");
     idle.await_again(&berth, &format!("{kills} kills with seed {seed}"));
     check_lives(&berth);
 }
@@ -231,7 +268,7 @@ fn clean(berth: &Instance) {
         berth.berth(&["rm", "-f", "-v", id]).ok();
     }
     let images = berth.berth(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().to_owned();
-    for image in images.lines().filter(|name| name.starts_with("image")) {
+    for image in images.lines().filter(|name| name.starts_with("image") || name.starts_with("127.")) {
         berth.berth(&["rmi", "-f", image]);
     }
     berth.berth(&["image", "prune", "-f"]).ok();

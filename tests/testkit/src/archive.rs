@@ -145,6 +145,11 @@ impl Image {
         self.layers.iter().map(|files| layer_tar(files)).collect()
     }
 
+    /// The digest of its config.
+    pub fn id(&self) -> String {
+        digest(&self.config_document(&self.tars()))
+    }
+
     /// As `docker save` of old wrote it.
     pub fn docker_archive(&self) -> Vec<u8> {
         let tars = self.tars();

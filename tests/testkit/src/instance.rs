@@ -133,8 +133,8 @@ impl Instance {
         self.berth(&all).ok().to_owned()
     }
 
-    /// Starts the daemon and waits until it answers.
-    pub fn spawn(&mut self) {
+    /// Starts the daemon and does not wait for it.
+    pub fn launch(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.join("berthd.log")).unwrap();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = self.first_on_path.iter().cloned().chain(std::env::split_paths(&path));
@@ -156,6 +156,11 @@ impl Instance {
             .spawn()
             .unwrap();
         self.daemon = Some(child);
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn spawn(&mut self) {
+        self.launch();
         let socket = self.socket();
         wait_until("the daemon answers", || {
             if let Some(status) = self.daemon.as_mut().and_then(|child| child.try_wait().unwrap()) {
