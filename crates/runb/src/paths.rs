@@ -62,10 +62,45 @@ pub(crate) fn write_pid(path: Option<&Path>, pid: u32) -> Result<(), CommandErro
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // By rename: whoever waits for the file must not read half a number.
     let temporary = path.with_file_name(format!(".{name}"));
+    // What a command that was killed left there, a link somebody put there: the name goes, and nothing is written through it.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file("write", path)(error)),
+        _ => {}
+    }
     let write = || {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
         std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_is_written_whatever_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, temporary) = (dir.path().join("pid"), dir.path().join(".pid"));
+        let written = |pid: u32| {
+            write_pid(Some(&path), pid).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), pid.to_string());
+            assert!(!temporary.exists(), "nothing is left beside it");
+        };
+        written(1);
+        // A command that was killed between the two steps.
+        std::fs::write(&temporary, "12").unwrap();
+        written(2);
+        // A link is not followed.
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, &temporary).unwrap();
+        written(3);
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+        // What is no file is somebody's.
+        std::fs::create_dir(&temporary).unwrap();
+        write_pid(Some(&path), 4).unwrap_err();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "3");
+    }
 }

@@ -28,6 +28,8 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType,
 };
 
+use crate::meanwhile::Meanwhile;
+
 /// Longest packet; texts are cut to fit.
 const PACKET_MAX: usize = 4096;
 
@@ -138,6 +140,12 @@ impl Channel {
         let slices = [IoSlice::new(packet)];
         rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &slices, &mut control, SendFlags::NOSIGNAL))?;
         Ok(())
+    }
+
+    /// Waits for a message until the deadline, and something else is done while there is none.
+    pub(crate) fn receive_by(&self, timeout: Duration, meanwhile: Meanwhile) -> Result<Message, Errno> {
+        meanwhile.wait(|| wait_readable(self.0.as_fd(), timeout))?;
+        self.receive(None)
     }
 
     /// Waits for a message until the deadline, or for ever (init, which is killed when nobody wants it any more).

@@ -14,6 +14,7 @@ use crate::channel::{Channel, wait_readable};
 use crate::create::{KILL_TIMEOUT, kill_and_reap, reap};
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
+use crate::meanwhile::Meanwhile;
 use crate::namespaces::{Namespace, Namespaces};
 use crate::plan::Step;
 use crate::process::Inherited;
@@ -70,6 +71,7 @@ pub struct Container {
     pub(crate) state_dir: Option<StateDir>,
     pub(crate) inherited: Inherited,
     pub(crate) rdt: Option<RdtGroup>,
+    pub(crate) meanwhile: Meanwhile,
 }
 
 fn cgroup_error(what: &'static str) -> impl Fn(CgroupError) -> RuntimeError {
@@ -200,6 +202,14 @@ impl Container {
     /// # Errors
     /// As [`Container::delete`].
     pub fn delete_reporting(mut self) -> Result<Vec<String>, RuntimeError> {
+        self.remove()
+    }
+
+    /// The same, and what could not be removed can be tried again. Hooks run once, whatever comes of the rest.
+    ///
+    /// # Errors
+    /// As [`Container::delete`].
+    pub fn remove(&mut self) -> Result<Vec<String>, RuntimeError> {
         // An init that still waits must not be let go by the end of its channel; a frozen one dies only when it is thawed (v1).
         let _gone_already = self.kill(Signal::KILL);
         if self.cgroup.frozen().unwrap_or(false) {
@@ -217,7 +227,8 @@ impl Container {
             path: self.state.id.clone(),
             source,
         });
-        let warnings = hooks::run_all(HookStage::Poststop, self.hooks.as_ref(), &state.to_json());
+        let hooks = self.hooks.take();
+        let warnings = hooks::run_all(HookStage::Poststop, hooks.as_ref(), &state.to_json(), self.meanwhile);
         let forgotten = self.state_dir.as_ref().map_or(Ok(()), StateDir::remove);
         // A group that could be removed was empty, whatever killing said.
         removed.or_else(|error| killed.and(Err(error))).and(class).and(forgotten).map(|()| warnings)
@@ -250,6 +261,11 @@ impl Container {
         directory.save(&record)?;
         self.state_dir = Some(directory.clone());
         Ok(())
+    }
+
+    /// Whether programs of somebody else's run at its start, or at its end.
+    pub const fn has_hooks(&self) -> bool {
+        self.hooks.is_some()
     }
 
     fn id(&self) -> Result<ContainerId, RuntimeError> {
@@ -299,6 +315,7 @@ impl Container {
             state_dir: Some(directory.clone()),
             inherited: record.inherited,
             rdt: record.rdt,
+            meanwhile: Meanwhile::default(),
         };
         Ok(Saved { container, rootfs: record.rootfs, created: record.created, owner: record.owner })
     }

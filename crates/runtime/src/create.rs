@@ -226,6 +226,7 @@ impl Creation<'_> {
             state_dir: None,
             inherited: self.plan.inherited,
             rdt: self.rdt,
+            meanwhile: self.options.tuning.meanwhile,
         })
     }
 
@@ -252,7 +253,9 @@ impl Creation<'_> {
         if self.has_begun_hooks || inside {
             let mut state = self.state.clone();
             (state.status, state.pid) = (Status::Stopped, 0);
-            let _warnings = hooks::run_all(HookStage::Poststop, self.spec.hooks().as_ref(), &state.to_json());
+            let meanwhile = self.options.tuning.meanwhile;
+            let _warnings =
+                hooks::run_all(HookStage::Poststop, self.spec.hooks().as_ref(), &state.to_json(), meanwhile);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::container::{Container, Process};
 use crate::create::KILL_TIMEOUT;
 use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
+use crate::meanwhile::Meanwhile;
 use crate::namespaces::{Namespace, Namespaces};
 use crate::process::{Inherited, ProcessPlan, capability_names};
 use crate::seccomp::Filter;
@@ -189,6 +190,7 @@ impl Container {
                 state_dir: None,
                 inherited,
                 rdt: None,
+                meanwhile: Meanwhile::default(),
             }),
             Err(error) => {
                 let _killed = group.kill_all(berth_types::Signal::KILL, KILL_TIMEOUT);
@@ -275,8 +277,8 @@ impl Restoring<'_> {
         }
         let state = state_of(self.spec, self.id, self.bundle, Status::Creating, pid).to_json();
         let hooks = self.spec.hooks().as_ref();
-        hooks::run(HookStage::Prestart, hooks, &state)
-            .and_then(|()| hooks::run(HookStage::CreateRuntime, hooks, &state))
+        let run = |stage| hooks::run(stage, hooks, &state, &[], Meanwhile::default());
+        run(HookStage::Prestart).and_then(|()| run(HookStage::CreateRuntime))
     }
 }
 

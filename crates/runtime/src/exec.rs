@@ -19,6 +19,7 @@ use crate::create::{
 };
 use crate::error::RuntimeError;
 use crate::init::{InitContext, Scratch};
+use crate::meanwhile::Meanwhile;
 use crate::namespaces::Namespace;
 use crate::options::{ExecTuning, Fault, Rights, Stdio};
 use crate::plan::{Action, ExecInput, Plan, Stage, Step, plan_exec};
@@ -106,7 +107,7 @@ impl Container {
             Some(agent) => agent.hand_over(listener.as_fd(), process.pid, &self.state()),
             None => Ok(()),
         };
-        let result = await_exec(&channel, &waiting, hand_over, &mut warnings);
+        let result = await_exec(&channel, &waiting, Meanwhile::default(), hand_over, &mut warnings);
         if let Some(times) = &waiting.times {
             times.spans(&waiting.steps, 0..waiting.steps.len(), spans);
         }

@@ -22,6 +22,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::channel::{Channel, Message, Report};
 use crate::hooks;
+use crate::meanwhile::Meanwhile;
 use crate::namespaces::Namespace;
 use crate::options::{Fault, Rights, Stdio};
 use crate::plan::{Action, Plan, Stage, Step};
@@ -326,7 +327,8 @@ impl InitContext<'_> {
         // runc has always given these hooks the environment of the program.
         let environment = if stage == hooks::HookStage::StartContainer { self.environment() } else { Vec::new() };
         let environment: Vec<String> = environment.iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
-        hooks::run_with(stage, self.hooks, &state.to_json(), &environment)
+        // A copy of the caller's memory has none of its other threads.
+        hooks::run(stage, self.hooks, &state.to_json(), &environment, Meanwhile::default())
             .map_err(|error| Failure::new(report(&error), Errno::CANCELED))
     }
 

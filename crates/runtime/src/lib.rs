@@ -5,7 +5,8 @@
 //! [`Container::exec`] is the same walk with another list: namespaces are joined instead of made.
 //!
 //! Invariants:
-//! * No threads and no async runtime. The caller of create, start and exec must be single-threaded.
+//! * No threads and no async runtime. The caller of create, start and exec must be single-threaded: at work, that is; while a
+//!   hook is waited for, another thread of its may have its turn ([`Meanwhile`]).
 //! * Below the container's root only descriptors are used ([`berth_rootfs::RootDir`]); the host's mount table never changes.
 //! * Every step is timed, can be made to fail ([`Fault`]), and what was done before a failure is undone.
 //! * Init reports failures as step, object and errno over its socket; it never unwinds and never returns.
@@ -24,6 +25,7 @@ mod id_map;
 mod init;
 mod labels;
 mod lend;
+mod meanwhile;
 mod memory_policy;
 mod namespaces;
 mod net_devices;
@@ -54,10 +56,12 @@ pub use container::{Container, Process, Saved};
 pub use criu::{Checkpoint, CriuOptions, CriuSwitches};
 pub use error::{ExecFailure, RuntimeError};
 pub use features::{Features, features};
+pub use meanwhile::{Meanwhile, Wait};
 pub use notify_socket::{NotifyDir, NotifySocket};
 pub use options::{CreateOptions, ExecTuning, Fault, Rights, Rootfs, Stdio, Tuning};
 pub use plan::{PlannedStep, plan};
 pub use seal::sealed_executable;
 pub use spec_table::{FIELDS, Field, Support};
+pub use start::Starting;
 pub use state::{ContainerState, OCI_VERSION, StateDir, Status};
 pub use user::{Identity, look_up_user, resolve_user};

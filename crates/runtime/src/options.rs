@@ -7,6 +7,7 @@ use berth_rootfs::OverlayRootfs;
 use berth_types::ContainerId;
 
 use crate::cgroup_driver::CgroupDriver;
+use crate::meanwhile::Meanwhile;
 
 /// Where the container's root file system comes from.
 #[derive(Debug, Clone)]
@@ -68,6 +69,8 @@ pub struct Tuning {
     pub may_lack_cgroup: bool,
     /// Where compiled seccomp profiles are kept, by their hash; a directory of the runtime's own.
     pub seccomp_cache: Option<PathBuf>,
+    /// What is done while hooks are waited for, for the container's life.
+    pub meanwhile: Meanwhile,
     /// Let this step fail (tests of the roll-back).
     pub fault: Option<Fault>,
 }

@@ -4,11 +4,13 @@
 //! `runtime` crate in its own process, moves its input and output, collects exit statuses, and keeps them until they are deleted.
 //!
 //! Invariants:
-//! * One thread, before and after the fork: clone3 and setns are safe, and an idle shim costs little.
+//! * One thread at work, before and after the fork: clone3 and setns are safe, and an idle shim costs little. A second one is there while a
+//!   container's hooks are waited for ([`aside`]).
 //! * It stays outside the container's cgroup; nothing in the container can signal or trace it.
 //! * It ends only after Delete and Shutdown (of a sandbox: ShutdownSandbox), when everything it owed to attached clients is delivered.
 //! * No lock is held across an await; a call whose client goes away is dropped at an await without harm.
 
+mod aside;
 mod bootstrap;
 mod cleanup;
 mod daemonize;

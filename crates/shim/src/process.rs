@@ -62,8 +62,9 @@ pub(crate) struct Process {
     /// Turns true when it has ended and its output was delivered.
     settled: watch::Sender<bool>,
     live: Mutex<Live>,
-    /// Held while it is started: its end is told after its start, although another runtime's command goes on when the process has ended.
-    pub(crate) starting: tokio::sync::Mutex<()>,
+    /// Held while it is started: its end is told after its start, although another runtime's command goes on when the process has ended. And
+    /// while it is deleted, which only one does.
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +91,7 @@ impl Process {
             status: watch::Sender::new(Status::Added),
             settled: watch::Sender::new(false),
             live: Mutex::new(Live { plan: plan.map(Box::new), ..Live::default() }),
-            starting: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         })
     }
 

@@ -7,9 +7,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use berth_types::{ExitNote, Timestamp};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::sync::Notify;
@@ -17,8 +18,9 @@ use tokio::sync::Notify;
 use crate::log;
 use crate::process::Exit;
 
-/// For a process to be gone once it was killed; nothing else happens meanwhile.
-const END_TIMEOUT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+/// How often a process is looked after that was killed and is not gone: as often as this, then every second.
+const LOOKS: u32 = 100;
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Waits for a child of ours. `Err` only when the descriptor cannot be watched.
 pub(crate) fn follow(pidfd: &OwnedFd) -> io::Result<impl Future<Output = Exit> + Send + use<>> {
@@ -37,11 +39,22 @@ pub(crate) fn follow(pidfd: &OwnedFd) -> io::Result<impl Future<Output = Exit> +
 }
 
 /// Kills a process that nobody will follow and takes its status, if it is a child of ours: left alone it would run unseen, or stay a zombie.
-pub(crate) fn end(pidfd: &OwnedFd) {
-    rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).ok();
-    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, Some(&END_TIMEOUT))).ok();
-    waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok();
+/// Nobody waits for that here.
+pub(crate) fn end(pidfd: Arc<OwnedFd>) {
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).ok();
+    collect_later(pidfd);
+}
+
+/// Takes the status of a process that is about to end. By looking: there may be no descriptor to watch it with.
+fn collect_later(pidfd: Arc<OwnedFd>) {
+    tokio::spawn(async move {
+        let mut looks = 0;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        while let Ok(None) | Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+            looks += 1;
+            tokio::time::sleep(if looks < LOOKS { LOOK } else { Duration::from_secs(1) }).await;
+        }
+    });
 }
 
 /// Work under way whose children are not known yet, or waited for by it alone: until it is done nobody else collects any.
@@ -119,9 +132,22 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        end(&pidfd);
-        assert!(child.try_wait().is_err(), "its status was taken");
-        // Not a child: nothing to take, and no harm.
-        end(&pidfd);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            // One that is killed may take its time; whoever waits for others is served meanwhile.
+            let pidfd = Arc::new(pidfd);
+            collect_later(Arc::clone(&pidfd));
+            tokio::time::sleep(LOOK * 2).await;
+            assert!(child.try_wait().unwrap().is_none(), "it runs");
+            end(Arc::clone(&pidfd));
+            let begun = std::time::Instant::now();
+            while std::path::Path::new(&format!("/proc/{}", child.id())).exists() {
+                assert!(begun.elapsed().as_secs() < 30, "its status is not taken");
+                tokio::time::sleep(LOOK).await;
+            }
+            child.try_wait().unwrap_err();
+            // Gone: nothing to take, and no harm.
+            end(pidfd);
+        });
     }
 }

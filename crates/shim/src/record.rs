@@ -96,8 +96,15 @@ impl Record {
     }
 }
 
+/// Clock ticks since boot, as `/proc/<pid>/stat` counts them: proc_uptime(5) has hundredths of seconds, and so has Linux's `USER_HZ`.
+pub(crate) fn ticks_now() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let (seconds, hundredths) = text.split_ascii_whitespace().next()?.split_once('.')?;
+    Some(seconds.parse::<u64>().ok()? * 100 + hundredths.parse::<u64>().ok()?)
+}
+
 /// Field 22 of `/proc/<pid>/stat`; the name in field 2 may hold anything, but not after its last parenthesis.
-fn start_ticks(pid: u32) -> Option<u64> {
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
@@ -115,6 +122,18 @@ mod tests {
         assert_eq!(Record::load(dir.path()).unwrap().unwrap(), record);
         assert!(record.is_alive());
         assert!(!Record { start_ticks: 1, ..record }.is_alive());
+    }
+
+    #[test]
+    fn processes_begin_by_the_same_clock() {
+        let before = ticks_now().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let begun = start_ticks(child.id()).unwrap();
+        let after = ticks_now().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!((before..=after).contains(&begun), "{before} {begun} {after}");
+        assert!(start_ticks(std::process::id()).unwrap() <= before);
     }
 
     /// A shim may be killed at any instant: whoever reads meanwhile has a whole record.

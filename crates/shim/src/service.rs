@@ -22,7 +22,7 @@ use crate::task::{CreateRequest, ExecRequest, Options, Shim};
 pub(crate) struct Service(pub(crate) Arc<Shim>);
 
 /// Also when the caller goes away meanwhile: a container or a shim that is half made would be known to nobody.
-async fn to_its_end<T: Send + 'static>(
+pub(crate) async fn to_its_end<T: Send + 'static>(
     operation: &'static str,
     work: impl Future<Output = std::result::Result<T, TaskError>> + Send + 'static,
 ) -> std::result::Result<T, TaskError> {

@@ -68,6 +68,8 @@ pub(crate) struct Shim {
     tasks: Mutex<BTreeMap<String, Task>>,
     /// Ids of tasks that are being made.
     creating: Mutex<BTreeSet<String>>,
+    /// Told when there is one less of these.
+    made: Notify,
     sandbox: Mutex<Option<Sandbox>>,
     pub(crate) surroundings: Surroundings,
     mounts: PrivateMounts,
@@ -114,6 +116,7 @@ impl Shim {
             oom_score,
             tasks: Mutex::default(),
             creating: Mutex::default(),
+            made: Notify::new(),
             sandbox: Mutex::default(),
             surroundings,
             mounts: PrivateMounts::default(),
@@ -280,8 +283,12 @@ impl Shim {
         first.or_else(|| (!self.creating().is_empty()).then_some("being created"))
     }
 
+    /// Returns when it was, and no task is half made: of that nobody could clean up.
     pub(crate) async fn shutdown_asked(&self) {
         self.shutdown.notified().await;
+        while !self.creating().is_empty() {
+            self.made.notified().await;
+        }
     }
 
     /// What the attach socket of a task's bundle does with a client.

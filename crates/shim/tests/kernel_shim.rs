@@ -320,6 +320,42 @@ fn sockets_are_private() {
     });
 }
 
+/// S-132: a task whose deletion fails is still there, and is deleted by another try.
+#[test]
+fn s132_a_deletion_that_fails_can_be_tried_again() {
+    run(async {
+        let fixture = Fixture::new("redelete").sh("exit 5");
+        let (runtime, refuse) = (fixture.path("runtime"), fixture.path("refuse"));
+        let runc = support::peer("usr/sbin/runc");
+        let script = format!(
+            "#!/bin/sh\nfor word; do test \"$word\" = delete && test -e {} && {{ echo not now >&2; exit 1; }}; done\nexec {} \"$@\"\n",
+            refuse.display(),
+            runc.display()
+        );
+        std::fs::write(&runtime, script).unwrap();
+        std::fs::set_permissions(&runtime, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::write(fixture.bundle().join("config.json"), fixture.spec.to_string()).unwrap();
+        let choice = berth_proto::choice::RuntimeChoice::Command { binary: runtime, arguments: Vec::new() };
+        let options = (berth_proto::choice::TYPE_URL.to_owned(), serde_json::to_vec(&choice).unwrap());
+        let (rootfs, io) = (fixture.rootfs(), fixture.io.clone());
+        let new = berth_shim_client::CreateTask { rootfs, io, options: Some(options), ..Default::default() };
+        let shim = fixture.start_shim().await;
+        let pid = shim.create_task(&fixture.bundle(), &new).await.unwrap();
+        shim.start_process(None).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 5);
+        std::fs::write(&refuse, "").unwrap();
+        for _ in 0..2 {
+            let error = shim.delete(None).await.unwrap_err();
+            assert!(error.to_string().contains("not now"), "{error}");
+            let state = shim.state(None).await.unwrap();
+            assert_eq!((state.state, state.pid), (TaskState::Stopped, pid));
+            assert_eq!(shim.shutdown().await.unwrap_err().class(), ErrorClass::FailedPrecondition);
+        }
+        std::fs::remove_file(&refuse).unwrap();
+        assert_eq!(fixture.finish(shim).await, 5);
+    });
+}
+
 /// A create that fails is undone and says which step, object and errno; the shim can be ended.
 #[test]
 fn a_failed_create_leaves_nothing() {

@@ -89,7 +89,7 @@ impl Making<'_> {
             rights: rights(),
             may_lack_cgroup: self.global.rootless.unwrap_or(rights() != Rights::Full),
             seccomp_cache: Some(self.root.join(".seccomp")),
-            fault: None,
+            ..Tuning::default()
         };
         let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.bundle.join(root.path()));
         let options = CreateOptions {

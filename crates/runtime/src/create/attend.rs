@@ -8,6 +8,7 @@ use crate::channel::Message;
 use crate::error::RuntimeError;
 use crate::hooks;
 use crate::id_map::write_proc;
+use crate::meanwhile::Meanwhile;
 use crate::net_devices::{Mover, NetDevice};
 use crate::options::Rights;
 use crate::plan::{Action, Stage, Step};
@@ -65,7 +66,10 @@ impl Creation<'_> {
         let kernel = |source| RuntimeError::Kernel { what: "hear from the container's init", source };
         let has_hooks = self.spec.hooks().is_some();
         let timeout = if has_hooks { INIT_TIMEOUT * 10 } else { INIT_TIMEOUT };
-        self.channel.as_ref().map_or(Ok(Message::End), |channel| channel.receive(Some(timeout))).map_err(kernel)
+        // Hooks inside are init's to wait for.
+        let meanwhile = if has_hooks { self.options.tuning.meanwhile } else { Meanwhile::default() };
+        let received = self.channel.as_ref().map_or(Ok(Message::End), |channel| channel.receive_by(timeout, meanwhile));
+        received.map_err(kernel)
     }
 
     pub(super) fn send_go(&self) -> Result<(), RuntimeError> {
@@ -97,7 +101,8 @@ impl Creation<'_> {
             Action::SetOomScore(score) => self.set_oom_score(step, *score),
             Action::OutsideHooks(stage) => {
                 self.has_begun_hooks = true;
-                hooks::run(*stage, self.spec.hooks().as_ref(), &self.state.to_json())
+                let meanwhile = self.options.tuning.meanwhile;
+                hooks::run(*stage, self.spec.hooks().as_ref(), &self.state.to_json(), &[], meanwhile)
             }
             _ => Err(failed(step, "this step is not for the caller", Errno::INVAL)),
         }

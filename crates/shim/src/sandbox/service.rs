@@ -20,6 +20,7 @@ use berth_types::{Timestamp, architecture};
 use super::{NewSandbox, Standing};
 use crate::error::TaskError;
 use crate::process::Status;
+use crate::service::to_its_end;
 use crate::task::Shim;
 
 /// containerd's words.
@@ -46,12 +47,15 @@ impl Sandbox for SandboxService {
             netns_path: request.netns_path,
             annotations: request.annotations.into_iter().collect(),
         };
-        self.0.create_sandbox(new).await?;
+        let shim = Arc::clone(&self.0);
+        to_its_end("create", async move { shim.create_sandbox(new).await }).await?;
         Ok(CreateSandboxResponse::default())
     }
 
     async fn start_sandbox(&self, _: &TtrpcContext, request: StartSandboxRequest) -> Result<StartSandboxResponse> {
-        let (pid, created_at) = self.0.start_sandbox(&request.sandbox_id).await?;
+        let shim = Arc::clone(&self.0);
+        let started = to_its_end("start", async move { shim.start_sandbox(&request.sandbox_id).await });
+        let (pid, created_at) = started.await?;
         Ok(StartSandboxResponse { pid, created_at: instant::into_wire(created_at), ..Default::default() })
     }
 

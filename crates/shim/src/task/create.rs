@@ -20,9 +20,10 @@ use berth_shim_client::find_executable;
 use berth_types::Span;
 
 use super::machine::{Machine, command};
-use super::relay::{NewRelay, Relay};
+use super::relay::{NewRelay, Patience, Relay};
 use super::trace::{Trace, now_ns};
 use super::{Options, Shim, Task, rootfs, runtime};
+use crate::aside::{MEANWHILE, aside};
 use crate::error::TaskError;
 use crate::io::{IoRequest, ProcessIo, Streams, serve_attach};
 use crate::oci::{self, CommandError, Document, NewContainer, OciContainer, OciRuntime, Place};
@@ -55,6 +56,7 @@ struct Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.shim.creating().remove(&self.id);
+        self.shim.made.notify_one();
     }
 }
 
@@ -121,7 +123,7 @@ impl Shim {
         note(&made.record, &request.bundle);
         if let Err(undone) = self.connect(request, made, spec, io, begun) {
             let (machine, error) = *undone;
-            if let Err(undo) = machine.delete().await {
+            if let (_, Err(undo)) = machine.delete().await {
                 log::error(&format!("roll-back of create: {}", berth_types::report(&undo)));
             }
             return Err(error);
@@ -213,7 +215,7 @@ impl Shim {
         io: &Arc<ProcessIo>,
     ) -> Result<(Made, Spec), TaskError> {
         let made = match &request.options.choice {
-            None => return self.make_own(request, documents, io),
+            None => return self.make_own(request, documents, io).await,
             Some(RuntimeChoice::Command { binary, arguments }) => {
                 let runtime = self.oci_runtime(request, binary, arguments, &documents.spec)?;
                 self.make_by_command(request, &documents, runtime, io).await?
@@ -225,7 +227,7 @@ impl Shim {
         Ok((made, documents.spec))
     }
 
-    fn make_own(
+    async fn make_own(
         &self,
         request: &CreateRequest,
         documents: Documents,
@@ -238,7 +240,7 @@ impl Shim {
         } else {
             CgroupDriver::default()
         };
-        let tuning = Tuning { cgroup_driver, ..Tuning::default() };
+        let tuning = Tuning { cgroup_driver, meanwhile: MEANWHILE, ..Tuning::default() };
         let options = CreateOptions {
             id: request.id.parse().map_err(|source| TaskError::Id { id: request.id.clone(), source })?,
             bundle: request.bundle.clone(),
@@ -247,9 +249,14 @@ impl Shim {
             seccomp_program,
             tuning,
         };
-        let mut spans: Vec<Span> = Vec::new();
-        let mut container =
-            Container::create(&spec, options, &mut spans).map_err(|source| runtime("create", source))?;
+        let has_hooks = spec.hooks().is_some();
+        let create = move || {
+            let mut spans: Vec<Span> = Vec::new();
+            let container = Container::create(&spec, options, &mut spans);
+            (container, spec, spans)
+        };
+        let (container, spec, spans) = if has_hooks { aside(create).await } else { create() };
+        let mut container = container.map_err(|source| runtime("create", source))?;
         for warning in &container.warnings {
             log::warn(warning);
         }
@@ -332,6 +339,7 @@ impl Shim {
             root_path,
             surroundings: &self.surroundings,
             io,
+            patience: Patience::default(),
         })
         .await?;
         let mut record = Record::new(pid, &oci::cgroup_path_of(pid).unwrap_or_default());

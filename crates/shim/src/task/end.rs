@@ -27,7 +27,8 @@ pub(crate) struct Deleted {
 }
 
 impl Shim {
-    pub(crate) async fn delete(&self, id: &str, exec_id: &str) -> Result<Deleted, TaskError> {
+    /// What cannot be deleted stays as it is, and is deleted by another try.
+    pub(crate) async fn delete(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<Deleted, TaskError> {
         let process = self.process(id, exec_id)?;
         let deleted = match process.status() {
             Status::Exited(exit) => {
@@ -40,6 +41,11 @@ impl Shim {
             }
             other => return Err(TaskError::State { operation: "delete", state: other.name() }),
         };
+        let _deleting = process.changing.lock().await;
+        // Somebody else may have deleted it meanwhile, and another have come to be.
+        if !Arc::ptr_eq(&self.process(id, exec_id)?, &process) {
+            return Err(TaskError::Ended { id: id.to_owned(), exec_id: exec_id.to_owned() });
+        }
         // A process that never was one is not known behind us.
         if let Some(relay) = self.relay(id)?.filter(|_| exec_id.is_empty() || deleted.pid != 0) {
             relay.delete(exec_id).await?;
@@ -63,24 +69,41 @@ impl Shim {
         Ok(deleted)
     }
 
-    async fn delete_task(&self, id: &str) -> Result<(), TaskError> {
-        let Some(task) = self.lock().remove(id) else { return Err(TaskError::NoTask { id: id.to_owned() }) };
-        for job in task.oom_watch.iter().chain(&task.attach_job) {
-            job.abort();
-        }
-        let deleted = match task.machine {
-            Machine::Relay(_) => Ok(()),
-            machine => machine.delete().await,
+    /// In a job of its own, for a caller that gives up must not take the container along.
+    async fn delete_task(self: &Arc<Self>, id: &str) -> Result<(), TaskError> {
+        let machine = self.with(id, |task| Ok(std::mem::replace(&mut task.machine, Machine::Away)))?;
+        let (shim, id) = (Arc::clone(self), id.to_owned());
+        let deleting = async move {
+            let (machine, deleted) = match machine {
+                Machine::Relay(_) => (machine, Ok(())),
+                machine => machine.delete().await,
+            };
+            let mut tasks = shim.lock();
+            match deleted {
+                Ok(()) => {
+                    if let Some(task) = tasks.remove(&id) {
+                        task.oom_watch.iter().chain(&task.attach_job).for_each(JoinHandle::abort);
+                        shim.mounts.unmount(&task.bundle.join(ROOTFS));
+                    }
+                    Ok(())
+                }
+                Err(error) => {
+                    if let Some(task) = tasks.get_mut(&id) {
+                        task.machine = machine;
+                    }
+                    Err(error)
+                }
+            }
         };
-        self.mounts.unmount(&task.bundle.join(ROOTFS));
-        deleted
+        let ending = Err(TaskError::State { operation: "delete", state: "ending with its shim" });
+        tokio::spawn(deleting).await.unwrap_or(ending)
     }
 
     /// The job of init's end.
     pub(super) async fn init_ends(self: Arc<Self>, init: Arc<Process>, exited: impl Future<Output = Exit> + Send) {
         let exit = exited.await;
         // Docker forgets an end that it is told of before the start.
-        drop(init.starting.lock().await);
+        drop(init.changing.lock().await);
         let id = init.task_id.as_str();
         // At once: systemd takes an empty scope away, and the count with it.
         let _gone = self.look_for_kills(id);

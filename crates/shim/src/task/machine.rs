@@ -1,6 +1,7 @@
 //! What a container runs on: our own runtime in this process, another runtime's command line, or another shim behind ours.
 //!
-//! The first answers at once and is driven under the task's lock; the others are asked before it ([`super::elsewhere`]).
+//! The first answers at once and is driven under the task's lock, but for what hooks are part of ([`crate::aside`]); the others are asked before
+//! it ([`super::elsewhere`]).
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use std::sync::Arc;
 use berth_cgroup::{Cgroup, Layout};
 use berth_oci::runtime::{self as oci, LinuxResources};
 use berth_proto::protobuf::well_known_types::any::Any;
-use berth_runtime::{Container, Process, Stdio};
+use berth_runtime::{Container, Process, Starting, Stdio};
 use berth_types::{Signal, Span};
 
 use super::elsewhere::Elsewhere;
 use super::relay::Relay;
 use super::{exec_or, runtime};
+use crate::aside::aside;
 use crate::error::TaskError;
 use crate::log;
 use crate::oci::{CommandError, OciContainer};
@@ -24,26 +26,28 @@ pub(super) enum Machine {
     Own(Box<Container>),
     Command(Arc<OciContainer>),
     Relay(Arc<Relay>),
+    /// Being deleted, by one who has it.
+    Away,
 }
 
 impl Machine {
     pub(super) fn relay(&self) -> Option<Arc<Relay>> {
         match self {
             Self::Relay(relay) => Some(Arc::clone(relay)),
-            Self::Own(_) | Self::Command(_) => None,
+            Self::Own(_) | Self::Command(_) | Self::Away => None,
         }
     }
 
     pub(super) fn command(&self) -> Option<Arc<OciContainer>> {
         match self {
             Self::Command(container) => Some(Arc::clone(container)),
-            Self::Own(_) | Self::Relay(_) => None,
+            Self::Own(_) | Self::Relay(_) | Self::Away => None,
         }
     }
 
     pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
         match self {
-            Self::Own(_) => None,
+            Self::Own(_) | Self::Away => None,
             Self::Command(container) => Some(Elsewhere::Command(Arc::clone(container))),
             Self::Relay(relay) => Some(Elsewhere::Relay(Arc::clone(relay))),
         }
@@ -53,7 +57,7 @@ impl Machine {
         match self {
             Self::Own(container) => Some(&container.init.pidfd),
             Self::Command(container) => Some(&container.pidfd),
-            Self::Relay(_) => None,
+            Self::Relay(_) | Self::Away => None,
         }
     }
 
@@ -62,21 +66,34 @@ impl Machine {
         match self {
             Self::Own(container) => Some(container.cgroup()),
             Self::Command(container) => container.cgroup(),
-            Self::Relay(_) => None,
+            Self::Relay(_) | Self::Away => None,
         }
     }
 
     fn own(&self, operation: &'static str) -> Result<&Container, TaskError> {
         match self {
             Self::Own(container) => Ok(container),
-            Self::Command(_) | Self::Relay(_) => Err(elsewhere(operation)),
+            other => Err(other.elsewhere_error(operation)),
         }
     }
 
-    pub(super) fn start(&mut self, spans: &mut Vec<Span>) -> Result<(), TaskError> {
+    /// Whether programs of somebody else's run at its start or its end, in this process's care.
+    pub(super) fn has_hooks(&self) -> bool {
+        matches!(self, Self::Own(container) if container.has_hooks())
+    }
+
+    /// What is done of a start without waiting, before the rest.
+    pub(super) fn begin_start(&mut self) -> Result<Starting, TaskError> {
         match self {
-            Self::Own(container) => container.start(spans).map_err(|source| exec_or("start", source)),
-            Self::Command(_) | Self::Relay(_) => Err(elsewhere("start")),
+            Self::Own(container) => container.begin_start().map_err(|source| exec_or("start", source)),
+            other => Err(other.elsewhere_error("start")),
+        }
+    }
+
+    pub(super) fn finish_start(&mut self, starting: Starting) -> Result<(), TaskError> {
+        match self {
+            Self::Own(container) => container.finish_start(starting).map_err(|source| exec_or("start", source)),
+            other => Err(other.elsewhere_error("start")),
         }
     }
 
@@ -89,7 +106,7 @@ impl Machine {
         const OPERATION: &str = "start a process in";
         match self {
             Self::Own(container) => container.exec(plan, stdio, spans).map_err(|source| exec_or(OPERATION, source)),
-            Self::Command(_) | Self::Relay(_) => Err(elsewhere(OPERATION)),
+            other => Err(other.elsewhere_error(OPERATION)),
         }
     }
 
@@ -121,20 +138,36 @@ impl Machine {
         Ok(stats::message(&Layout::detect().map_err(failed)?, &measured))
     }
 
-    /// Removes the container: its processes, its cgroup, what its runtime or shim keeps of it.
-    pub(super) async fn delete(self) -> Result<(), TaskError> {
+    /// Removes the container: its processes, its cgroup, what its runtime or shim keeps of it. What could not be removed comes back, to be tried
+    /// again.
+    pub(super) async fn delete(self) -> (Self, Result<(), TaskError>) {
         match self {
-            Self::Own(container) => {
-                let warnings = container.delete_reporting().map_err(|source| runtime("delete", source))?;
-                warnings.iter().for_each(|warning| log::warn(warning));
-                Ok(())
+            Self::Own(mut container) => {
+                let has_hooks = container.has_hooks();
+                let remove = move || {
+                    let removed = container.remove();
+                    (container, removed)
+                };
+                let (container, removed) = if has_hooks { aside(remove).await } else { remove() };
+                let removed = removed.map_err(|source| runtime("delete", source));
+                let removed = removed.map(|warnings| warnings.iter().for_each(|warning| log::warn(warning)));
+                (Self::Own(container), removed)
             }
-            Self::Command(container) => container.delete().await.map_err(|source| command("delete", source)),
+            Self::Command(container) => {
+                let deleted = container.delete().await.map_err(|source| command("delete", source));
+                (Self::Command(container), deleted)
+            }
             Self::Relay(relay) => {
                 relay.abandon().await;
-                Ok(())
+                (Self::Relay(relay), Ok(()))
             }
+            Self::Away => (Self::Away, Ok(())),
         }
+    }
+
+    const fn elsewhere_error(&self, operation: &'static str) -> TaskError {
+        let state = if matches!(self, Self::Away) { "being deleted" } else { "another shim's" };
+        TaskError::State { operation, state }
     }
 }
 
@@ -143,9 +176,4 @@ pub(super) fn command(operation: &'static str, source: CommandError) -> TaskErro
         Some(class) => TaskError::OtherExec { class, source: source.into() },
         None => TaskError::Command { operation, source },
     }
-}
-
-/// The other shim is asked instead.
-const fn elsewhere(operation: &'static str) -> TaskError {
-    TaskError::State { operation, state: "another shim's" }
 }

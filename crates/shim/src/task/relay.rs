@@ -8,6 +8,8 @@
 //! <bundle>/shim/io/          its FIFOs: <process>-<stream>
 //! ```
 //!
+//! What it was asked for and did not answer is taken back ([`Relay::abandon`]).
+//!
 //! Rules of the life cycle are the other shim's: its answers are passed on with their class. Events it tells the engine itself.
 
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ use berth_rootfs::RootDir;
 use berth_runtime::{Identity, resolve_user};
 use berth_shim_client::{CreateTask, ExitStatus, IoUris, Reports, RootfsMount, ShimClient, ShimError, ShimOptions};
 use berth_types::{ExecId, Timestamp};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::task::AbortHandle;
 
 use super::machine::command;
@@ -32,16 +35,27 @@ use crate::io::ProcessIo;
 use crate::log;
 use crate::oci::{CommandError, exec_failure};
 use crate::process::{Exit, Process, Status};
-use crate::record::OtherShim;
+use crate::record::{start_ticks, ticks_now};
 
 const DIRECTORY: &str = "shim";
 /// containerd's code of an end that nobody saw.
 const UNKNOWN: u32 = 255;
-/// From the other shim's start to its container. With what is undone after it, it is less than our own caller waits: no container comes to be
-/// that nobody knows of.
-const CREATE: Duration = Duration::from_secs(75);
-/// For a shim that did not answer once.
-const LAST_CALL: Duration = Duration::from_secs(5);
+const KILL: u32 = 9;
+/// How long the other shim is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// From its start to its container. With what is undone after it, it is less than our own caller waits: no container comes to be that nobody
+    /// knows of.
+    pub(super) create: Duration,
+    /// For one that did not answer once: for a further answer, and for its end.
+    pub(super) last_call: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { create: Duration::from_secs(75), last_call: Duration::from_secs(5) }
+    }
+}
 
 /// What is needed to make one.
 #[derive(Debug)]
@@ -57,6 +71,7 @@ pub(super) struct NewRelay<'a> {
     pub(super) root_path: PathBuf,
     pub(super) surroundings: &'a Surroundings,
     pub(super) io: &'a Arc<ProcessIo>,
+    pub(super) patience: Patience,
 }
 
 #[derive(Debug)]
@@ -65,6 +80,9 @@ pub(super) struct Relay {
     shim: ShimOptions,
     /// Of the other shim.
     pub(super) shim_pid: u32,
+    /// Of the other shim, if it was started for this task: one that was there before serves others of the pod.
+    own_shim: Option<OwnedFd>,
+    patience: Patience,
     io_dir: PathBuf,
     root: RootDir,
     annotations: HashMap<String, String>,
@@ -123,7 +141,8 @@ impl Relay {
         let io_dir = new.bundle.join(DIRECTORY).join("io");
         write_bundle(&bundle, &io_dir, &new.config)?;
         let shim = shim_options(new.surroundings, new.binary, new.options.clone(), bundle.clone(), new.id)?;
-        let begun = Instant::now();
+        let (begun, begun_ticks) = (Instant::now(), ticks_now());
+        let patience = new.patience;
         let path = bundle.join("log");
         let log = berth_shim_client::follow_log(&bundle, log::line)
             .map_err(|source| command("follow the log of", CommandError::File { what: "open", path, source }))?;
@@ -131,14 +150,21 @@ impl Relay {
             Ok(client) => client,
             Err(source) => {
                 log.abort();
+                if !matches!(source, ShimError::Spawn { .. }) {
+                    // It may have come up all the same, and not be understood.
+                    clean_up(&shim).await;
+                }
                 return Err(failed("start the shim of", source));
             }
         };
-        let shim_pid = client.shim_pid().await.unwrap_or_default();
+        let asked = tokio::time::timeout(patience.last_call, client.shim_pid()).await;
+        let shim_pid = asked.map(Result::unwrap_or_default).unwrap_or_default();
         let relay = Self {
             client,
             shim,
             shim_pid,
+            own_shim: process_begun_since(shim_pid, begun_ticks),
+            patience,
             io_dir,
             root: new.root,
             annotations: new.annotations,
@@ -157,8 +183,8 @@ impl Relay {
             let io = relay.fifos("init", "", new.io)?;
             let task = CreateTask { rootfs: vec![mount], io, options: new.options, ..CreateTask::default() };
             let answer = relay.client.create_task(&bundle, &task);
-            let answer = tokio::time::timeout(CREATE.saturating_sub(begun.elapsed()), answer).await;
-            let late = Err(ShimError::Deadline { call: "Create", seconds: CREATE.as_secs() });
+            let answer = tokio::time::timeout(patience.create.saturating_sub(begun.elapsed()), answer).await;
+            let late = Err(ShimError::Deadline { call: "Create", seconds: patience.create.as_secs() });
             answer.unwrap_or(late).map_err(|source| failed("create", source))
         };
         match created.await {
@@ -170,14 +196,33 @@ impl Relay {
         }
     }
 
-    /// Takes down the container and its shim, however far they came.
+    /// Takes down the container and its shim, however far they came. Its agreement to end means nothing: shims of the field agree, and stay for
+    /// a container whose making goes on.
     pub(super) async fn abandon(&self) {
-        let shim = OtherShim::new(self.shim.binary.clone(), self.shim_pid);
-        let asked = tokio::time::timeout(LAST_CALL, self.client.shutdown()).await;
-        if !matches!(asked, Ok(Ok(()))) {
-            shim.kill();
+        let last_call = self.patience.last_call;
+        match &self.own_shim {
+            Some(shim) => {
+                let asked = async {
+                    self.client.shutdown().await.ok();
+                    ended(shim).await;
+                };
+                if tokio::time::timeout(last_call, asked).await.is_err() {
+                    pidfd_send_signal(shim, Signal::KILL).ok();
+                    tokio::time::timeout(last_call, ended(shim)).await.ok();
+                }
+            }
+            // It has others, and remembers what its own clean-up removes behind it.
+            None => drop(tokio::time::timeout(last_call, self.give_back()).await),
         }
         self.clean_up().await;
+    }
+
+    /// The container alone, by the other shim's own means.
+    async fn give_back(&self) {
+        self.client.kill_number(None, KILL, true).await.ok();
+        self.client.wait(None).await.ok();
+        self.client.delete(None).await.ok();
+        self.client.shutdown().await.ok();
     }
 
     /// Has the other shim write the processes to a directory.
@@ -205,12 +250,14 @@ impl Relay {
     /// Lets a process run; for an added one, adds it first. Its pid on the host.
     pub(super) async fn start(&self, process: &Process) -> Result<u32, TaskError> {
         let exec_id = exec_id(&process.exec_id)?;
+        let mut is_added = false;
         let started = async {
             if let (Some(exec_id), Some(plan)) = (&exec_id, process.take_plan()) {
                 let json = crate::oci::process_document(&plan, &self.annotations, |user| self.identity(user));
                 let json = json.map_err(|source| command("start a process in", source))?;
                 let io = self.fifos(&exec_name(process), &process.exec_id, &process.io)?;
                 self.client.exec(exec_id, &json, &io).await.map_err(|source| failed("add a process to", source))?;
+                is_added = true;
             }
             self.client.start_process(exec_id.as_ref()).await.map_err(|source| failed("start", source))
         };
@@ -225,7 +272,21 @@ impl Relay {
         if exec_id.is_some() {
             crate::io::remove_fifos(&self.io_dir, &exec_name(process));
         }
+        if started.is_err()
+            && let Some(exec_id) = exec_id.filter(|_| is_added)
+        {
+            tokio::time::timeout(self.patience.last_call, self.take_back(&exec_id)).await.ok();
+        }
         started
+    }
+
+    /// A process that did not start, or not in time, is nobody's: the other shim forgets it, and its name is free again.
+    async fn take_back(&self, exec_id: &ExecId) {
+        if self.client.delete(Some(exec_id)).await.is_err() {
+            self.client.kill_number(Some(exec_id), KILL, false).await.ok();
+            self.client.wait(Some(exec_id)).await.ok();
+            self.client.delete(Some(exec_id)).await.ok();
+        }
     }
 
     fn identity(&self, user: &User) -> Result<Identity, CommandError> {
@@ -312,13 +373,30 @@ impl Relay {
 
     /// The other shim has gone: its own clean-up, once.
     async fn clean_up(&self) -> ExitStatus {
-        let run = || async {
-            ShimClient::delete_dead(&self.shim).await.unwrap_or_else(|error| {
-                log::warn(&format!("cleaning up after the other shim: {}", berth_types::report(&error)));
-                ExitStatus::killed()
-            })
-        };
-        *self.cleaned.get_or_init(run).await
+        *self.cleaned.get_or_init(|| clean_up(&self.shim)).await
+    }
+}
+
+async fn clean_up(shim: &ShimOptions) -> ExitStatus {
+    ShimClient::delete_dead(shim).await.unwrap_or_else(|error| {
+        log::warn(&format!("cleaning up after the other shim: {}", berth_types::report(&error)));
+        ExitStatus::killed()
+    })
+}
+
+/// `None`: it cannot be told, there is none, or it was there before.
+fn process_begun_since(pid: u32, ticks: Option<u64>) -> Option<OwnedFd> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let pidfd = pidfd_open(number, PidfdFlags::empty()).ok()?;
+    (start_ticks(pid)? >= ticks?).then_some(pidfd)
+}
+
+/// Returns when the process has ended; never, if that cannot be watched.
+async fn ended(process: &OwnedFd) {
+    let watched = process.try_clone().and_then(|fd| crate::io::watch(fd, tokio::io::Interest::READABLE));
+    match watched {
+        Ok(watched) => drop(watched.readable().await),
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -389,3 +467,6 @@ fn write_bundle(bundle: &Path, io_dir: &Path, config: &[u8]) -> Result<(), TaskE
     let path = bundle.join("config.json");
     std::fs::write(&path, config).map_err(wrong("write", &path)).map_err(|source| command("make the bundle of", source))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use super::elsewhere::Elsewhere;
 use super::relay::Relay;
 use super::trace::{self, now_ns};
 use super::{Shim, Task};
+use crate::aside::aside;
 use crate::error::TaskError;
 use crate::io::Streams;
 use crate::process::{Exit, Process, Status};
@@ -21,13 +22,12 @@ impl Shim {
     pub(crate) async fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, TaskError> {
         let begun = now_ns();
         let (process, elsewhere) = self.with(id, |task| Ok((task.process(id, exec_id)?, task.machine.elsewhere())))?;
-        let _starting = process.starting.lock().await;
+        let _starting = process.changing.lock().await;
         let pid = match elsewhere {
             Some(Elsewhere::Relay(relay)) => self.start_relayed(&relay, &process).await?,
             Some(Elsewhere::Command(container)) => self.start_by_command(&container, &process, begun).await?,
-            None => self.with(id, |task| {
-                if exec_id.is_empty() { task.start_init(id, begun) } else { self.start_exec(task, &process, begun) }
-            })?,
+            None if exec_id.is_empty() => self.start_init(id, begun).await?,
+            None => self.with(id, |task| self.start_exec(task, &process, begun))?,
         };
         if self.is_sandbox(id) {
             return Ok(pid);
@@ -38,6 +38,32 @@ impl Shim {
             self.events.exec_started(id.to_owned(), exec_id.to_owned(), pid);
         }
         Ok(pid)
+    }
+
+    /// Without the task's lock while hooks may be waited for.
+    async fn start_init(&self, id: &str, begun: u64) -> Result<u32, TaskError> {
+        let (starting, has_hooks) = self.with(id, |task| {
+            match task.init.status() {
+                Status::Created => {}
+                other => return Err(TaskError::State { operation: "start", state: other.name() }),
+            }
+            task.init.io.follow_fifo()?;
+            Ok((task.machine.begin_start()?, task.machine.has_hooks()))
+        })?;
+        let run = move || {
+            let mut spans = Vec::new();
+            let starting = starting.run(&mut spans);
+            (starting, spans)
+        };
+        let (starting, spans) = if has_hooks { aside(run).await } else { run() };
+        self.with(id, |task| {
+            task.trace.spans.extend(spans);
+            let started = task.machine.finish_start(starting);
+            task.trace.finish("task.start", id, begun, &task.bundle);
+            started?;
+            task.init.set_running();
+            Ok(task.init.pid())
+        })
     }
 
     async fn start_relayed(self: &Arc<Self>, relay: &Arc<Relay>, process: &Arc<Process>) -> Result<u32, TaskError> {
@@ -98,7 +124,7 @@ impl Shim {
                 Ok(pid)
             }
             Err(source) => {
-                reaper::end(&pidfd);
+                reaper::end(pidfd);
                 let error = TaskError::Watch { pid, source };
                 give_up(process, &error);
                 Err(error)
@@ -108,19 +134,6 @@ impl Shim {
 }
 
 impl Task {
-    fn start_init(&mut self, id: &str, begun: u64) -> Result<u32, TaskError> {
-        match self.init.status() {
-            Status::Created => {}
-            other => return Err(TaskError::State { operation: "start", state: other.name() }),
-        }
-        self.init.io.follow_fifo()?;
-        let started = self.machine.start(&mut self.trace.spans);
-        self.trace.finish("task.start", id, begun, &self.bundle);
-        started?;
-        self.init.set_running();
-        Ok(self.init.pid())
-    }
-
     fn make_exec(
         &mut self,
         process: &Arc<Process>,
@@ -142,7 +155,7 @@ pub(super) fn bring_alive(
     process.set_live(live.pid, Some(Arc::clone(&pidfd)), Status::Running);
     // A process whose streams cannot be set up would run unseen.
     if let Err(error) = process.io.connect(streams, live.console).and_then(|()| process.io.follow_fifo()) {
-        reaper::end(&pidfd);
+        reaper::end(pidfd);
         return Err(error.into());
     }
     Ok(pidfd)

@@ -140,7 +140,7 @@ impl Fixture {
         shim
     }
 
-    fn rootfs(&self) -> Vec<RootfsMount> {
+    pub(crate) fn rootfs(&self) -> Vec<RootfsMount> {
         let pair = self.path("pair");
         let options = vec![
             format!("lowerdir={}", self.path("layer").display()),
