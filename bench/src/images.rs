@@ -96,7 +96,8 @@ fn remove(engine: &Engine, name: &str) -> f64 {
 fn load_and_remove(engines: &[&Engine], rounds: usize) -> Vec<Row> {
     const WHAT: &str = "load of 329 MB, 15,000 files, 7 layers";
     let archive = large_archive();
-    let mut removal: Vec<Samples> = empty(engines);
+    // In turns: while what the load wrote is still on its way to the disk, and when nothing is.
+    let mut removal: [Vec<Samples>; 2] = [empty(engines), empty(engines)];
     let mut peaks = Vec::new();
     let load = in_turns(engines, rounds, |engine, round| {
         let (words, name): (&[&str], &str) = match engine.name {
@@ -110,9 +111,16 @@ fn load_and_remove(engines: &[&Engine], rounds: usize) -> Vec<Row> {
         if round == rounds {
             peaks.push((engine.name, peak.grown_mib()));
         }
+        let is_at_rest = round % 2 == 1;
+        if is_at_rest {
+            rustix::fs::sync();
+        }
         let removed = remove(engine, name);
         if round > 0 {
-            let own = removal.iter_mut().find(|s| s.name == engine.name).expect("every engine has its samples");
+            let own = removal[usize::from(is_at_rest)]
+                .iter_mut()
+                .find(|s| s.name == engine.name)
+                .expect("every engine has its samples");
             own.wall_ms.push(removed);
         }
         taken
@@ -122,7 +130,8 @@ fn load_and_remove(engines: &[&Engine], rounds: usize) -> Vec<Row> {
         Row::wall(WHAT, &load),
         Row::cpu(WHAT, &load),
         Row::plain("load: growth of the daemon, MiB", peaks),
-        Row::wall("image remove", &removal),
+        Row::wall("image remove", &removal[1]),
+        Row::wall("image remove, right after the load", &removal[0]),
     ]
 }
 

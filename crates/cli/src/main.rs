@@ -17,6 +17,10 @@ mod timeline;
 
 use std::process::ExitCode;
 
+/// musl's own maps every few pages by themselves: half of a listing's time went there.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let args = std::env::args_os().skip(1).collect();
     let environment = context::Environment::new(std::env::vars_os());

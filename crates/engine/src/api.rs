@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use berth_core::Event;
 pub use berth_image::{FsckReport, LayerListing, PathStory, ThinPool};
@@ -118,8 +119,8 @@ pub struct ContainerView {
     pub created: Timestamp,
     pub path: String,
     pub args: Vec<String>,
-    pub config: ContainerConfig,
-    pub host_config: HostConfig,
+    pub config: Arc<ContainerConfig>,
+    pub host_config: Arc<HostConfig>,
     pub image_id: Digest,
     pub image_name: String,
     pub status: Status,

@@ -98,14 +98,14 @@ impl Engine {
             created: object.created_at,
             path: argv.first().cloned().unwrap_or_default(),
             args: argv.get(1..).unwrap_or_default().to_vec(),
-            config: ContainerConfig {
+            config: Arc::new(ContainerConfig {
                 image: object.image.clone(),
                 cmd: Some(argv),
                 labels: object.labels.clone(),
                 tty: state.as_ref().is_some_and(|state| state.io.terminal),
                 ..ContainerConfig::default()
-            },
-            host_config: HostConfig { network_mode: "none".to_owned(), ..HostConfig::default() },
+            }),
+            host_config: Arc::new(HostConfig { network_mode: "none".to_owned(), ..HostConfig::default() }),
             image_id: self.foreign_image(object),
             image_name: object.image.clone(),
             status,

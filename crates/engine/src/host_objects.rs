@@ -262,7 +262,7 @@ impl Engine {
         let NsMode::Container(name) = &request.namespaces.ipc else { return Ok(None) };
         let other = self.find(name)?;
         let run = other.running().map_err(|error| error.while_doing("cannot join its ipc namespace"))?;
-        let mode = other.record().host.ipc_mode;
+        let mode = other.lock().record.host.ipc_mode.clone();
         if mode != "shareable" {
             return Err(EngineError::conflict(format!(
                 "cannot join the IPC namespace of container {}: it is not shareable (its ipc mode is {})",

@@ -44,7 +44,7 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for unknown filters, `NotFound` when `before` or `since` name no container.
-    pub async fn list(&self, options: &ListOptions) -> Result<Vec<ContainerView>> {
+    pub async fn list(&self, options: &ListOptions) -> Result<Vec<Box<ContainerView>>> {
         let mut filter = ContainerFilter::parse(&options.filters)?;
         let created = |name: &String| Ok::<_, EngineError>(self.find(name)?.lock().record.created);
         filter.before = filter.values("before").iter().map(created).collect::<Result<Vec<_>>>()?.into_iter().min();
@@ -54,14 +54,17 @@ impl Engine {
             filter.ancestors = Some(self.blocking(move |engine| Ok(engine.ancestors(&ancestors))).await?);
         }
         let takes_stopped = options.all || options.limit.is_some() || filter.wants_stopped();
-        let is_wanted = |view: &ContainerView| {
-            let is_alive = matches!(view.status, Status::Running | Status::Paused | Status::Restarting);
-            (takes_stopped || is_alive) && filter.fits(view)
-        };
-        let mut views: Vec<ContainerView> =
-            self.inner.registry.all().iter().map(|container| self.view(container)).filter(is_wanted).collect();
-        views.extend(self.foreign_views().await.into_iter().filter(is_wanted));
-        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        let has_state =
+            |status| takes_stopped || matches!(status, Status::Running | Status::Paused | Status::Restarting);
+        let mut containers = self.inner.registry.all();
+        containers.retain(|container| has_state(container.status()));
+        // A view is large: they are boxed to be sorted.
+        let own = containers.iter().map(|container| Box::new(self.view(container)));
+        let mut views: Vec<Box<ContainerView>> =
+            own.filter(|view| has_state(view.status) && filter.fits(view)).collect();
+        let foreign = self.foreign_views().await.into_iter();
+        views.extend(foreign.filter(|view| has_state(view.status) && filter.fits(view)).map(Box::new));
+        views.sort_unstable_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         views.truncate(options.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX));
         if !options.size {
             return Ok(views);
@@ -139,7 +142,7 @@ impl Engine {
         let mode = if matches!(mode, "" | "default") { "bridge" } else { mode };
         let mut view = NetworkView { mode: mode.to_owned(), ..NetworkView::default() };
         if mode == "bridge" {
-            view.network_id = self.inner.network.as_ref().map(|network| network.id()).unwrap_or_default();
+            view.network_id = self.inner.network.as_ref().map(|network| network.id().to_owned()).unwrap_or_default();
         }
         for port in &record.config.exposed_ports {
             view.ports.entry(with_protocol(port)).or_default();

@@ -1,5 +1,7 @@
 //! The persisted record of a container: what was asked, and the state a restart needs. Version 1; unknown fields are ignored.
 
+use std::sync::Arc;
+
 use berth_network::Endpoint;
 use berth_types::{ContainerId, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -17,8 +19,8 @@ pub(crate) struct Record {
     pub(crate) id: ContainerId,
     pub(crate) name: String,
     pub(crate) created: Timestamp,
-    pub(crate) config: ContainerConfig,
-    pub(crate) host: HostConfig,
+    pub(crate) config: Arc<ContainerConfig>,
+    pub(crate) host: Arc<HostConfig>,
     pub(crate) image_id: Digest,
     /// As the client named it.
     pub(crate) image_name: String,

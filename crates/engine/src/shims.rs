@@ -41,7 +41,7 @@ impl Engine {
         for container in self.inner.registry.all() {
             let Some(run) = container.lock().run.clone() else { continue };
             if let Ok(pid) = run.task.shim().shim_pid().await {
-                let name = container.record().host.runtime;
+                let name = container.lock().record.host.runtime.clone();
                 let runtime = if name.is_empty() { runtimes::OWN.to_owned() } else { name };
                 let task = ShimTask { namespace: "default".to_owned(), id: container.id.to_string(), runtime };
                 add(pid, OWN_BINARY.to_owned(), task);

@@ -18,6 +18,12 @@ impl Engine {
         self.blocking(|engine| engine.info_now()).await
     }
 
+    /// Of the host's kernel, as `uname -r` has it.
+    #[must_use]
+    pub fn kernel_version(&self) -> &str {
+        &self.inner.facts.kernel_release
+    }
+
     fn info_now(&self) -> Result<InfoView> {
         let facts = &self.inner.facts;
         let mut info = InfoView {
@@ -83,7 +89,7 @@ impl Engine {
         if let Ok(network) = &self.inner.network {
             let subnet = &self.inner.options.bridge_subnet;
             list.push(NetworkSummary {
-                id: network.id(),
+                id: network.id().to_owned(),
                 subnets: std::iter::once((subnet.clone(), gateway(subnet)))
                     .chain(network.subnet6().map(|subnet| (subnet.to_string(), subnet.gateway().to_string())))
                     .collect(),

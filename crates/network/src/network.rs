@@ -33,6 +33,7 @@ const SANDBOXES_READY: usize = 8;
 /// The bridge network of a daemon. `&self` methods are safe from several threads.
 #[derive(Debug)]
 pub struct Network {
+    id: String,
     pub(crate) shared: Arc<Shared>,
     pool: Pool<Sandbox>,
     housekeeper: Housekeeper,
@@ -89,6 +90,7 @@ impl Network {
         })?;
         let state =
             State { addresses: AddressPool::new(plan.subnet4), ports: PortTable::default(), endpoints: HashMap::new() };
+        let id = id_of(&plan);
         let shared = Arc::new(Shared {
             plan,
             host,
@@ -98,7 +100,7 @@ impl Network {
             state: Mutex::new(state),
             next_name: AtomicU32::new(random()),
         });
-        let network = Self { shared, pool: Pool::new(SANDBOXES_READY), housekeeper: Housekeeper::default() };
+        let network = Self { id, shared, pool: Pool::new(SANDBOXES_READY), housekeeper: Housekeeper::default() };
         let mut failed = Vec::new();
         for endpoint in endpoints {
             if let Err(error) = network.register(endpoint) {
@@ -220,11 +222,8 @@ impl Network {
     }
 
     /// 64 hexadecimal digits, always the same for the same bridge and table.
-    pub fn id(&self) -> String {
-        let plan = &self.shared.plan;
-        (0..4)
-            .map(|part: u8| format!("{:016x}", fnv1a(&[&[part], plan.bridge.as_bytes(), plan.table.as_bytes()])))
-            .collect()
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     pub fn bridge_name(&self) -> &str {
@@ -305,6 +304,12 @@ impl Network {
         published.sort();
         nft::replace(&mut netfilter, &shared.plan, &published)
     }
+}
+
+fn id_of(plan: &Ruleset) -> String {
+    (0..4)
+        .map(|part: u8| format!("{:016x}", fnv1a(&[&[part], plan.bridge.as_bytes(), plan.table.as_bytes()])))
+        .collect()
 }
 
 impl Shared {

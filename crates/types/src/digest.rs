@@ -40,10 +40,12 @@ impl Digest {
 
     /// The 64 hex digits without the algorithm; safe as a file name.
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
+        // Formatting byte by byte costs a list of containers a tenth of its time.
+        let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
         let mut text = String::with_capacity(64);
         for byte in self.0 {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+            text.push(digit(byte >> 4));
+            text.push(digit(byte & 15));
         }
         text
     }

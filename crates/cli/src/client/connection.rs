@@ -269,6 +269,18 @@ fn read_at_most(stream: &mut impl Read, left: u64, out: &mut [u8]) -> io::Result
     }
 }
 
+impl Response {
+    /// Bytes of its body, as far as the head tells and memory is given on a word.
+    pub(crate) fn length_hint(&self) -> usize {
+        const HINT_MAX: u64 = 4 << 20;
+        match self.body {
+            // One more: the end is read without growing.
+            Body::Length(length) => usize::try_from(length.min(HINT_MAX)).unwrap_or_default() + 1,
+            Body::Empty | Body::Chunked(_) | Body::UntilClose => 0,
+        }
+    }
+}
+
 impl Read for Response {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {

@@ -133,7 +133,7 @@ impl Client {
             None => self.connect()?,
         };
         let mut response = self.send(connection, method, path, payload)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(response.length_hint());
         response
             .by_ref()
             .take(ANSWER_BYTES_MAX)

@@ -23,17 +23,23 @@ impl Column {
 /// One row: every field of the listing, and the labels for `{{.Label "key"}}`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Row {
-    pub(crate) fields: Map<String, Value>,
+    /// By name, in any order: there are few.
+    fields: Vec<(&'static str, Value)>,
     pub(crate) labels: Map<String, Value>,
 }
 
 impl Row {
-    pub(crate) fn set(&mut self, field: &str, value: impl Into<Value>) {
-        self.fields.insert(field.to_owned(), value.into());
+    pub(crate) fn set(&mut self, field: &'static str, value: impl Into<Value>) {
+        self.fields.push((field, value.into()));
     }
 
-    fn text(&self, field: &str) -> String {
-        self.fields.get(field).map(super::template::shown).unwrap_or_default()
+    pub(crate) fn get(&self, field: &str) -> Option<&Value> {
+        self.fields.iter().find(|(name, _)| *name == field).map(|(_, value)| value)
+    }
+
+    /// As templates and JSON have it.
+    pub(crate) fn object(&self) -> Value {
+        Value::Object(self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
     }
 }
 
@@ -92,7 +98,7 @@ impl Listing<'_> {
     pub(crate) fn render(&self, style: &Style) -> Outcome<String> {
         match style {
             Style::Table => Ok(self.table()),
-            Style::Json => Ok(self.rows.iter().map(|row| format!("{}\n", Value::Object(row.fields.clone()))).collect()),
+            Style::Json => Ok(self.rows.iter().map(|row| format!("{}\n", row.object())).collect()),
             Style::Template(text) => self.templated(text, false),
             Style::TableTemplate(text) => Ok(Tabs::LISTING.layout(&self.templated(text, true)?)),
         }
@@ -106,8 +112,16 @@ impl Listing<'_> {
         let mut text = self.shown.iter().map(|field| self.heading(field)).collect::<Vec<_>>().join("\t");
         text.push('\n');
         for row in &self.rows {
-            let cells: Vec<String> = self.shown.iter().map(|field| one_line(&row.text(field))).collect();
-            text.push_str(&cells.join("\t"));
+            for (index, field) in self.shown.iter().enumerate() {
+                if index > 0 {
+                    text.push('\t');
+                }
+                match row.get(field) {
+                    Some(Value::String(cell)) => push_line(&mut text, cell),
+                    Some(value) => push_line(&mut text, &super::template::shown(value)),
+                    None => {}
+                }
+            }
             text.push('\n');
         }
         Tabs::LISTING.layout(&text)
@@ -117,13 +131,13 @@ impl Listing<'_> {
         let template = Template::parse(text)?;
         let mut out = String::new();
         if headings {
-            let fields = self.known.iter().map(|column| (column.field.to_owned(), column.heading.into())).collect();
+            let fields = self.known.iter().map(|column| (column.field, column.heading.into())).collect();
             let row = Row { fields, labels: Map::new() };
             out.push_str(&template.render_heading(&row)?);
             out.push('\n');
         }
         for row in &self.rows {
-            let data = Value::Object(row.fields.clone());
+            let data = row.object();
             out.push_str(&template.render(&Data { value: &data, labels: Some(&row.labels) })?);
             out.push('\n');
         }
@@ -132,8 +146,13 @@ impl Listing<'_> {
 }
 
 /// A cell never breaks the table.
-fn one_line(text: &str) -> String {
-    text.replace(['\t', '\n', '\r'], " ")
+fn push_line(text: &mut String, cell: &str) {
+    let mut parts = cell.split(['\t', '\n', '\r']);
+    text.push_str(parts.next().unwrap_or_default());
+    parts.for_each(|part| {
+        text.push(' ');
+        text.push_str(part);
+    });
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `create`: everything is checked before anything is made; what was made is undone in reverse when a later step fails.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use berth_image::Image;
 use berth_rootfs::OverlayRootfs;
@@ -150,8 +151,8 @@ impl Engine {
             image_name: config.image.clone(),
             mounts,
             volumes,
-            config,
-            host,
+            config: Arc::new(config),
+            host: Arc::new(host),
             id_block: made.id_block,
             endpoint: None,
             state: RunState::created(),

@@ -1,6 +1,7 @@
 //! `--plan`: the steps of create and start as they would be done, with reasons; nothing changes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use berth_shim_client::RuntimeChoice;
 use berth_types::{Party, Timestamp};
@@ -49,8 +50,8 @@ impl Engine {
             image_name: config.image.clone(),
             mounts: Vec::new(),
             volumes: Vec::new(),
-            config,
-            host,
+            config: Arc::new(config),
+            host: Arc::new(host),
             id_block: matches!(request.namespaces.user, UserNsMode::Auto).then_some(1 << 20),
             endpoint: None,
             state: RunState { status: Status::Created, ..RunState::created() },

@@ -1,5 +1,7 @@
 //! `update`: limits and restart policy of an existing container, live where it runs.
 
+use std::sync::Arc;
+
 use crate::api::UpdateRequest;
 use crate::config::Resources;
 use crate::engine::Engine;
@@ -41,9 +43,10 @@ impl Engine {
         }
         {
             let mut inner = container.lock();
-            inner.record.host.resources = merged;
+            let host = Arc::make_mut(&mut inner.record.host);
+            host.resources = merged;
             if let Some(policy) = update.restart_policy {
-                inner.record.host.restart_policy = policy;
+                host.restart_policy = policy;
             }
         }
         self.persist(&container).await?;

@@ -291,7 +291,7 @@ mod tests {
         let container: Container<'_> = serde_json::from_slice(&container).unwrap();
         assert!(matches!(container.image, Cow::Borrowed(_)));
         let row = row(&container, &COLUMNS.map(|column| column.field), Timestamp(1_000_000_000_000), false);
-        let field = |name: &str| row.fields[name].as_str().unwrap().to_owned();
+        let field = |name: &str| row.get(name).unwrap().as_str().unwrap().to_owned();
         assert_eq!(field("ID"), "0123456789ab");
         assert_eq!(field("Command"), "\"sleep 1000000000000…\"");
         assert_eq!(field("RunningFor"), "About a minute ago");

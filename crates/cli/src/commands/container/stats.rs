@@ -197,7 +197,7 @@ mod tests {
         });
         let now = sample(&stats);
         let row = row("web", &stats, Sample { cpu_ns: 200, system_ns: 1000 }, now, false);
-        let field = |name: &str| row.fields[name].as_str().unwrap().to_owned();
+        let field = |name: &str| row.get(name).unwrap().as_str().unwrap().to_owned();
         assert_eq!(field("CPUPerc"), "20.00%");
         assert_eq!(field("MemUsage"), "2MiB / 8MiB");
         assert_eq!(field("MemPerc"), "25.00%");

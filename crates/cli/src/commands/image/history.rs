@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let rows: Vec<Row> = answer.as_array().into_iter().flatten().map(|entry| row(entry, now, &arguments)).collect();
     if arguments.quiet && style == Style::Table {
         for row in &rows {
-            cx.out.line(row.fields["ID"].as_str().unwrap_or_default())?;
+            cx.out.line(row.get("ID").and_then(Value::as_str).unwrap_or_default())?;
         }
         return Ok(0);
     }

@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
         .collect();
     if arguments.quiet && style == Style::Table {
         for row in &rows {
-            cx.out.line(row.fields["ID"].as_str().unwrap_or_default())?;
+            cx.out.line(row.get("ID").and_then(Value::as_str).unwrap_or_default())?;
         }
         return Ok(0);
     }
@@ -175,10 +175,10 @@ mod tests {
     fn rows() {
         let image = json!({"Id": "sha256:0123456789abcdef", "Created": 1, "Size": 4_860_000, "SharedSize": -1, "Containers": -1});
         let row = row(&image, ("a".into(), "b".into(), NONE.into()), Timestamp(61_000_000_000), false);
-        assert_eq!(row.fields["ID"], "0123456789ab");
-        assert_eq!(row.fields["Size"], "4.86MB");
-        assert_eq!(row.fields["CreatedSince"], "About a minute ago");
-        assert_eq!(row.fields["Containers"], "N/A");
-        assert_eq!(row.fields["UniqueSize"], "N/A");
+        assert_eq!(row.get("ID").unwrap(), "0123456789ab");
+        assert_eq!(row.get("Size").unwrap(), "4.86MB");
+        assert_eq!(row.get("CreatedSince").unwrap(), "About a minute ago");
+        assert_eq!(row.get("Containers").unwrap(), "N/A");
+        assert_eq!(row.get("UniqueSize").unwrap(), "N/A");
     }
 }

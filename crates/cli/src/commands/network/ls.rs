@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
     let rows: Vec<Row> = networks.into_iter().map(|network| row(network, arguments.no_trunc)).collect();
     if arguments.quiet && style == Style::Table {
         for row in &rows {
-            cx.out.line(row.fields["ID"].as_str().unwrap_or_default())?;
+            cx.out.line(row.get("ID").and_then(Value::as_str).unwrap_or_default())?;
         }
         return Ok(0);
     }

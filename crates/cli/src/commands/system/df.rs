@@ -161,10 +161,10 @@ mod tests {
             "Containers": [{"SizeRw": 10, "State": "running"}, {"SizeRw": 30, "State": "exited"}],
         });
         let images = row("Images", &images(&answer));
-        assert_eq!(images.fields["Reclaimable"], "500B (50%)");
-        assert_eq!(images.fields["Active"], "1");
+        assert_eq!(images.get("Reclaimable").unwrap(), "500B (50%)");
+        assert_eq!(images.get("Active").unwrap(), "1");
         let containers = row("Containers", &containers(&answer));
-        assert_eq!(containers.fields["Reclaimable"], "30B (75%)");
-        assert_eq!(row("Build Cache", &others(&[])).fields["Reclaimable"], "0B");
+        assert_eq!(containers.get("Reclaimable").unwrap(), "30B (75%)");
+        assert_eq!(row("Build Cache", &others(&[])).get("Reclaimable").unwrap(), "0B");
     }
 }

@@ -46,7 +46,7 @@ impl Template {
 
     /// The heading line of a table: functions are left out, `.Label "x"` is `x`.
     pub(super) fn render_heading(&self, row: &Row) -> Outcome<String> {
-        let value = Value::Object(row.fields.clone());
+        let value = row.object();
         let data = Data { value: &value, labels: None };
         evaluate::render(&self.nodes, &data, true).map_err(|error| Failure::new(format!("template: {error}")))
     }

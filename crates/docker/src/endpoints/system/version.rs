@@ -5,14 +5,14 @@ use axum::extract::State;
 use berth_types::architecture;
 use serde_json::{Value, json};
 
-use crate::error::ApiResult;
 use crate::state::Face;
 use crate::{API_VERSION, API_VERSION_MIN};
 
-pub(super) async fn version(State(face): State<Face>) -> ApiResult<Json<Value>> {
-    let info = face.engine.info().await?;
+pub(super) async fn version(State(face): State<Face>) -> Json<Value> {
+    let kernel_version = face.engine.kernel_version();
+    let architecture = architecture::normalized(std::env::consts::ARCH).0;
     let options = &face.options;
-    Ok(Json(json!({
+    Json(json!({
         "Platform": { "Name": "Berth" },
         "Components": [{
             "Name": "Engine",
@@ -20,11 +20,11 @@ pub(super) async fn version(State(face): State<Face>) -> ApiResult<Json<Value>> 
             "Details": {
                 "ApiVersion": API_VERSION,
                 "MinAPIVersion": API_VERSION_MIN,
-                "Arch": architecture::normalized(&info.architecture).0,
+                "Arch": architecture,
                 "BuildTime": options.build_time,
                 "Experimental": "false",
                 "GitCommit": options.git_commit,
-                "KernelVersion": info.kernel_version,
+                "KernelVersion": kernel_version,
                 "Os": "linux",
             },
         }],
@@ -34,8 +34,8 @@ pub(super) async fn version(State(face): State<Face>) -> ApiResult<Json<Value>> 
         "GitCommit": options.git_commit,
         "GoVersion": "",
         "Os": "linux",
-        "Arch": architecture::normalized(&info.architecture).0,
-        "KernelVersion": info.kernel_version,
+        "Arch": architecture,
+        "KernelVersion": kernel_version,
         "BuildTime": options.build_time,
-    })))
+    }))
 }
