@@ -14,7 +14,7 @@ use berth_core::events::{Envelope, Occurrence};
 use berth_core::fleet::Member;
 use berth_core::objects::{AnyValue, ContainerObject, Tenant};
 use berth_shim_client::{StateReply, TaskState};
-use berth_types::{Digest, Signal, Timestamp};
+use berth_types::{Classify as _, Digest, ErrorClass, Signal, Timestamp};
 
 use crate::api::{ContainerView, NetworkView, Status};
 use crate::config::{ContainerConfig, HostConfig};
@@ -154,7 +154,11 @@ impl Engine {
             None => DEFAULT_STOP,
         };
         if !timeout.is_zero() {
-            member.shim.kill(None, signal.unwrap_or(Signal::TERM), false).await?;
+            match member.shim.kill(None, signal.unwrap_or(Signal::TERM), false).await {
+                // It has ended by itself; its clients still read what it wrote.
+                Err(error) if error.class() == ErrorClass::NotFound => {}
+                asked => asked?,
+            }
             if tokio::time::timeout(timeout, member.shim.wait(None)).await.is_ok() {
                 return Ok(true);
             }

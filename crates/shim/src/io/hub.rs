@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Stream;
 use super::json_file::JsonFile;
 use super::outlet::Outlet;
+use super::readers::is_open_elsewhere;
 
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
@@ -77,6 +78,13 @@ impl Hub {
     pub(crate) fn underway(&self) -> Option<u64> {
         let state = self.lock();
         state.outlets.iter().filter_map(|outlet| outlet.underway()).reduce(|sum, bytes| sum + bytes)
+    }
+
+    /// Somebody has a FIFO open that still holds something.
+    pub(crate) fn has_fifo_reader(&self) -> bool {
+        let outlets = self.lock().outlets.clone();
+        let holding = outlets.iter().filter(|outlet| outlet.underway().is_some_and(|bytes| bytes > 0));
+        holding.into_iter().any(|outlet| is_open_elsewhere(outlet.descriptor().get_ref()))
     }
 
     /// No more output of this stream.

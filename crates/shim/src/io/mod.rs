@@ -20,6 +20,7 @@ mod json_file;
 mod json_line;
 mod outlet;
 mod process_io;
+mod readers;
 mod stdin;
 mod uri;
 

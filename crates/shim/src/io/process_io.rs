@@ -38,9 +38,11 @@ use crate::log;
 const READER_INTERVAL: Duration = Duration::from_millis(5);
 /// How long output may go on after the process ended, when children of it still hold the streams (an exec's).
 const OUTPUT_AFTER_EXIT: Duration = Duration::from_secs(2);
-/// How long a process's end is kept from clients whose FIFOs still hold output: as long as they read, and in all.
-const READER_STALLS: Duration = Duration::from_secs(2);
-const READER_IS_LATE: Duration = Duration::from_secs(8);
+/// How long a process's end is kept from clients whose FIFOs still hold output: while they take nothing, and in all.
+const READER_STALLS: Duration = Duration::from_secs(5);
+const READER_IS_LATE: Duration = Duration::from_secs(10);
+/// After so long without a byte taken it is worth looking whether there is a reader at all; after twice as long again, and so on.
+const READER_MISSED: Duration = Duration::from_millis(30);
 /// Between two looks at what such a FIFO holds: a pipe does not tell when it is empty.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -395,8 +397,15 @@ impl ProcessIo {
     pub(crate) async fn delivered(&self) {
         let ended = Instant::now();
         let mut last_read = ended;
+        let mut next_look = READER_MISSED;
         let mut left = self.underway();
         while left > 0 && last_read.elapsed() < READER_STALLS && ended.elapsed() < READER_IS_LATE {
+            if last_read.elapsed() >= next_look {
+                if !self.hub.has_fifo_reader() {
+                    return;
+                }
+                next_look *= 2;
+            }
             tokio::time::sleep(DRAIN_INTERVAL).await;
             let now = self.underway();
             if now < left {

@@ -433,11 +433,28 @@ fn the_end_waits_for_the_reader_of_a_fifo() {
     });
 }
 
+/// Nobody waits for a FIFO that nobody else has open: `ctr run -d` leaves such ones.
+#[test]
+fn the_end_does_not_wait_for_a_reader_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _reader, _writer) = readable_fifo(dir.path());
+    stopped_clock().block_on(async {
+        let (io, _open) = open("", &path, "");
+        let mut child = spawn(&io, "echo kept");
+        assert_eq!(wait_on_stopped_clock(&mut child).await, 0);
+        let begun = tokio::time::Instant::now();
+        io.delivered().await;
+        assert!(begun.elapsed() < 2 * READER_MISSED, "{:?}", begun.elapsed());
+        assert!(io.underway() > 0);
+    });
+}
+
 /// Time is stopped and moved by hand: a reader that takes nothing does not hold up the news of the end for long.
 #[test]
 fn the_end_does_not_wait_for_a_reader_that_stalls() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, _reader, _writer) = readable_fifo(dir.path());
+    let (path, reader, _writer) = readable_fifo(dir.path());
+    let mut other = Command::new("sleep").arg("1000").stdin(reader).spawn().unwrap();
     stopped_clock().block_on(async {
         let (io, _open) = open("", &path, "");
         let mut child = spawn(&io, "head -c 400000 /dev/zero");
@@ -447,6 +464,8 @@ fn the_end_does_not_wait_for_a_reader_that_stalls() {
         assert!(begun.elapsed() >= READER_STALLS && begun.elapsed() < READER_IS_LATE, "{:?}", begun.elapsed());
         assert!(io.underway() > 0);
     });
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 /// A FIFO's path, an end that reads and one that keeps it from ending.
