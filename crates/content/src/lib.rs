@@ -19,7 +19,7 @@ mod resumable;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -110,10 +110,20 @@ impl ContentStore {
     /// # Errors
     /// When the directories cannot be read or removed.
     pub fn sweep_taken_over(&self) -> Result<()> {
-        for home in read_dir(&self.ingests)?.into_iter().filter(|home| resumable::is_taken_over(home)) {
-            fs::remove_dir_all(&home).map_err(|e| ContentError::io("sweep", &home, e))?;
+        for home in read_dir(&self.ingests)? {
+            if self.is_taken_over(&home)? {
+                fs::remove_dir_all(&home).map_err(|e| ContentError::io("sweep", &home, e))?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether the data of an ingest is a blob. A second name alone does not say so: a blob of nobody that waits in the trash was one, and who comes
+    /// back for it need not fetch it again.
+    fn is_taken_over(&self, home: &Path) -> Result<bool> {
+        let Some(inode) = resumable::shared_inode(home) else { return Ok(false) };
+        let is_it = |digest: &Digest| fs::symlink_metadata(self.path(digest)).is_ok_and(|found| found.ino() == inode);
+        Ok(self.list()?.iter().any(is_it))
     }
 
     /// Begins the ingest of a reference, or goes on with it where an earlier opener (also of an earlier process) stopped.
@@ -123,7 +133,9 @@ impl ContentStore {
     pub fn resume(&self, namespace: &str, reference: &str, expected: Expected) -> Result<ResumableIngest> {
         let name = resumable::home_name(namespace, reference);
         let claim = Claim::take(&self.claims, &name, reference)?;
-        ResumableIngest::open(&self.ingests.join(name), namespace, reference, expected, claim)
+        let home = self.ingests.join(name);
+        let is_taken_over = self.is_taken_over(&home)?;
+        ResumableIngest::open(&home, namespace, reference, expected, claim, is_taken_over)
     }
 
     /// How far an ingest is. One that is open tells more exactly itself ([`ResumableIngest::status`]).

@@ -194,16 +194,18 @@ pub(crate) fn home_name(namespace: &str, reference: &str) -> String {
 }
 
 impl ResumableIngest {
-    /// Opens what is there, or begins. What the caller expects replaces what an earlier opener expected.
+    /// Opens what is there, or begins; begins also where the data was taken over as a blob. What the caller expects replaces what an earlier opener
+    /// expected.
     pub(crate) fn open(
         home: &Path,
         namespace: &str,
         reference: &str,
         expected: Expected,
         claim: Claim,
+        is_taken_over: bool,
     ) -> Result<Self> {
         let known = load_about(home)?.filter(|about| about.namespace == namespace && about.reference == reference);
-        let known = known.filter(|_| !is_taken_over(home));
+        let known = known.filter(|_| !is_taken_over);
         let is_new = known.is_none();
         let mut about = known.unwrap_or_else(|| About {
             format: FORMAT,
@@ -486,9 +488,9 @@ fn trusted(home: &Path, data: &File) -> Result<(Ranges, Timestamp)> {
     Ok((replay(&String::from_utf8_lossy(&journal), &boot_id(), found.len()), updated))
 }
 
-/// The data has a second name: it was taken over by the store, and a crash came before this one was taken away.
-pub(crate) fn is_taken_over(home: &Path) -> bool {
-    fs::symlink_metadata(home.join("data")).is_ok_and(|found| found.nlink() > 1)
+/// The inode of data that has a second name: of a blob, when a crash came before this one was taken away.
+pub(crate) fn shared_inode(home: &Path) -> Option<u64> {
+    fs::symlink_metadata(home.join("data")).ok().filter(|found| found.nlink() > 1).map(|found| found.ino())
 }
 
 /// Ranges the journal vouches for. `length` is that of the data, which in the same boot counts even where nothing was noted after it.

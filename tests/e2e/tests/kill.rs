@@ -81,7 +81,7 @@ impl Worker {
     fn run_detached(&mut self) {
         self.made += 1;
         let name = format!("w{}-{}", self.number, self.made);
-        let started = self.client.berth(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"]);
+        let started = self.client.berth(&["run", "-d", "--name", &name, "busybox", "sleep", "1000000"]);
         if started.code == 0 {
             self.containers.push(name);
         }
@@ -186,7 +186,8 @@ fn s155_random_kills_under_load() {
     let idle = Traces::idle(&berth);
     let writer = "i=0; while :; do echo $i; i=$((i+1)); usleep 1000; done";
     berth.berth(&["run", "-d", "--name", "writer", "busybox", "sh", "-c", writer]).ok();
-    berth.sleeper("idle", &["-p", "127.0.0.1:0:80"]);
+    // The long form takes longer than other sleepers sleep.
+    berth.berth(&["run", "-d", "--name", "idle", "-p", "127.0.0.1:0:80", "busybox", "sleep", "1000000"]).ok();
     let steady = [("writer", berth.pid("writer")), ("idle", berth.pid("idle"))];
     let address = berth.inspect("idle", "{{.NetworkSettings.IPAddress}} {{json .NetworkSettings.Ports}}");
 
@@ -243,6 +244,9 @@ fn s155_random_kills_under_load() {
         }
         berth.berth(&["rm", "-f", &ending]);
         kills += 1;
+        if kills % 100 == 0 {
+            println!("{kills} kills, {} operations; ready after {slowest:?} at most", done.load(Ordering::Relaxed));
+        }
     }
     is_over.store(true, Ordering::Relaxed);
     let workers: Vec<Worker> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();

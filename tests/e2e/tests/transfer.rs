@@ -1,5 +1,8 @@
 //! Transfers under circumstances: proxies, credential helpers, platforms, full disks, many at once, connections that break, artifacts.
 
+#[path = "transfer/cut.rs"]
+mod cut;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;

@@ -162,3 +162,23 @@ fn what_the_store_took_over_is_never_written_again() {
     store.sweep_taken_over().unwrap();
     assert_eq!(store.ingest_statuses(None).unwrap(), []);
 }
+
+/// A crash between the commit of a large blob and the record that needs it: the blob goes, by way of the trash, and its ingest is there to go on with.
+#[test]
+fn what_nobody_took_is_not_fetched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = vec![7; usize::try_from(crate::LARGE_BYTES).unwrap()];
+    let store = open(dir.path());
+    let ingest = store.resume("n", "r", expecting(&bytes)).unwrap();
+    ingest.write_at(0, &bytes).unwrap();
+    store.keep([store.adopt(&ingest.path(), expecting(&bytes)).unwrap()]).unwrap();
+    drop((ingest, store));
+    let store = open(dir.path());
+    store.remove(&digest_of(&bytes)).unwrap();
+    store.sweep_taken_over().unwrap();
+    let again = store.resume("n", "r", expecting(&bytes)).unwrap();
+    assert_eq!(again.extent(), (crate::LARGE_BYTES, crate::LARGE_BYTES), "also before the trash is emptied");
+    store.empty_trash().unwrap();
+    store.keep([store.adopt(&again.path(), expecting(&bytes)).unwrap()]).unwrap();
+    store.verify(&digest_of(&bytes)).unwrap();
+}
