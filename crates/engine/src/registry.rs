@@ -111,6 +111,12 @@ impl Registry {
         self.inner.read().by_id.contains_key(id.as_str())
     }
 
+    /// Whether this is the full id of a container, or of one being created.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        let inner = self.inner.read();
+        inner.by_id.contains_key(id) || inner.names.values().any(|owner| owner.as_str() == id)
+    }
+
     pub(crate) fn is_name_free(&self, name: &str) -> bool {
         !self.inner.read().names.contains_key(name)
     }

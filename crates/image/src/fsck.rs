@@ -9,10 +9,13 @@
 //! | an image whose config or manifest is gone, or a layer that cannot be made again | nothing: it is told; the image can be loaded again |
 //! | a name without image, a record of a tenant without what it names | deleting that record |
 //! | blobs, layers, snapshots and writable layers of nobody | collecting them |
+//!
+//! Images and containers come and go meanwhile. What does not fit is looked at once more where it is now, under the store's lock where something is
+//! done about it: what is told is wrong now, not since a moment ago.
 
 mod layer;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_content::{ContentError, Expected};
 use berth_metadata::{Table, Write};
@@ -56,36 +59,47 @@ impl FsckReport {
     }
 }
 
-/// A layer of an image, with the one below it.
-#[derive(Debug, Clone, Copy)]
+/// A layer of images, with the one below it.
+#[derive(Debug, Clone)]
 struct Known {
     diff_id: Digest,
     blob: Digest,
     below: Option<ChainId>,
-    is_in_use: bool,
+    images: Vec<Digest>,
 }
 
 impl ImageStore {
-    /// Checks everything while the store is in use. `containers`: ids that have a record; `used_by`: as for removal.
+    /// Checks everything while the store is in use. `is_container`: whether an id is that of a container now, one being created included; `used_by`: as
+    /// for removal.
     ///
     /// # Errors
     /// When records or directories cannot be read at all; what is wrong with single things is in the report.
     pub fn fsck(
         &self,
         is_repairing: bool,
-        containers: &HashSet<String>,
+        is_container: &dyn Fn(&str) -> bool,
         used_by: &dyn Fn(&Digest) -> ImageUse,
     ) -> Result<FsckReport> {
         let mut report = FsckReport::default();
         let records = self.check_images(&mut report)?;
         let damaged = self.check_blobs(&mut report)?;
-        let layers = known_layers(&records, used_by);
+        let layers = known_layers(&records);
         self.repair_blobs(&damaged, &records, is_repairing, &mut report)?;
-        self.check_layers(&layers, is_repairing, &mut report)?;
+        self.check_layers(&layers, used_by, is_repairing, &mut report)?;
         self.check_tags(&records, is_repairing, &mut report)?;
         self.check_tenants(is_repairing, &mut report)?;
-        self.check_orphans(containers, is_repairing, &mut report)?;
+        self.check_orphans(is_container, is_repairing, &mut report)?;
         Ok(report)
+    }
+
+    /// Whether one of these images is still there.
+    fn is_any_there(&self, images: &[Digest]) -> Result<bool> {
+        for id in images {
+            if self.metadata.get(Table::Images, &id.to_string())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Records that can be read, each against its config.
@@ -96,8 +110,9 @@ impl ImageStore {
             report.records += 1;
             match (key.parse::<Digest>(), ImageRecord::parse(&key, &bytes)) {
                 (Ok(id), Ok(record)) => {
-                    if let Err(what) = self.check_config(&id, &record) {
-                        report.add("image", id, what, None);
+                    match self.check_config(&id, &record) {
+                        Err(what) if self.is_any_there(&[id])? => report.add("image", id, what, None),
+                        _ => {}
                     }
                     records.insert(id, record);
                 }
@@ -147,8 +162,10 @@ impl ImageStore {
         let mut bad: BTreeMap<Digest, &'static str> =
             damaged.iter().map(|digest| (*digest, "its bytes are no longer those that were written")).collect();
         for (id, record) in records {
-            let missing = record.blobs(*id).filter(|blob| !self.content.has(blob));
-            bad.extend(missing.map(|blob| (blob, "it is missing")));
+            let missing: Vec<Digest> = record.blobs(*id).filter(|blob| !self.content.has(blob)).collect();
+            if !missing.is_empty() && self.is_any_there(&[*id])? {
+                bad.extend(missing.into_iter().map(|blob| (blob, "it is missing")));
+            }
         }
         for (digest, what) in bad {
             let repair =
@@ -202,13 +219,14 @@ impl ImageStore {
     fn check_layers(
         &self,
         layers: &BTreeMap<ChainId, Known>,
+        used_by: &dyn Fn(&Digest) -> ImageUse,
         is_repairing: bool,
         report: &mut FsckReport,
     ) -> Result<()> {
         for (chain_id, known) in layers {
             if !self.snapshots.has_layer(chain_id) {
                 // It is unpacked when a container needs it; that it can be is what counts.
-                if !self.content.has(&known.blob) {
+                if !self.content.has(&known.blob) && self.is_any_there(&known.images)? {
                     report.add("layer", chain_id, "it is not unpacked and its blob is missing", None);
                 }
                 continue;
@@ -221,15 +239,16 @@ impl ImageStore {
                 Err(ImageError::Content(_)) => continue,
                 Err(error) => berth_types::report(&error),
             };
-            let repair = match (is_repairing, known.is_in_use) {
-                (false, _) => None,
-                (true, true) => {
-                    report.add("layer", chain_id, format!("{found}; a container runs on it"), None);
-                    continue;
-                }
-                // Where its blob is damaged too, that was said already.
-                (true, false) => self.unpack_again(chain_id, known).ok(),
-            };
+            if !self.is_any_there(&known.images)? {
+                continue;
+            }
+            let is_in_use = || known.images.iter().any(|id| matches!(used_by(id), ImageUse::Running(_)));
+            if is_repairing && is_in_use() {
+                report.add("layer", chain_id, format!("{found}; a container runs on it"), None);
+                continue;
+            }
+            // Where its blob is damaged too, that was said already.
+            let repair = if is_repairing { self.unpack_again(chain_id, known).ok() } else { None };
             report.add("layer", chain_id, found, repair);
         }
         Ok(())
@@ -261,6 +280,13 @@ impl ImageStore {
             if id.is_some_and(|id| records.contains_key(&id)) {
                 continue;
             }
+            // Of an image that came after the records were read, or moved there.
+            let _changing = self.lock();
+            let Some(now) = self.metadata.get(Table::Tags, &name)? else { continue };
+            let id = String::from_utf8_lossy(&now).parse::<Digest>().ok();
+            if id.is_some_and(|id| self.is_any_there(&[id]).unwrap_or(true)) {
+                continue;
+            }
             if is_repairing {
                 self.write(vec![Write::Delete { table: Table::Tags, key: name.clone() }])?;
             }
@@ -271,13 +297,11 @@ impl ImageStore {
 
     /// Records of tenants whose blob, layer or home is gone.
     fn check_tenants(&self, is_repairing: bool, report: &mut FsckReport) -> Result<()> {
-        let mut writes = Vec::new();
         for (key, _) in self.metadata.list(Table::Blobs)? {
             report.records += 1;
             let digest = key.split_once('/').and_then(|(_, digest)| digest.parse::<Digest>().ok());
             if !digest.is_some_and(|digest| self.content.has(&digest)) {
-                report.add("record", &key, "its blob is missing", is_repairing.then(|| "deleted".to_owned()));
-                writes.push(Write::Delete { table: Table::Blobs, key });
+                self.lost_record(Table::Blobs, key, "its blob is missing", is_repairing, report)?;
             }
         }
         for (key, bytes) in self.metadata.list(Table::Snapshots)? {
@@ -285,26 +309,51 @@ impl ImageStore {
             let is_there = berth_snapshot::SnapshotRecord::parse(&key, &bytes)
                 .is_ok_and(|record| self.snapshots.has_place(&record.place));
             if !is_there {
-                report.add("record", &key, "its files are missing", is_repairing.then(|| "deleted".to_owned()));
-                writes.push(Write::Delete { table: Table::Snapshots, key });
+                self.lost_record(Table::Snapshots, key, "its files are missing", is_repairing, report)?;
             }
-        }
-        if is_repairing && !writes.is_empty() {
-            let _changing = self.lock();
-            self.write(writes)?;
         }
         Ok(())
     }
 
-    fn check_orphans(&self, containers: &HashSet<String>, is_repairing: bool, report: &mut FsckReport) -> Result<()> {
+    /// A record without what it names, unless somebody deleted it meanwhile.
+    fn lost_record(
+        &self,
+        table: Table,
+        key: String,
+        what: &str,
+        is_repairing: bool,
+        report: &mut FsckReport,
+    ) -> Result<()> {
+        let _changing = self.lock();
+        if self.metadata.get(table, &key)?.is_none() {
+            return Ok(());
+        }
+        if is_repairing {
+            self.write(vec![Write::Delete { table, key: key.clone() }])?;
+        }
+        report.add("record", key, what, is_repairing.then(|| "deleted".to_owned()));
+        Ok(())
+    }
+
+    fn check_orphans(
+        &self,
+        is_container: &dyn Fn(&str) -> bool,
+        is_repairing: bool,
+        report: &mut FsckReport,
+    ) -> Result<()> {
         let done = || is_repairing.then(|| "collected".to_owned());
-        for id in self.snapshots.prepared()?.into_iter().filter(|id| !containers.contains(id)) {
+        // In this order: a container is known before its writable layer is there, and until that is gone.
+        for id in self.snapshots.prepared()?.into_iter().filter(|id| !is_container(id)) {
             if is_repairing {
                 self.snapshots.discard(&id)?;
             }
             report.add("orphan", &id, "a writable layer of no container", done());
         }
         let changing = self.lock();
+        if self.is_collection_due() {
+            // What was removed a moment ago is no orphan.
+            self.collect_unreferenced(&changing)?;
+        }
         let unreferenced = self.unreferenced(&changing)?;
         for chain_id in &unreferenced.layers {
             report.add("orphan", chain_id, "a layer of no image", done());
@@ -322,17 +371,13 @@ impl ImageStore {
     }
 }
 
-fn known_layers(
-    records: &BTreeMap<Digest, ImageRecord>,
-    used_by: &dyn Fn(&Digest) -> ImageUse,
-) -> BTreeMap<ChainId, Known> {
+fn known_layers(records: &BTreeMap<Digest, ImageRecord>) -> BTreeMap<ChainId, Known> {
     let mut layers: BTreeMap<ChainId, Known> = BTreeMap::new();
     for (id, record) in records {
-        let is_in_use = matches!(used_by(id), ImageUse::Running(_));
         let mut below = None;
         for (layer, chain_id) in record.layers.iter().zip(record.chain_ids()) {
-            let known = Known { diff_id: layer.diff_id, blob: layer.blob, below, is_in_use };
-            layers.entry(chain_id).or_insert(known).is_in_use |= is_in_use;
+            let known = Known { diff_id: layer.diff_id, blob: layer.blob, below, images: Vec::new() };
+            layers.entry(chain_id).or_insert(known).images.push(*id);
             below = Some(chain_id);
         }
     }

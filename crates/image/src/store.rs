@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use berth_content::ContentStore;
@@ -48,6 +48,8 @@ pub struct ImageStore {
     proxied: Vec<Mutex<()>>,
     collections: Collections,
     collector: OnceLock<Collector>,
+    /// The collector was woken and has not been here.
+    is_collection_due: AtomicBool,
     /// What documents name, of those that were looked at.
     children: Mutex<HashMap<Digest, Arc<[Digest]>>>,
 }
@@ -141,6 +143,7 @@ impl ImageStore {
             pins: Mutex::new(HashMap::new()),
             collections: Collections::default(),
             collector: OnceLock::new(),
+            is_collection_due: AtomicBool::new(false),
             children: Mutex::new(HashMap::new()),
             applied: Mutex::new(HashMap::new()),
             proxied: proxies.iter().map(|_| Mutex::new(())).collect(),
@@ -382,6 +385,7 @@ impl ImageStore {
     /// Removes layers and blobs that no record names and no load under way counts on.
     pub(crate) fn collect_unreferenced(&self, _changing: &MutexGuard<'_, ()>) -> Result<Collected> {
         let tenants = self.collect_tenants(true)?;
+        self.is_collection_due.store(false, Ordering::Relaxed);
         let unreferenced = self.not_in(&tenants)?;
         self.snapshots.sweep_homes(&tenants.homes)?;
         let mut bytes = 0;
@@ -413,10 +417,17 @@ impl ImageStore {
     /// Something lost a reference.
     pub(crate) fn collection_is_due(&self, changing: &MutexGuard<'_, ()>) -> Result<()> {
         match self.collector.get() {
-            Some(Collector(wake)) => wake(),
+            Some(Collector(wake)) => {
+                self.is_collection_due.store(true, Ordering::Relaxed);
+                wake();
+            }
             None => drop(self.collect_unreferenced(changing)?),
         }
         Ok(())
+    }
+
+    pub(crate) fn is_collection_due(&self) -> bool {
+        self.is_collection_due.load(Ordering::Relaxed)
     }
 
     /// What a manifest or an index names, nothing for anything else; read once, for content never changes. `None`: it cannot be read.

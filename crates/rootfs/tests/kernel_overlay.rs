@@ -255,6 +255,28 @@ fn smuggled_redirect_is_not_followed() {
     }
 }
 
+/// The same for an attribute that says that a file's data is elsewhere: the layer's file is refused or is what it holds, never the other's data.
+#[test]
+fn smuggled_metacopy_is_not_followed() {
+    for redirect in [None, Some(&b"/secret"[..])] {
+        let f = Fixture::new(2);
+        for name in ["secret", "public"] {
+            fs::write(f.lower(1, name), "key").unwrap();
+        }
+        fs::write(f.lower(0, "public"), "mine").unwrap();
+        let set = |name: &str, value: &[u8]| lsetxattr(f.lower(0, "public"), name, value, XattrFlags::empty()).unwrap();
+        set("trusted.overlay.metacopy", b"");
+        if let Some(target) = redirect {
+            set("trusted.overlay.redirect", target);
+        }
+        let merged = f.mount();
+        match fs::read(merged.path("public")) {
+            Ok(bytes) => assert_eq!(bytes, b"mine"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(Errno::PERM.raw_os_error())),
+        }
+    }
+}
+
 /// S-103: more than 64 layers, and long paths, names with separators.
 #[test]
 fn s103_many_layers_and_strange_names() {

@@ -81,18 +81,62 @@ fn inner_btrfs() {
     assert_eq!(choose(&at.join("x"), Some("btrfs")).unwrap().name(), "btrfs");
     whole_contract(&at, || Box::new(BtrfsDriver));
     whole_contract(&at.join("overlay"), || Box::new(OverlayDriver));
-    // Blocks are shared by the native driver's copies.
+    assert_blocks_are_shared(&at);
+    rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// By the native driver's copies.
+fn assert_blocks_are_shared(at: &Path) {
     let native = SnapshotStore::open_with(&at.join("native"), Box::new(NativeDriver)).unwrap();
     let layer = native.begin_layer(&chain(1)).unwrap();
     std::fs::write(layer.dir().join("large"), vec![7; 64 << 20]).unwrap();
     layer.commit(64 << 20).unwrap();
-    let free = || rustix::fs::statvfs(&at).unwrap().f_bfree * 4096;
+    let free = || rustix::fs::statvfs(at).unwrap().f_bfree * 4096;
     rustix::fs::sync();
     let before = free();
     native.prepare("c", vec![native.layer_dir(&chain(1))], false).unwrap();
     rustix::fs::sync();
     assert!(before.saturating_sub(free()) < 16 << 20, "64 MiB were copied");
-    rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// S-085, S-087, S-115: the default drivers on each file system that a data root is likely to be on; btrfs is above.
+#[test]
+fn s085_s087_s115_default_drivers_on_ext4_xfs_and_tmpfs() {
+    in_namespace("inner_backings");
+}
+
+#[test]
+#[ignore = "run by s085_s087_s115_default_drivers_on_ext4_xfs_and_tmpfs in a mount namespace"]
+fn inner_backings() {
+    for kind in ["ext4", "xfs", "tmpfs"] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = match kind {
+            "ext4" => mounted_image(dir.path(), 256 << 20, "mkfs.ext4", &["-q"], kind),
+            // Smaller ones its tool refuses.
+            "xfs" => mounted_image(dir.path(), 512 << 20, "mkfs.xfs", &["-q"], kind),
+            _ => {
+                let at = dir.path().join("mnt");
+                std::fs::create_dir(&at).unwrap();
+                let data = Some(c"size=256m");
+                rustix::mount::mount("tmpfs", &at, "tmpfs", rustix::mount::MountFlags::empty(), data).unwrap();
+                at
+            }
+        };
+        println!("{kind}");
+        whole_contract(&at.join("o"), || Box::new(OverlayDriver));
+        // Trying finds out that it does not work on tmpfs.
+        if kind == "tmpfs" {
+            assert_eq!(choose(&at.join("x"), None).unwrap().name(), "overlay");
+            assert_eq!(choose(&at.join("x"), Some("erofs")).unwrap_err().class(), ErrorClass::FailedPrecondition);
+        } else {
+            assert_eq!(choose(&at.join("x"), None).unwrap().name(), "erofs");
+            whole_contract(&at.join("e"), || Box::new(ErofsDriver::default()));
+        }
+        if kind == "xfs" {
+            assert_blocks_are_shared(&at);
+        }
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
 }
 
 fn chain(number: u8) -> berth_types::ChainId {

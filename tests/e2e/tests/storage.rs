@@ -152,6 +152,54 @@ fn s087_fsck_finds_and_mends() {
     assert_eq!(berth.berth(&["run", "--rm", "three", "cat", "/shared"]).ok(), "third");
 }
 
+/// S-087: a check that repairs goes on while images and containers come and go: it finds nothing, and takes nothing of theirs away.
+#[test]
+fn s087_fsck_spares_what_is_just_being_made() {
+    let berth = Instance::with_busybox();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|worker| {
+                let berth = &berth;
+                scope.spawn(move || {
+                    for round in 0..6 {
+                        let [name, image] = [format!("c{worker}-{round}"), format!("i{worker}:{round}")];
+                        berth.berth(&["create", "--name", &name, "busybox", "true"]).ok();
+                        let program = berth.directory.join(&name);
+                        fs::write(&program, &name).unwrap();
+                        berth.berth(&["cp", program.to_str().unwrap(), &format!("{name}:/mine")]).ok();
+                        berth.berth(&["commit", &name, &image]).ok();
+                        if round % 3 == 0 {
+                            berth.berth(&["rm", &name]).ok();
+                            berth.berth(&["rmi", &image]).ok();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let checking = scope.spawn(|| {
+            let mut checks = 0;
+            while !is_over.load(relaxed) {
+                let checked = berth.berth(&["fsck", "--repair"]);
+                assert!(checked.ok().ends_with("all in order"), "after {checks}: {checked:?}");
+                checks += 1;
+            }
+            checks
+        });
+        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        is_over.store(true, relaxed);
+        assert!(checking.join().unwrap() > 1);
+        ended.into_iter().for_each(Result::unwrap);
+    });
+    for (worker, round) in (0..3).flat_map(|worker| (0..6).filter(|n| n % 3 != 0).map(move |round| (worker, round))) {
+        let name = format!("c{worker}-{round}");
+        let diff = berth.berth(&["diff", &name]);
+        assert_eq!(diff.ok(), "A /mine", "{name}");
+        assert_eq!(berth.berth(&["run", "--rm", &format!("i{worker}:{round}"), "cat", "/mine"]).ok(), name);
+    }
+}
+
 /// An image removed by force under a stopped container is freed with the container.
 #[test]
 fn a_hidden_image_goes_with_its_container() {

@@ -1,11 +1,9 @@
 //! Looking into the store: `fsck`, and where a path comes from.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use berth_image::{FsckReport, LayerListing, PathStory};
 
-use super::use_of;
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -16,10 +14,8 @@ impl Engine {
     /// When the store cannot be read at all.
     pub async fn fsck(&self, is_repairing: bool) -> Result<FsckReport> {
         self.heavy(move |engine| {
-            let containers: HashSet<String> =
-                engine.inner.registry.all().iter().map(|container| container.id.to_string()).collect();
-            let uses = engine.image_uses();
-            Ok(engine.inner.images.fsck(is_repairing, &containers, &|id| use_of(&uses, id))?)
+            let is_container = |id: &str| engine.inner.registry.knows(id);
+            Ok(engine.inner.images.fsck(is_repairing, &is_container, &|id| engine.use_now(id))?)
         })
         .await
     }

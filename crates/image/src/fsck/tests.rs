@@ -24,7 +24,7 @@ impl Scratch {
     }
 
     fn fsck(&self, is_repairing: bool) -> FsckReport {
-        self.store.fsck(is_repairing, &HashSet::new(), &|_| ImageUse::Unused).unwrap()
+        self.store.fsck(is_repairing, &|_| false, &|_| ImageUse::Unused).unwrap()
     }
 
     fn found(&self) -> Vec<(&'static str, String)> {
@@ -51,6 +51,14 @@ fn layer() -> Vec<u8> {
         tar.start(&Entry { kind, path: path.into(), mode, size, ..Entry::default() }).unwrap();
         tar.data(data.as_bytes()).unwrap();
     }
+    tar.finish().unwrap();
+    bytes
+}
+
+fn other_layer() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut tar = TarWriter::new(&mut bytes);
+    tar.start(&Entry { kind: EntryKind::Directory, path: "e/".into(), mode: 0o755, ..Entry::default() }).unwrap();
     tar.finish().unwrap();
     bytes
 }
@@ -92,7 +100,7 @@ fn s087_damaged_layers_are_unpacked_again() {
         damage(&scratch.layer_dir());
         assert_eq!(scratch.found(), [("layer", what.to_owned())]);
         let id = scratch.store.get("one:1").unwrap().id;
-        let in_use = scratch.store.fsck(true, &HashSet::new(), &|_| ImageUse::Running("c".to_owned())).unwrap();
+        let in_use = scratch.store.fsck(true, &|_| false, &|_| ImageUse::Running("c".to_owned())).unwrap();
         assert_eq!(in_use.open_problems(), 1, "not under a running container");
         let repaired = scratch.fsck(true);
         assert_eq!(repaired.problems[0].repair.as_deref(), Some("unpacked again from its blob"));
@@ -149,9 +157,8 @@ fn s087_orphans_are_collected() {
     scratch.store.snapshots.begin_layer(&Digest::from_bytes([9; 32])).unwrap().commit(0).unwrap();
     fs::create_dir(scratch.dir.path().join("snapshots/overlay/snapshots/7")).unwrap();
 
-    let containers = HashSet::from(["kept".to_owned()]);
     let check = |is_repairing| {
-        let report = scratch.store.fsck(is_repairing, &containers, &|_| ImageUse::Unused).unwrap();
+        let report = scratch.store.fsck(is_repairing, &|id| id == "kept", &|_| ImageUse::Unused).unwrap();
         (report.problems.iter().map(|p| p.kind).collect::<Vec<_>>(), report.open_problems())
     };
     let all = vec!["tag", "record", "orphan", "orphan", "orphan", "orphan"];
@@ -159,4 +166,33 @@ fn s087_orphans_are_collected() {
     assert_eq!(check(true), (all, 0));
     assert_eq!(check(false), (vec![], 0));
     assert_eq!(scratch.store.prepared().unwrap(), ["kept"]);
+}
+
+/// S-087: images and containers that come and go while it looks are no problems, and nothing of theirs is repaired away.
+#[test]
+fn s087_what_changes_meanwhile_is_in_order() {
+    let scratch = Scratch::new();
+    let store = &scratch.store;
+    let late = |name: &str| CommitOptions { reference: Some(name.parse().unwrap()), ..CommitOptions::default() };
+    let records = store.check_images(&mut FsckReport::default()).unwrap();
+    // An image comes, and one goes.
+    store.import(&mut &other_layer()[..], &late("two:1"), &|_, _, _, _| {}).unwrap();
+    store.remove("one:1", true, &|_| ImageUse::Unused).unwrap();
+    let mut report = FsckReport::default();
+    store.repair_blobs(&BTreeSet::new(), &records, true, &mut report).unwrap();
+    store.check_layers(&known_layers(&records), &|_| ImageUse::Unused, true, &mut report).unwrap();
+    store.check_tags(&records, true, &mut report).unwrap();
+    assert_eq!(report.problems, []);
+    store.get("two:1").unwrap();
+}
+
+/// S-087: what was removed a moment ago and is collected a moment later is no orphan.
+#[test]
+fn s087_what_is_due_to_be_collected_is_no_orphan() {
+    let scratch = Scratch::new();
+    scratch.store.collect_later(Box::new(|| {}));
+    scratch.store.collection_is_due(&scratch.store.lock()).unwrap();
+    let blob = scratch.store.content.stage(b"of nobody").unwrap();
+    scratch.store.content.keep([blob]).unwrap();
+    assert_eq!(scratch.found(), []);
 }
