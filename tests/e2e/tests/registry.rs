@@ -1,5 +1,6 @@
 //! Images from and to registries: Debian's docker-registry, with skopeo and the stock docker client as foreign clients.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use berth_testkit::instance::run;
@@ -329,4 +330,40 @@ fn tls_by_hosts_toml() {
     std::fs::write(hosts.join("hosts.toml"), "server = 5\n").unwrap();
     let bad = berth.berth(&["pull", &name]);
     assert!(bad.stderr.contains("bad registry configuration"), "{bad:?}");
+}
+
+/// However many layers an image has, and however they come: few descriptors are open while it is pulled, and none is left.
+#[test]
+fn descriptors_of_a_pull_are_bounded() {
+    const LAYERS: usize = 300;
+    const DESCRIPTORS_MAX: usize = 64;
+    let registry = DockerRegistry::start();
+    let berth = Instance::start();
+    let layer = |n: usize| vec![LayerFile::text(&format!("f{n}"), &n.to_string())];
+    let image = (0..LAYERS).fold(Image::new("many:1"), |image, n| image.layer(layer(n)));
+    registry.place(&image.oci_archive(), "many", "1");
+    let name = registry.name("many:1");
+    // Connections, threads and files that the first pull needs are there.
+    registry.put(&large("small:1", &[]).oci_archive(), "small:1");
+    berth.berth(&["pull", "-q", &registry.name("small:1")]).ok();
+    let open = || fs::read_dir(format!("/proc/{}/fd", berth.daemon_pid())).unwrap().count();
+    let (before, is_done) = (open(), std::sync::atomic::AtomicBool::new(false));
+    let peak = std::thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let mut peak = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                peak = peak.max(open());
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            peak
+        });
+        let pulled = berth.berth(&["pull", "-q", &name]);
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        pulled.ok();
+        counting.join().unwrap()
+    });
+    println!("{before} descriptors before, {peak} at the most");
+    assert!(peak < before + DESCRIPTORS_MAX, "{before} before, {peak} at the most");
+    wait_until("they are closed", || (open() <= before + 4).then_some(()));
+    assert_eq!(berth.berth(&["image", "inspect", &name]).ok().matches("\"sha256:").count(), LAYERS + 1);
 }
