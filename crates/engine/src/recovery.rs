@@ -7,6 +7,7 @@ mod orphans;
 mod told;
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -363,7 +364,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// One daemon per data root; the lock ends with the process, however that ends.
 fn lock_root(path: &Path) -> Result<File> {
     let failed = |operation: &'static str| move |error: std::io::Error| EngineError::io(operation, path, &error);
-    let open = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let mut options = std::fs::OpenOptions::new();
+    let open = options.create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = open.map_err(failed("open"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => return Ok(file),

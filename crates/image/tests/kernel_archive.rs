@@ -257,13 +257,16 @@ fn inner_mounts_in_the_root() {
     }
 }
 
-/// CVE-2018-15664, CVE-2019-14271, CVE-2026-41567, CVE-2026-41568: a directory exchanged for a link to the outside, over and over, while files are
-/// copied out and in. Nothing of the outside is ever read or changed.
+/// CVE-2018-15664, CVE-2019-14271, CVE-2026-41567, CVE-2026-41568, CVE-2026-42306: a directory exchanged for a link to the outside, over and over,
+/// while files are copied out and in. Nothing of the outside is ever read, made or changed. CVE-2021-41089: neither are modes and owners.
+/// CVE-2023-0778: what is read for an archive is what was opened, not what is there a moment later.
 #[test]
 fn link_swap_race() {
     const ROUNDS: usize = 2000;
     let root = Root::new();
     let outside = root.outside();
+    fs::set_permissions(outside.join("canary"), fs::Permissions::from_mode(0o600)).unwrap();
+    let before = fs::metadata(outside.join("canary")).unwrap();
     fs::create_dir(root.path("d")).unwrap();
     fs::write(root.path("d/canary"), "inside").unwrap();
     // Absolute, and relative enough to climb out of any root.
@@ -316,5 +319,7 @@ fn link_swap_race() {
     assert_eq!(fs::read(outside.join("canary")).unwrap(), b"secret");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
     assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o755);
+    let canary = fs::metadata(outside.join("canary")).unwrap();
+    assert_eq!((canary.uid(), canary.gid(), canary.mode()), (before.uid(), before.gid(), before.mode()));
     assert!(swaps.unwrap() > 0);
 }

@@ -251,7 +251,7 @@ fn configs_that_do_not_fit() {
     refused(&spoil(|c| c["rootfs"]["diff_ids"] = json!(vec![digest(b""); 501])), "more than 500 layers");
 }
 
-/// CVE-2021-41190, and media types nobody promised to understand.
+/// CVE-2021-41190, and media types nobody promised to understand (CVE-2022-24778: those of encrypted layers).
 #[test]
 fn cve_2021_41190_ambiguous_and_unknown_documents() {
     let tars = [one_file("a", "1")];

@@ -3,10 +3,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::schema::FILE_MODE;
 
 /// A transaction of some thousand deletions fits, and so does what the database rewrites when it is opened after a failure.
 const RESERVE_BYTES: u64 = 2 << 20;
@@ -39,7 +42,7 @@ impl Reserve {
     }
 
     fn allocate(&self) -> io::Result<()> {
-        let file: File = OpenOptions::new().write(true).create(true).truncate(true).open(&self.path)?;
+        let file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&self.path)?;
         Ok(fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?)
     }
 

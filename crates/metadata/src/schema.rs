@@ -2,8 +2,9 @@
 //!
 //! A new file is made beside its final name, flushed, and renamed; so a file that exists was complete once, and an empty one is damage.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use crate::{MetadataError, Result, Table};
 /// The version this code writes, kept in `Facts` under [`SCHEMA_KEY`]. History: 1 = containers, images, tags, facts; 2 = the tables of tenants.
 const SCHEMA: u32 = 2;
 const SCHEMA_KEY: &str = "schema";
+
+/// Also of what lies beside it.
+pub(crate) const FILE_MODE: u32 = 0o600;
 
 /// The database is a few hundred records; pages beyond this are read again through the kernel's cache.
 const CACHE_BYTES: usize = 1 << 20;
@@ -44,6 +48,12 @@ pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'stati
 pub(crate) fn open(file: &Path) -> Result<Database> {
     match fs::metadata(file) {
         Ok(found) if found.len() == 0 => return Err(damaged(file, Damage::Empty)),
+        // Older versions made it as the umask said: records hold what containers are given in their environment.
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            let private = fs::Permissions::from_mode(FILE_MODE);
+            let failed = |source| MetadataError::File { operation: "make private", file: file.to_owned(), source };
+            fs::set_permissions(file, private).map_err(failed)?;
+        }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(file)?,
         Err(source) => return Err(MetadataError::File { operation: "open", file: file.to_owned(), source }),
@@ -145,6 +155,8 @@ fn make(file: &Path) -> Result<()> {
 }
 
 fn fill(draft: &Path) -> std::result::Result<(), redb::Error> {
+    // An empty file is as good as none to redb, which would make it for everybody to read.
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(draft)?;
     let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(draft)?;
     let transaction = database.begin_write()?;
     for table in FIRST_TABLES.into_iter().chain(TENANT_TABLES) {

@@ -156,3 +156,19 @@ fn damage_is_an_error_never_a_panic_or_a_fresh_start() {
     assert!(refused.get() > 20, "{refused:?}");
     check(&good, "the good file");
 }
+
+/// Records hold what containers are given in their environment: nobody else reads them, whatever the umask, also where an older version made the file.
+#[test]
+fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = scratch();
+    let modes = || -> Vec<u32> {
+        let entries = fs::read_dir(scratch.file.parent().unwrap()).unwrap();
+        entries.map(|entry| entry.unwrap().metadata().unwrap().permissions().mode() & 0o777).collect()
+    };
+    drop(Metadata::open(&scratch.file).unwrap());
+    assert_eq!(modes(), [0o600, 0o600]);
+    fs::set_permissions(&scratch.file, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Metadata::open(&scratch.file).unwrap());
+    assert_eq!(modes(), [0o600, 0o600]);
+}

@@ -1,9 +1,12 @@
 //! The namespaces, one by one (checklist 1.2), through the command line.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 
 use berth_testkit::Instance;
+use berth_testkit::instance::run;
 
 fn ns(pid: &str, kind: &str) -> String {
     fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().to_string_lossy().into_owned()
@@ -203,6 +206,48 @@ fn s021_user_namespace() {
     let owner = fs::metadata(format!("{upper}/made")).unwrap().uid();
     assert!(owner == first || owner == 0, "made by {owner}, the map starts at {first}");
     assert_eq!(berth.berth(&["exec", "c1", "stat", "-c", "%u", "/made"]).ok(), "0");
+}
+
+/// CVE-2021-21284: who is root in a container's user namespace is, on the host, somebody who neither reads nor writes anything of the engine's.
+#[test]
+fn cve_2021_21284_a_remapped_root_does_not_reach_the_stores() {
+    let berth = Instance::with_busybox();
+    berth.sleeper("c1", &["--userns", "auto"]);
+    let map = fs::read_to_string(format!("/proc/{}/uid_map", berth.pid("c1"))).unwrap();
+    let first: u32 = map.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let as_root_of_c1 = |script: String| {
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.uid(first).gid(first).current_dir("/").args(["-c", &script]);
+        run(shell, b"")
+    };
+    // The way to the data root is open: what refuses is the engine's own.
+    for directory in berth.root().ancestors().skip(1).take_while(|directory| directory.parent().is_some()) {
+        let mode = fs::metadata(directory).unwrap().permissions().mode();
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o111)).unwrap();
+    }
+    as_root_of_c1(format!("cd {}", berth.root().parent().unwrap().display())).ok();
+
+    let upper = berth.inspect("c1", "{{.GraphDriver.Data.UpperDir}}");
+    berth.berth(&["exec", "c1", "touch", "/made"]).ok();
+    assert!(fs::metadata(format!("{upper}/made")).is_ok());
+    let (root, state) = (berth.root(), berth.state());
+    let names = |directory: &Path| -> Vec<PathBuf> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let mut paths = vec![root.clone(), state.clone(), upper.into()];
+    paths.extend(names(&root).into_iter().chain(names(&state)));
+    assert!(paths.len() > 12, "{paths:?}");
+    for path in paths {
+        let shown = path.display();
+        let (write, read) = match path.is_dir() {
+            true => (format!(": > {shown}/x"), format!("ls {shown}/")),
+            false => (format!(": >> {shown}"), format!("head -c 100 {shown}")),
+        };
+        for script in [write, read, format!("mv {shown} {shown}-x")] {
+            let refused = as_root_of_c1(script.clone());
+            assert!(refused.code != 0 && refused.stderr.contains("ermission denied"), "{script}: {refused:?}");
+        }
+    }
 }
 
 /// S-024: semaphores, shared memory and queues are the container's own.

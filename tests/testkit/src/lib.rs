@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod dice;
 pub mod disk;
 pub mod foreign;
+pub mod growth;
 pub mod instance;
 pub mod leak;
 pub mod peers;

@@ -13,6 +13,7 @@
 mod naming;
 mod registry;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use berth_containerd_api::containerd::events as wire_events;
@@ -173,7 +174,9 @@ impl Job {
         self.publish_blobs(&imported.new_blobs);
         let mut targets = vec![imported.index.clone()];
         targets.extend(imported.images.iter().cloned());
-        for image in &imported.images {
+        // An archive may name one image a thousand times.
+        let mut unpacked = HashSet::new();
+        for image in imported.images.iter().filter(|image| unpacked.insert(image.digest)) {
             self.unpack(image, to).await?;
         }
         let mut saved = 0;

@@ -8,6 +8,7 @@ use super::Tenant;
 use super::name::Target;
 use crate::document::{
     CONFIG_BYTES_MAX, ConfigDocument, Descriptor, Document, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest,
+    layer_compression,
 };
 use crate::record::{ImageRecord, LayerRecord};
 use crate::{ImageError, Result, platform};
@@ -34,6 +35,8 @@ impl Tenant<'_> {
         }
         let mut layers = Vec::with_capacity(manifest.layers.len());
         for (layer, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
+            // An encrypted one is none of ours, also where its files are here from somebody who may decrypt it (CVE-2022-24778).
+            layer_compression(&layer.media_type, &format!("layer {}", layer.digest.short()))?;
             if !self.store.content.has(&layer.digest) {
                 return Err(super::unknown("content", layer.digest));
             }

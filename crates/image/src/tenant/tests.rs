@@ -7,8 +7,8 @@ use berth_snapshot::Kind;
 use berth_types::{Classify as _, Digest, ErrorClass, Labels, Timestamp};
 
 use super::*;
-use crate::ImageUse;
 use crate::tar_stream::{Entry, EntryKind, TarWriter};
+use crate::{ImageUse, TargetPlatform};
 
 struct Scratch {
     dir: tempfile::TempDir,
@@ -353,4 +353,63 @@ fn s114_a_snapshot_and_its_lease_are_one_write() {
     assert_eq!(refused.class(), ErrorClass::NotFound);
     assert_eq!(tenant.snapshots().stat("other").unwrap_err().class(), ErrorClass::NotFound);
     assert_eq!(commits() - before, 2);
+}
+
+/// CVE-2022-24778: who has no key does not run an encrypted layer because its files were unpacked here for somebody who has.
+#[test]
+fn cve_2022_24778_an_encrypted_layer_is_not_run() {
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    let scratch = scratch();
+    let store = &scratch.store;
+    let owner = store.tenant("owner").unwrap();
+    owner.create_lease("l", &Labels::new()).unwrap();
+    let bytes = layer("plain");
+    let plain = put(&owner, &bytes, &[], Some("l"));
+    let mounts = owner.snapshots().prepare("extract", None, &Labels::new(), Some("l")).unwrap();
+    let applied = owner.apply_layer(&plain, &mounts).unwrap();
+    owner.snapshots().commit(&applied.diff_id.to_string(), "extract", &Labels::new(), Some("l")).unwrap();
+    assert!(store.snapshots.has_layer(&applied.diff_id));
+
+    let tenant = store.tenant(DOCKER_TENANT).unwrap();
+    tenant.create_lease("l", &Labels::new()).unwrap();
+    let host = TargetPlatform::host();
+    let platform = host.platform();
+    let config = serde_json::json!({
+        "architecture": platform.architecture, "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [applied.diff_id] },
+    })
+    .to_string();
+    let described = |kind: &str, bytes: &[u8]| serde_json::json!({ "mediaType": kind, "digest": digest_of(bytes), "size": bytes.len() });
+    let image = |name: &str, kind: &str, layer: &[u8]| {
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": described(CONFIG, config.as_bytes()), "layers": [described(kind, layer)],
+        })
+        .to_string();
+        for bytes in [layer, config.as_bytes(), manifest.as_bytes()] {
+            if tenant.blob(&digest_of(bytes)).is_err() {
+                put(&tenant, bytes, &[], Some("l"));
+            }
+        }
+        let target = Target {
+            media_type: MANIFEST.to_owned(),
+            digest: digest_of(manifest.as_bytes()),
+            size_bytes: manifest.len() as u64,
+            annotations: std::collections::BTreeMap::new(),
+        };
+        tenant.create_image(&format!("docker.io/library/{name}"), target.clone(), &Labels::new()).unwrap();
+        tenant.unpack_image(&target, &host, Some("l"))
+    };
+    for suffix in ["+encrypted", "+gzip+encrypted", "+zstd+encrypted"] {
+        let refused = image("secret:1", &format!("{LAYER}{suffix}"), suffix.as_bytes()).unwrap_err();
+        assert_eq!(refused.class(), ErrorClass::InvalidArgument, "{suffix}");
+        assert!(refused.to_string().contains(suffix), "{refused}");
+        assert_eq!(store.get("secret:1").unwrap_err().class(), ErrorClass::NotFound, "{suffix}");
+        tenant.delete_image("docker.io/library/secret:1", true, &|_| ImageUse::Unused).unwrap();
+    }
+    // The same in the clear is an image of both faces, and nothing has to be unpacked.
+    assert_eq!(image("plain:1", LAYER, &bytes).unwrap(), []);
+    assert_eq!(store.get("plain:1").unwrap().layers.len(), 1);
 }

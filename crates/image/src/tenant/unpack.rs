@@ -3,7 +3,7 @@
 use berth_types::{Digest, Labels, Timestamp};
 
 use super::{Target, Tenant};
-use crate::document::{CONFIG_BYTES_MAX, ConfigDocument, chain_ids};
+use crate::document::{CONFIG_BYTES_MAX, ConfigDocument, chain_ids, layer_compression};
 use crate::pull::TargetPlatform;
 use crate::{ImageError, Result};
 
@@ -23,7 +23,8 @@ impl Tenant<'_> {
     /// Unpacks the manifest of this platform that the target leads to. Layers that are there stay as they are.
     ///
     /// # Errors
-    /// `NotFound` when it or a layer is not here; `InvalidArgument` for a layer that is not what its config says.
+    /// `NotFound` when it or a layer is not here; `InvalidArgument` for a layer that is not what its config says, or of a media type that is not
+    /// a layer's (an encrypted one), whether its files are here or not.
     pub fn unpack_image(
         &self,
         target: &Target,
@@ -36,6 +37,10 @@ impl Tenant<'_> {
         let document = ConfigDocument::parse(&bytes, &format!("config {}", config.digest.short()))?;
         if document.diff_ids.len() != layers.len() {
             return Err(ImageError::archive("its config and its manifest have different numbers of layers"));
+        }
+        // Before anything is found to be there already: bytes that nobody may decrypt are not run because somebody else unpacked them (CVE-2022-24778).
+        for layer in layers {
+            layer_compression(&layer.media_type, &format!("layer {}", layer.digest.short()))?;
         }
         let mut made = Vec::new();
         let mut parent: Option<String> = None;

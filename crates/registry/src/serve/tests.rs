@@ -144,6 +144,55 @@ async fn a_read_only_registry_takes_nothing() {
     assert!(matches!(session.manifest("1").await, Err(RegistryError::NoManifest { .. })));
 }
 
+/// CVE-2026-41888, CVE-2026-35172, CVE-2025-24976: nobody deletes here, by no way of asking, so nothing is served that was deleted; and no token
+/// makes anybody more than where he comes from makes him.
+#[tokio::test]
+async fn cve_2026_41888_nothing_is_deleted_and_no_token_counts() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let served = served(PushPolicy::Loopback).await;
+    let session = served.session("app");
+    let (config, layer) = (b"{}".to_vec(), b"layer".to_vec());
+    push(&session, &config, &[]).await;
+    push(&session, &layer, &[]).await;
+    let document = manifest(&config, &layer, None);
+    let digest = session.put_manifest("1", MANIFEST, &document).await.unwrap();
+    // `alg: none`, as anybody can make it.
+    let token = "authorization: Bearer eyJhbGciOiJub25lIn0.eyJhY2Nlc3MiOlt7InR5cGUiOiJyZWdpc3RyeSIsIm5hbWUiOiIqIiwiYWN0aW9ucyI6WyIqIl19XX0.\r\n";
+    let ask = |port: u16, method: &str, path: &str, more: &str| {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n{more}\r\n");
+        async move {
+            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer.split(' ').nth(1).unwrap().to_owned()
+        }
+    };
+    for path in [
+        "/v2/app/manifests/1".to_owned(),
+        format!("/v2/app/manifests/{digest}"),
+        format!("/v2/app/blobs/{}", digest_of(&layer)),
+    ] {
+        for more in ["", token] {
+            assert_eq!(ask(served.port, "DELETE", &path, more).await, "405", "{path} {more}");
+            let method = format!("x-http-method-override: DELETE\r\n{more}");
+            assert_ne!(ask(served.port, "POST", &path, &method).await, "202", "{path}");
+        }
+    }
+    assert_eq!(session.manifest("1").await.unwrap().bytes, document);
+    assert_eq!(push(&session, &layer, &[]).await, Pushed::Existed);
+    // A tag that moved is asked for anew each time.
+    let other = manifest(&config, &layer, Some(&digest));
+    session.put_manifest("1", MANIFEST, &other).await.unwrap();
+    assert_eq!(session.manifest("1").await.unwrap().bytes, other);
+
+    let reading = super::tests::served(PushPolicy::Never).await;
+    for more in ["", token] {
+        assert_eq!(ask(reading.port, "POST", "/v2/app/blobs/uploads/", more).await, "403", "{more}");
+    }
+}
+
 #[test]
 fn one_process_at_a_time() {
     let root = tempfile::tempdir().unwrap();

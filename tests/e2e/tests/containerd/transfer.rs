@@ -7,7 +7,9 @@ use berth_containerd_api::containerd::types::transfer::{
     AuthRequest, AuthResponse, AuthType, ImageExportStream, ImageImportStream, ImageReference, ImageStore, OciRegistry,
     Progress, RegistryResolver, UnpackConfiguration,
 };
+use berth_testkit::bombs::{self, Fate};
 use berth_testkit::disk::SmallDisk;
+use berth_testkit::growth::Growth;
 use berth_testkit::registry::{DockerRegistry, PASSWORD, USER};
 use berth_testkit::{Image, Instance, LayerFile, wait_until};
 use prost_types::Any;
@@ -49,7 +51,11 @@ async fn import(client: &Client, archive: Vec<u8>, to: &ImageStore) -> Result<()
     let sending = tokio::spawn(stream.send_all(archive));
     let from = ImageImportStream { stream: "import".to_owned(), ..Default::default() };
     let done = transfer(client, pack(&from), pack(to), "").await;
-    sending.await.unwrap();
+    if done.is_err() {
+        // Who refuses an archive does not read it to its end; containerd's clients hang up then.
+        sending.abort();
+    }
+    sending.await.unwrap_or(());
     done
 }
 
@@ -273,4 +279,60 @@ fn s116_transfer_registries() {
     });
     assert_eq!(ctr_run(&instance, &["--rm"], "c1", &["echo", "pulled"]).ok(), "pulled");
     assert_eq!(instance.berth(&["run", "--rm", &name, "echo", "in both faces"]).ok(), "in both faces");
+}
+
+/// CVE-2023-25153, CVE-2017-14992: what an archive or a layer says of itself costs the daemon at most 64 MiB when the transfer service imports and
+/// unpacks it; what is refused leaves nothing.
+#[test]
+fn s116_no_transfer_costs_more_than_64_mib() {
+    let instance = Instance::start();
+    let hostile = "docker.io/library/hostile:latest";
+    let nothing_is_left = |what: &str| {
+        assert_eq!(names(&instance, "t"), [""; 0], "{what}");
+        let content = || instance.ctr(&["--namespace", "t", "content", "ls", "-q"]).ok().lines().count();
+        wait_until(&format!("{what}: its content has gone"), || (content() == 0).then_some(()));
+        let snapshots = instance.ctr(&["--namespace", "t", "snapshots", "ls"]);
+        assert_eq!(rows(snapshots.ok()), [[""; 0]; 0], "{what}");
+    };
+    block_on(async {
+        let client = Client::connect(&instance, "t").await;
+        let measured = async |what: &str, archive: Vec<u8>, to: ImageStore| {
+            let growth = Growth::begin(instance.daemon_pid());
+            let done = import(&client, archive, &to).await;
+            println!("transfer of {what}: {} MiB", growth.mib());
+            assert!(growth.mib() <= 64, "{what}: {} MiB", growth.mib());
+            done
+        };
+        // Threads, buffers and code that every import needs once are there.
+        import(&client, Image::busybox().oci_archive(), &unpacked(APP)).await.unwrap();
+        instance.ctr(&["--namespace", "t", "images", "rm", "--sync", APP]).ok();
+        for (n, bomb) in bombs::headers().into_iter().chain(bombs::entries(1)).enumerate() {
+            let what = bomb.what;
+            let archive = if n % 2 == 0 { bomb.oci_archive() } else { bomb.docker_archive() };
+            match (measured(what, archive, unpacked(hostile)).await, bomb.fate) {
+                (Ok(()), Fate::Taken) => {
+                    instance.ctr(&["--namespace", "t", "images", "rm", "--sync", hostile]).ok();
+                }
+                (Err(refused), Fate::Refused(words)) => {
+                    assert!(refused.message().contains(words), "{what}: {refused:?}");
+                    assert_ne!(refused.code(), Code::Internal, "{what}: {refused:?}");
+                }
+                (done, fate) => panic!("{what} is to be {fate:?}: {done:?}"),
+            }
+            nothing_is_left(what);
+        }
+        for (what, archive, words) in bombs::archives() {
+            // Nobody reads a config before the image is unpacked: as bytes it is as good as any. However often it is named, it is read once.
+            let to = if what.contains("config") { unpacked(hostile) } else { store(hostile) };
+            match measured(what, archive, to).await {
+                Err(refused) => assert!(refused.message().contains(words), "{what}: {refused:?}"),
+                Ok(()) => {
+                    assert!(what.contains("named 1,000 times"), "{what}");
+                    instance.ctr(&["--namespace", "t", "images", "rm", "--sync", hostile]).ok();
+                }
+            }
+            nothing_is_left(what);
+        }
+        measured("two windows of 32 MiB", bombs::wide_windows(), unpacked(hostile)).await.unwrap();
+    });
 }

@@ -262,3 +262,55 @@ fn cve_2026_50195_a_checkpoint_names_nothing() {
     }
     assert_eq!(berth.busybox(&[], &["echo", "mine"]).ok(), "mine");
 }
+
+/// CVE-2019-10152, CVE-2019-18466: `cp` follows a container's links inside the container, and takes what looks like a pattern for a name.
+/// CVE-2026-42306: neither does a mount of a stopped container that `cp` reaches land where a link of the image leads on the host.
+#[test]
+fn cve_2019_10152_cp_stays_inside() {
+    let berth = Instance::start();
+    let outside = berth.directory.join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("canary"), "secret").unwrap();
+    let there = outside.to_str().unwrap();
+    let image =
+        Image::busybox().layer(vec![LayerFile::symlink("abs", there), LayerFile::symlink("up", &"../".repeat(20))]);
+    berth.load(&image.docker_archive()).ok();
+    let file = berth.directory.join("file");
+    fs::write(&file, "brought").unwrap();
+    let (file, got) = (file.to_str().unwrap(), berth.directory.join("got"));
+    let untouched = |what: &str| {
+        assert_eq!(fs::read(outside.join("canary")).unwrap(), b"secret", "{what}");
+        assert_eq!(super::count(&outside), 1, "{what}");
+    };
+    let volume = "vol:/abs";
+    berth.berth(&["run", "-d", "--name", "running", "busybox", "sleep", "1000"]).ok();
+    berth.berth(&["create", "--name", "stopped", "busybox", "true"]).ok();
+    berth.berth(&["create", "--name", "mounted", "-v", volume, "busybox", "cat", "/abs/file"]).ok();
+    for container in ["running", "stopped", "mounted"] {
+        let canary = format!("{container}:/up{there}/canary");
+        for from in [canary, format!("{container}:/up/{}/canary", &there[1..]), format!("{container}:/abs/canary")] {
+            let stolen = berth.berth(&["cp", &from, got.to_str().unwrap()]);
+            assert!(stolen.code != 0 && !got.exists(), "{from}: {stolen:?}");
+        }
+        berth.berth(&["cp", file, &format!("{container}:/abs/canary")]);
+        berth.berth(&["cp", file, &format!("{container}:/up{there}/file")]);
+        untouched(container);
+    }
+    // Where the link leads inside is where it is copied to and from.
+    berth.berth(&["exec", "running", "mkdir", "-p", there]).ok();
+    berth.berth(&["cp", file, "running:/abs/"]).ok();
+    assert_eq!(berth.berth(&["exec", "running", "cat", &format!("{there}/file")]).ok(), "brought");
+    // The volume is where a container finds it, not where the link leads.
+    berth.berth(&["cp", file, "mounted:/abs/"]).ok();
+    untouched("volume");
+    assert_eq!(berth.berth(&["start", "-a", "mounted"]).ok(), "brought");
+
+    let script = "mkdir /g && echo star > '/g/*' && echo one > /g/one && ln -s /abs '/g/[a-z]'";
+    berth.berth(&["exec", "running", "sh", "-c", script]).ok();
+    berth.berth(&["cp", "running:/g/*", got.to_str().unwrap()]).ok();
+    assert_eq!(fs::read_to_string(&got).unwrap(), "star\n");
+    for pattern in ["running:/g/o*", "running:/g/?ne", "running:/g/[a-z]/canary", "running:/g/{one,two}"] {
+        assert_ne!(berth.berth(&["cp", pattern, "-"]).code, 0, "{pattern}");
+    }
+    untouched("patterns");
+}

@@ -1,10 +1,12 @@
 //! What hostile archives and images may cost: 64 MiB of the daemon's memory, whichever way they come.
 
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use berth_testkit::bombs::{self, Bomb, Fate};
 use berth_testkit::dice::number;
+use berth_testkit::growth::Growth;
 use berth_testkit::registry::DockerRegistry;
 use berth_testkit::{Image, Instance, Output};
 
@@ -26,19 +28,12 @@ impl Measured {
         Self { berth }
     }
 
-    fn memory_kib(&self, line: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.berth.daemon_pid())).unwrap();
-        let line = status.lines().find_map(|found| found.strip_prefix(line)).unwrap();
-        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     #[track_caller]
     fn import(&self, what: &str, import: impl FnOnce() -> Output) -> Output {
-        // The peak starts again from what is in use now.
-        fs::write(format!("/proc/{}/clear_refs", self.berth.daemon_pid()), "5").unwrap();
-        let (before, begun) = (self.memory_kib("VmRSS"), std::time::Instant::now());
+        let begun = std::time::Instant::now();
+        let growth = Growth::begin(self.berth.daemon_pid());
         let done = import();
-        let grown = self.memory_kib("VmHWM").saturating_sub(before) >> 10;
+        let grown = growth.mib();
         println!("{what}: {grown} MiB, {} ms", begun.elapsed().as_millis());
         assert!(grown <= GROWTH_MIB_MAX, "{what}: {grown} MiB");
         done
@@ -137,5 +132,54 @@ fn no_pull_costs_more_than_64_mib() {
             .import(&format!("ctr import of {what}"), || berth.ctr(&["images", "import", file.to_str().unwrap()]));
         assert_eq!(done.code == 0, bomb.fate == Fate::Taken, "{what}: {done:?}");
         berth.ctr(&["images", "rm", "--sync", "docker.io/library/hostile:latest"]);
+    }
+}
+
+/// CVE-2026-35469 and its kin: a head that says it has very many fields, or has no end, is given up, on each socket; nothing is kept of it.
+#[test]
+fn cve_2026_35469_no_head_costs_memory() {
+    // A frame of HTTP/2 (RFC 9113): its length, type, flags and stream.
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes()[..], payload].concat()
+    };
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat();
+    // Literal fields that are not indexed, each `name: value`; HEADERS without END_HEADERS, and CONTINUATION frames without an end.
+    let fields = [&[0, 4][..], b"name", &[100], &[b'v'; 100]].concat().repeat(150);
+    let flood = frame(9, 0, 1, &fields);
+    let lines: Vec<u8> = (0..1000).flat_map(|n| format!("x-field-{n}: value\r\n").into_bytes()).collect();
+    let measured = Measured::start(&[]);
+    let (docker, containerd) = (measured.berth.socket(), measured.berth.containerd_socket());
+    for (what, socket, head, piece) in [
+        ("fields of HTTP/1", &docker, b"GET /_ping HTTP/1.1\r\nHost: d\r\n".to_vec(), lines),
+        ("one field of HTTP/1", &docker, b"GET /_ping HTTP/1.1\r\nHost: d\r\nx: ".to_vec(), vec![b'v'; 16 << 10]),
+        ("a target without an end", &docker, b"GET /".to_vec(), vec![b'v'; 16 << 10]),
+        ("continued fields of HTTP/2", &containerd, [preface.clone(), frame(1, 0, 1, &fields)].concat(), flood),
+        ("streams of HTTP/2", &containerd, preface.clone(), Vec::new()),
+    ] {
+        measured.import(what, || {
+            let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+            stream.set_write_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+            let begun = std::time::Instant::now();
+            let mut sent = stream.write_all(&head);
+            let mut bytes = 0;
+            let mut number = 1;
+            while sent.is_ok() && bytes < 80 << 20 {
+                let mut streams = || {
+                    number += 2;
+                    frame(1, 4, number, &fields)
+                };
+                let piece = if piece.is_empty() { streams() } else { piece.clone() };
+                sent = stream.write_all(&piece);
+                bytes += piece.len();
+            }
+            // Streams that are no requests are refused one by one; of a head without an end it is the daemon that hangs up, not we who give up.
+            if !piece.is_empty() {
+                let ended = sent.expect_err(what);
+                let is_gone = matches!(ended.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+                assert!(is_gone && bytes < 16 << 20, "{what}: {ended} after {bytes} bytes, {:?}", begun.elapsed());
+            }
+            measured.berth.berth(&["version"])
+        });
     }
 }
