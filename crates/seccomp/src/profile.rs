@@ -127,4 +127,12 @@ impl Profile {
     pub fn resolve_for(&self, native: Arch, capabilities: &[&str], kernel: (u32, u32)) -> Result<Filter, SeccompError> {
         resolve::resolve(self, native, capabilities, kernel)
     }
+
+    /// What [`Profile::resolve`] finds, as a profile again: without conditions, as the runtime specification has it.
+    ///
+    /// # Errors
+    /// As for [`Profile::resolve`].
+    pub fn fitted(&self, capabilities: &[&str], kernel: (u32, u32)) -> Result<Self, SeccompError> {
+        resolve::fit(self, Arch::native()?, capabilities, kernel).map(|(fitted, _)| fitted)
+    }
 }

@@ -46,7 +46,7 @@ pub(crate) fn end(pidfd: Arc<OwnedFd>) {
 }
 
 /// Takes the status of a process that is about to end. By looking: there may be no descriptor to watch it with.
-fn collect_later(pidfd: Arc<OwnedFd>) {
+pub(crate) fn collect_later(pidfd: Arc<OwnedFd>) {
     tokio::spawn(async move {
         let mut looks = 0;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -55,6 +55,15 @@ fn collect_later(pidfd: Arc<OwnedFd>) {
             tokio::time::sleep(if looks < LOOKS { LOOK } else { Duration::from_secs(1) }).await;
         }
     });
+}
+
+/// Returns when the process has ended, without taking its status; never, if that cannot be watched.
+pub(crate) async fn ended(process: &OwnedFd) {
+    let watched = process.try_clone().and_then(|fd| crate::io::watch(fd, Interest::READABLE));
+    match watched {
+        Ok(watched) => drop(watched.readable().await),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Work under way whose children are not known yet, or waited for by it alone: until it is done nobody else collects any.

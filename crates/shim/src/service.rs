@@ -65,7 +65,9 @@ impl Task for Service {
             terminal: request.terminal,
         };
         let process = request.spec.into_option().unwrap_or_default().value;
-        self.0.add_exec(ExecRequest { id: request.id, exec_id: request.exec_id, addresses, process })?;
+        let shim = Arc::clone(&self.0);
+        let request = ExecRequest { id: request.id, exec_id: request.exec_id, addresses, process };
+        to_its_end("add a process", async move { shim.add_exec(request).await }).await?;
         Ok(Empty::default())
     }
 

@@ -11,6 +11,7 @@ mod containerd {
     mod pods;
     mod sandbox;
     mod shims;
+    mod streams;
     mod tasks;
     mod transfer;
 

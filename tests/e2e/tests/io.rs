@@ -47,6 +47,53 @@ fn s133_bytes_are_exact() {
     assert_eq!(berth.inspect("c1", "{{.State.ExitCode}}"), "5");
 }
 
+/// An attached client by Docker's API: both ways are the terminal's bytes as they are.
+fn attach_to_terminal(berth: &Instance, container: &str) -> std::os::unix::net::UnixStream {
+    let mut stream = std::os::unix::net::UnixStream::connect(berth.socket()).unwrap();
+    let request = format!(
+        "POST /containers/{container}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+         Upgrade: tcp\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// S-133: the same through a terminal that changes nothing: 16 MiB each way (1 GiB with BERTH_LONG_IO), the daemon restarted in the middle.
+#[test]
+fn s133_bytes_through_a_terminal_are_exact() {
+    let mut berth = Instance::with_busybox();
+    let blocks = std::env::var_os("BERTH_LONG_IO").map_or(16, |_| 1024);
+    let script = format!("stty raw -echo; echo ready; head -c {}; exit 5", blocks << 20);
+    berth.berth(&["create", "-i", "-t", "--name", "c1", "--log-driver", "none", "busybox", "sh", "-c", &script]).ok();
+    let mut stdout = attach_to_terminal(&berth, "c1");
+    berth.berth(&["start", "c1"]).ok();
+    let mut ready = [0; 6];
+    stdout.read_exact(&mut ready).unwrap();
+    assert_eq!(&ready, b"ready\n");
+    let mut stdin = stdout.try_clone().unwrap();
+    let writer = std::thread::spawn(move || (0..blocks).for_each(|number| stdin.write_all(&block(number)).unwrap()));
+    let mut back = vec![0; 1 << 20];
+    for number in 0..blocks {
+        stdout.read_exact(&mut back).unwrap_or_else(|error| panic!("block {number}: {error}"));
+        assert!(back == block(number), "block {number} differs");
+        if number == blocks / 2 {
+            berth.kill_daemon();
+            berth.spawn();
+        }
+    }
+    writer.join().unwrap();
+    assert_eq!(stdout.read(&mut back).unwrap(), 0, "more than was sent");
+    wait_until("its end is known", || (berth.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
+    assert_eq!(berth.inspect("c1", "{{.State.ExitCode}}"), "5");
+}
+
 /// stdout and stderr stay apart, attached and in the log.
 #[test]
 fn streams_stay_apart() {

@@ -65,6 +65,13 @@ fn median(times: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
+/// Faster than nine of ten: what others do on the machine meanwhile only ever makes a start slower.
+fn undisturbed(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted[sorted.len() / 10]
+}
+
 /// S-118: many containers at once: 60 (1,000 with BERTH_SCALE). The list, starts, memory, descriptors and threads per container; then the
 /// daemon is killed and finds all of them again.
 #[test]
@@ -83,6 +90,7 @@ fn s118_many_containers() {
     }
     let tenth = (many / 10).max(5);
     let (first, last) = (median(&times[..tenth]), median(&times[many - tenth..]));
+    let (best_first, best_last) = (undisturbed(&times[..tenth]), undisturbed(&times[many - tenth..]));
     let lists: Vec<(Duration, usize)> = (0..11).map(|_| list(&berth)).collect();
     let ended = || berth.berth(&["ps", "-a", "--filter", "status=exited"]).stdout;
     assert!(lists.iter().all(|(_, found)| *found == many), "{lists:?}\n{}", ended());
@@ -93,7 +101,7 @@ fn s118_many_containers() {
     let pss: u64 = shims.iter().map(|pid| rollup(*pid, "Pss:")).sum();
     let (daemon_pss, shim_pss) = (rollup(daemon, "Pss:"), pss / u64::try_from(many).unwrap());
     println!(
-        "{many} containers: start {first:?} at first, {last:?} at last; list {took:?}; daemon PSS {} KiB; shim PSS {} KiB each; \
+        "{many} containers: start {first:?} ({best_first:?} undisturbed) at first, {last:?} ({best_last:?}) at last; list {took:?}; daemon PSS {} KiB; shim PSS {} KiB each; \
          daemon's descriptors {descriptors} + {} per container",
         daemon_pss,
         shim_pss,
@@ -114,7 +122,8 @@ fn s118_many_containers() {
         assert!(took < Duration::from_millis(100), "the list takes {took:?}");
         assert!(daemon_pss < 60 << 10, "the daemon has {daemon_pss} KiB");
         assert!(shim_pss <= 338, "a shim has {shim_pss} KiB");
-        assert!(last.as_secs_f64() <= first.as_secs_f64() * 1.1, "a start takes {first:?} at first, {last:?} at last");
+        let ratio = best_last.as_secs_f64() / best_first.as_secs_f64();
+        assert!(ratio <= 1.1, "an undisturbed start takes {best_first:?} at first, {best_last:?} at last");
         assert!(ready < Duration::from_secs(3), "ready after {ready:?}");
     }
     assert_eq!(found, many);

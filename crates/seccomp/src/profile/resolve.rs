@@ -19,19 +19,36 @@ pub(super) fn resolve(
     capabilities: &[&str],
     kernel: (u32, u32),
 ) -> Result<Filter, SeccompError> {
+    fit(profile, native, capabilities, kernel).map(|(_, filter)| filter)
+}
+
+/// The profile with what counts here, and nothing conditional in it; and what it says.
+pub(super) fn fit(
+    profile: &Profile,
+    native: Arch,
+    capabilities: &[&str],
+    kernel: (u32, u32),
+) -> Result<(Profile, Filter), SeccompError> {
     let host = Host { arch: native, capabilities, kernel };
-    let mut rules = Vec::new();
+    let (mut rules, mut syscalls) = (Vec::new(), Vec::new());
     for rule in &profile.syscalls {
         if host.counts(rule)? {
-            rules.push(convert(rule)?);
+            let converted = convert(rule)?;
+            let (names, args) = (converted.names.clone(), rule.args.clone());
+            let (action, errno_ret) = (rule.action.clone(), rule.errno_ret);
+            syscalls.push(SyscallRule { names, action, errno_ret, args, ..SyscallRule::default() });
+            rules.push(converted);
         }
     }
-    Ok(Filter {
+    let filter = Filter {
         default_action: Action::parse(&profile.default_action, profile.default_errno_ret)?,
         arches: arches(profile, native)?,
         rules,
         flags: Flags::parse(profile.flags.iter().map(String::as_str))?,
-    })
+    };
+    let architectures = filter.arches.iter().map(|arch| arch.profile_name().to_owned()).collect();
+    let fitted = Profile { architectures, arch_map: Vec::new(), syscalls, ..profile.clone() };
+    Ok((fitted, filter))
 }
 
 /// The native architecture, and what the profile names with it.

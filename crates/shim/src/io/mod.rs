@@ -3,7 +3,7 @@
 //! ```text
 //!   process ──pipe/pty──> copier ──> Hub ──┬──> JsonFile   (written before the next read)
 //!                                          ├──> Outlet     (attached client: framed; 1 MiB queue)
-//!                                          └──> Outlet     (FIFO or file of another engine: raw)
+//!                                          └──> Outlet     (FIFO, file or logger of another engine: raw)
 //!   process <─pipe/pty─── Stdin <──── attached clients, FIFO
 //! ```
 //!
@@ -18,6 +18,7 @@ mod detach_keys;
 mod hub;
 mod json_file;
 mod json_line;
+mod log_binary;
 mod outlet;
 mod process_io;
 mod readers;
@@ -25,6 +26,7 @@ mod stdin;
 mod uri;
 
 pub(crate) use attach::{Attach, serve as serve_attach};
+pub(crate) use log_binary::Subject;
 pub(crate) use outlet::OpenOutlets;
 pub(crate) use process_io::{IoError, ProcessIo, Streams, remove_fifos};
 pub(crate) use uri::{IoRequest, UriError};

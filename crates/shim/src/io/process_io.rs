@@ -28,6 +28,7 @@ use super::client::{self, InputSide};
 use super::detach_keys::DetachKeys;
 use super::hub::Hub;
 use super::json_file::JsonFile;
+use super::log_binary::{LogBinary, Program};
 use super::outlet::{self, Manner, OpenOutlets, Outlet};
 use super::stdin::Stdin;
 use super::uri::{Input, IoRequest, Output};
@@ -113,6 +114,8 @@ struct State {
     sources: Vec<Weak<AsyncFd<OwnedFd>>>,
     /// Writing end of a FIFO we read from: as long as we hold it, the FIFO has no end. CloseIO drops it.
     input_keeper: Option<OwnedFd>,
+    /// Started, and not yet ready.
+    logger: Option<LogBinary>,
     /// CloseIO came, perhaps before there was a keeper.
     is_input_closed: bool,
 }
@@ -138,10 +141,44 @@ impl ProcessIo {
             match output {
                 Output::Fifo(path) => this.open_output(stream, path)?,
                 Output::File(path) => this.append_to(stream, path)?,
-                Output::Null | Output::Attach | Output::Log(_) => {}
+                Output::Null | Output::Attach | Output::Log(_) | Output::Binary(_) => {}
             }
         }
+        let outputs = [&this.request.stdout, &this.request.stderr];
+        if let Some(program) =
+            outputs.iter().find_map(|output| if let Output::Binary(p) = output { Some(p) } else { None })
+        {
+            this.start_logger(program, outputs.map(|output| matches!(output, Output::Binary(_))))?;
+        }
         Ok(this)
+    }
+
+    fn start_logger(&self, program: &Program, logged: [bool; 2]) -> Result<(), IoError> {
+        let (logger, ends) = LogBinary::start(program, &self.request.subject)?;
+        let mut outlets = Vec::new();
+        for ((is_logged, end), stream) in logged.into_iter().zip(ends).zip([Stream::Stdout, Stream::Stderr]) {
+            if !is_logged {
+                continue;
+            }
+            let failed = |source| IoError::Setup { what: "the logger's streams", source };
+            set_nonblocking(&end).map_err(failed)?;
+            let end = register(end, Interest::WRITABLE).map_err(failed)?;
+            let (stdout, stderr) = (stream == Stream::Stdout, stream == Stream::Stderr);
+            outlets.push(Outlet::new(end, Manner { stdout, stderr, framed: false, patient: true }, &self.open));
+        }
+        outlets.iter().for_each(|outlet| self.hub.add(Arc::clone(outlet)));
+        logger.follow(outlets);
+        self.lock().logger = Some(logger);
+        Ok(())
+    }
+
+    /// Returns when whoever takes the output is ready for it.
+    pub(crate) async fn ready(&self) -> Result<(), IoError> {
+        let logger = self.lock().logger.take();
+        match logger {
+            Some(logger) => logger.ready().await,
+            None => Ok(()),
+        }
     }
 
     fn open_output(&self, stream: Stream, path: &Path) -> Result<(), IoError> {

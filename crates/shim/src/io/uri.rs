@@ -1,36 +1,32 @@
 //! What a Create or Exec request says about standard I/O, parsed; nothing is opened here.
 //!
 //! Ours: `json-file:///path?max-size=BYTES&max-file=N`, `attach://`, `attach://?once=1`, `null://`, empty.
-//! Of other engines: a plain path (FIFO) and `file:///path`.
+//! Of other engines: a plain path (FIFO), `file:///path`, and `binary:///path?key=value`.
 
 use std::path::PathBuf;
 
 use berth_types::{Classify, ErrorClass};
 
 use super::json_file::LogTarget;
+use super::log_binary::{Program, Subject};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum UriError {
     #[error(
-        "{stream} {uri:?} is not an I/O address: give json-file://, file://, attach://, null:// or the path of a FIFO"
+        "{stream} {uri:?} is not an I/O address: give json-file://, file://, binary://, attach://, null:// or the path of a FIFO"
     )]
     Unknown { stream: &'static str, uri: String },
     #[error("{stream} {uri:?}: the path must be absolute")]
     Relative { stream: &'static str, uri: String },
     #[error("{stream} {uri:?}: option {option:?} is unknown or has no valid value")]
     Parameter { stream: &'static str, uri: String, option: String },
-    #[error("{stream} {uri:?}: this shim has no such I/O driver")]
-    Driver { stream: &'static str, uri: String },
     #[error("stdout and stderr name two different log files, {first:?} and {second:?}")]
     TwoLogs { first: PathBuf, second: PathBuf },
 }
 
 impl Classify for UriError {
     fn class(&self) -> ErrorClass {
-        match self {
-            Self::Driver { .. } => ErrorClass::Unimplemented,
-            _ => ErrorClass::InvalidArgument,
-        }
+        ErrorClass::InvalidArgument
     }
 }
 
@@ -52,6 +48,7 @@ pub(crate) enum Output {
     Log(LogTarget),
     Fifo(PathBuf),
     File(PathBuf),
+    Binary(Program),
 }
 
 /// The three streams of one process.
@@ -62,20 +59,31 @@ pub(crate) struct IoRequest {
     pub(crate) stdout: Output,
     /// Not used with a terminal: all output of a terminal is stdout.
     pub(crate) stderr: Output,
+    /// What a logger is told.
+    pub(crate) subject: Subject,
 }
 
 impl IoRequest {
     /// # Errors
-    /// `InvalidArgument`, or `Unimplemented` for a driver we do not have.
+    /// `InvalidArgument`.
     pub(crate) fn parse(terminal: bool, stdin: &str, stdout: &str, stderr: &str) -> Result<Self, UriError> {
         let stdout = output("stdout", stdout)?;
-        let stderr = if terminal { Output::Null } else { output("stderr", stderr)? };
+        let mut stderr = if terminal { Output::Null } else { output("stderr", stderr)? };
+        if let (Output::Binary(_), Output::Null, false) = (&stdout, &stderr, terminal) {
+            // A logger takes both, as the field's shims have it.
+            stderr = stdout.clone();
+        }
+        if let (Output::Binary(a), Output::Binary(b)) = (&stdout, &stderr)
+            && a != b
+        {
+            return Err(UriError::TwoLogs { first: a.path.clone(), second: b.path.clone() });
+        }
         if let (Output::Log(a), Output::Log(b)) = (&stdout, &stderr)
             && a != b
         {
             return Err(UriError::TwoLogs { first: a.path.clone(), second: b.path.clone() });
         }
-        Ok(Self { terminal, stdin: input(stdin)?, stdout, stderr })
+        Ok(Self { terminal, stdin: input(stdin)?, stdout, stderr, subject: Subject::default() })
     }
 
     pub(crate) fn log(&self) -> Option<&LogTarget> {
@@ -124,10 +132,44 @@ fn output(stream: &'static str, uri: &str) -> Result<Output, UriError> {
         Some(("file", path)) if path.starts_with('/') => Ok(Output::File(PathBuf::from(path))),
         Some(("file", _)) => Err(UriError::Relative { stream, uri: uri.to_owned() }),
         Some(("fifo", path)) if path.starts_with('/') => Ok(Output::Fifo(PathBuf::from(path))),
-        Some(("binary", _)) => Err(UriError::Driver { stream, uri: uri.to_owned() }),
+        Some(("binary", rest)) => binary(stream, uri, rest).map(Output::Binary),
         None if uri.starts_with('/') => Ok(Output::Fifo(PathBuf::from(uri))),
         _ => Err(UriError::Unknown { stream, uri: uri.to_owned() }),
     }
+}
+
+/// Key and value of each pair become arguments, in their order.
+fn binary(stream: &'static str, uri: &str, rest: &str) -> Result<Program, UriError> {
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let wrong = |option: &str| UriError::Parameter { stream, uri: uri.to_owned(), option: option.to_owned() };
+    let path = decoded(path, false).ok_or_else(|| wrong("path"))?;
+    if !path.starts_with('/') {
+        return Err(UriError::Relative { stream, uri: uri.to_owned() });
+    }
+    let mut arguments = Vec::new();
+    for (key, value) in parameters(query) {
+        for word in [key, value] {
+            arguments.push(decoded(word, true).ok_or_else(|| wrong(key))?);
+        }
+    }
+    Ok(Program { path: PathBuf::from(path), arguments })
+}
+
+/// RFC 3986 section 2.1; in a query a plus is a space.
+fn decoded(text: &str, is_query: bool) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                u8::try_from(digit()? << 4 | digit()?).ok().filter(|byte| *byte != 0)?
+            }
+            b'+' if is_query => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn log_target(stream: &'static str, uri: &str, rest: &str) -> Result<LogTarget, UriError> {
@@ -177,6 +219,14 @@ mod tests {
             ("json-file:///a?b?max-file=2", log("/a?b", None, 2)),
             ("file:///x", Output::File("/x".into())),
             ("/run/fifo", Output::Fifo("/run/fifo".into())),
+            ("binary:///bin/l%20g", Output::Binary(Program { path: "/bin/l g".into(), arguments: Vec::new() })),
+            (
+                "binary:///l?_KEY=/a%3Db+c&x",
+                Output::Binary(Program {
+                    path: "/l".into(),
+                    arguments: ["_KEY", "/a=b c", "x", ""].map(str::to_owned).to_vec(),
+                }),
+            ),
             ("fifo:///run/fifo", Output::Fifo("/run/fifo".into())),
         ] {
             assert_eq!(output("stdout", uri), Ok(expected), "{uri}");
@@ -203,7 +253,10 @@ mod tests {
         ] {
             assert_eq!(output("stdout", uri).unwrap_err().class(), ErrorClass::InvalidArgument, "{uri}");
         }
-        assert_eq!(output("stdout", "binary:///x").unwrap_err().class(), ErrorClass::Unimplemented);
+        for uri in ["binary://x", "binary:///x%0", "binary:///x?a=%zz", "binary:///x%00"] {
+            assert_eq!(output("stdout", uri).unwrap_err().class(), ErrorClass::InvalidArgument, "{uri}");
+        }
+        assert!(IoRequest::parse(false, "", "binary:///a", "binary:///b").is_err());
         assert!(input("attach://?once=2").is_err() && input("json-file:///a").is_err());
         assert!(IoRequest::parse(false, "", "json-file:///a", "json-file:///b").is_err());
         assert!(IoRequest::parse(true, "", "json-file:///a", "json-file:///b").is_ok());

@@ -25,7 +25,7 @@ use super::trace::{Trace, now_ns};
 use super::{Options, Shim, Task, rootfs, runtime};
 use crate::aside::{MEANWHILE, aside};
 use crate::error::TaskError;
-use crate::io::{IoRequest, ProcessIo, Streams, serve_attach};
+use crate::io::{IoRequest, ProcessIo, Streams, Subject, serve_attach};
 use crate::oci::{self, CommandError, Document, NewContainer, OciContainer, OciRuntime, Place};
 use crate::process::{Addresses, Process, Status};
 use crate::record::{OtherShim, Record};
@@ -85,8 +85,8 @@ impl Shim {
         let begun = now_ns();
         let _reservation = self.reserve(&request.id)?;
         let _hold = self.holds.hold();
-        let io = open_io(&request.addresses, self)?;
-        let made = match self.documents(&request) {
+        let io = open_io(&request.addresses, self, &request.id)?;
+        let made = match io.ready().await.map_err(TaskError::from).and_then(|()| self.documents(&request)) {
             Ok(documents) => self.make(&request, documents, &io).await,
             Err(error) => Err(error),
         };
@@ -403,9 +403,11 @@ fn is_by_systemd(request: &CreateRequest, spec: &Spec) -> bool {
     request.options.systemd_cgroup || has_annotation(spec, annotation::CGROUP_DRIVER, "systemd")
 }
 
-pub(super) fn open_io(addresses: &Addresses, shim: &Shim) -> Result<Arc<ProcessIo>, TaskError> {
+/// `id`: the task's, or of an added process.
+pub(super) fn open_io(addresses: &Addresses, shim: &Shim, id: &str) -> Result<Arc<ProcessIo>, TaskError> {
     let Addresses { stdin, stdout, stderr, terminal } = addresses;
-    let request = IoRequest::parse(*terminal, stdin, stdout, stderr)?;
+    let mut request = IoRequest::parse(*terminal, stdin, stdout, stderr)?;
+    request.subject = Subject { id: id.to_owned(), namespace: shim.surroundings.namespace.clone() };
     Ok(ProcessIo::open(request, &shim.outlets)?)
 }
 

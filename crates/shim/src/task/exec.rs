@@ -19,23 +19,28 @@ pub(crate) struct ExecRequest {
 }
 
 impl Shim {
-    pub(crate) fn add_exec(&self, request: ExecRequest) -> Result<(), TaskError> {
+    pub(crate) async fn add_exec(&self, request: ExecRequest) -> Result<(), TaskError> {
         let ExecRequest { id, exec_id, addresses, process } = request;
         let checked: ExecId = exec_id.parse().map_err(|source| TaskError::Id { id: exec_id.clone(), source })?;
         let parsed = berth_oci::document::process(&process)
             .map_err(|source| TaskError::Document { what: "the process", source })?;
         parsed.warnings.iter().for_each(|warning| crate::log::warn(warning));
         let plan = parsed.document;
-        self.with(&id, |task| {
+        let process = self.with(&id, |task| {
             task.expect_running("add a process", false)?;
             if task.execs.contains_key(checked.as_str()) {
                 return Err(TaskError::ProcessExists { id: id.clone(), exec_id: exec_id.clone() });
             }
-            let io = open_io(&addresses, self)?;
+            let io = open_io(&addresses, self, &exec_id)?;
             let process = Process::new(id.clone(), exec_id.clone(), addresses, io, Some(plan));
             task.execs.insert(exec_id.clone(), Arc::clone(&process));
-            Ok(())
+            Ok(process)
         })?;
+        if let Err(error) = process.io.ready().await {
+            self.with(&id, |task| Ok(task.execs.remove(&exec_id)))?;
+            tokio::spawn(async move { process.io.settle().await });
+            return Err(error.into());
+        }
         self.events.exec_added(id, exec_id);
         Ok(())
     }

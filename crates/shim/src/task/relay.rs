@@ -35,6 +35,7 @@ use crate::io::ProcessIo;
 use crate::log;
 use crate::oci::{CommandError, exec_failure};
 use crate::process::{Exit, Process, Status};
+use crate::reaper::ended;
 use crate::record::{start_ticks, ticks_now};
 
 const DIRECTORY: &str = "shim";
@@ -389,15 +390,6 @@ fn process_begun_since(pid: u32, ticks: Option<u64>) -> Option<OwnedFd> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
     let pidfd = pidfd_open(number, PidfdFlags::empty()).ok()?;
     (start_ticks(pid)? >= ticks?).then_some(pidfd)
-}
-
-/// Returns when the process has ended; never, if that cannot be watched.
-async fn ended(process: &OwnedFd) {
-    let watched = process.try_clone().and_then(|fd| crate::io::watch(fd, tokio::io::Interest::READABLE));
-    match watched {
-        Ok(watched) => drop(watched.readable().await),
-        Err(_) => std::future::pending().await,
-    }
 }
 
 impl Shim {

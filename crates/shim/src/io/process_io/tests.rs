@@ -473,3 +473,83 @@ fn readable_fifo(dir: &Path) -> (String, std::fs::File, OwnedFd) {
     let (path, reader, writer) = fifo(dir, "x", "stdout").unwrap();
     (path, reader.into(), writer)
 }
+
+/// A logger that keeps what it gets, and says to whom it belongs.
+fn logger(dir: &Path, last_words: &str) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = dir.join("logger");
+    let script = format!(
+        "#!/bin/sh\nPATH=/usr/bin:/bin\nexec 5>&-\ncat <&3 > \"$2/out\" &\ncat <&4 > \"$2/err\"\nwait\n\
+         echo \"$1 $CONTAINER_ID $CONTAINER_NAMESPACE\" > \"$2/next\"; mv \"$2/next\" \"$2/done\"\n{last_words}\n"
+    );
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("binary://{}?KEY={}", path.display(), dir.display())
+}
+
+/// S-133: a logging program gets both streams to their last byte, and is told whose they are; it is no zombie when it has ended.
+#[test]
+fn s133_a_logger_gets_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = logger(dir.path(), "");
+    let noise = noise(3 << 20);
+    std::fs::write(dir.path().join("noise"), &noise).unwrap();
+    let file = |name: &str| std::fs::read(dir.path().join(name));
+    runtime().block_on(async {
+        let mut request = IoRequest::parse(false, "", &uri, "").unwrap();
+        request.subject = crate::io::Subject { id: "c1".to_owned(), namespace: "tenant".to_owned() };
+        let open = Arc::<OpenOutlets>::default();
+        let io = ProcessIo::open(request, &open).unwrap();
+        io.ready().await.unwrap();
+        let mut child = spawn(&io, &format!("cat {0}/noise; echo err >&2; cat {0}/noise", dir.path().display()));
+        assert_eq!(wait(&mut child).await, 0);
+        io.settle().await;
+        open.none_left().await;
+        while file("done").is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    assert!(file("out").unwrap() == [noise.as_slice(), &noise].concat());
+    assert_eq!(file("err").unwrap(), b"err\n");
+    assert_eq!(String::from_utf8(file("done").unwrap()).unwrap(), "KEY c1 tenant\n");
+}
+
+/// A logger that is not there is the caller's to learn; one that ends early does not hold up the process.
+#[test]
+fn loggers_that_do_not_log() {
+    let dir = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let missing = IoRequest::parse(false, "", "binary:///does/not/exist", "").unwrap();
+        assert_eq!(ProcessIo::open(missing, &Arc::default()).unwrap_err().class(), ErrorClass::NotFound);
+        let (io, open) = open("", "binary:///bin/true", "");
+        io.ready().await.unwrap();
+        let mut child = spawn(&io, "head -c 3000000 /dev/zero; exit 3");
+        assert_eq!(wait(&mut child).await, 3);
+        io.settle().await;
+        open.none_left().await;
+        // It has all it will ever get, and goes on: for so long.
+        let (io, open) = self::open("", &logger(dir.path(), "exec sleep 1000"), "");
+        io.ready().await.unwrap();
+        let mut child = spawn(&io, "echo last");
+        assert_eq!(wait(&mut child).await, 0);
+        io.settle().await;
+        open.none_left().await;
+        while !dir.path().join("done").exists() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let sleeper = || {
+            let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+            children.split_whitespace().any(|pid| {
+                std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|words| words == ["sleep", "1000", ""].join("\0"))
+            })
+        };
+        while !sleeper() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::pause();
+        while sleeper() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+}

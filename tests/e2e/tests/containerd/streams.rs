@@ -1,0 +1,167 @@
+//! Streams of tasks, byte for byte: FIFOs with and without a terminal across a restart of the daemon, files, and logging programs. 16 MiB each way in
+//! the suite, 1 GiB with BERTH_LONG_IO.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use berth_testkit::{Instance, wait_until};
+
+use super::{BUSYBOX, ctr_run, fifo_dir};
+
+/// Every mebibyte differs from the ones around it.
+fn block(number: usize) -> Vec<u8> {
+    let mut state = number as u64 + 1;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_le_bytes()
+    };
+    (0..(1 << 17)).flat_map(next).collect()
+}
+
+fn blocks() -> usize {
+    std::env::var_os("BERTH_LONG_IO").map_or(16, |_| 1024)
+}
+
+/// The FIFOs that `ctr run -d` leaves to whoever takes over.
+fn fifos(instance: &Instance, id: &str) -> (PathBuf, PathBuf) {
+    let mut found = None;
+    for entry in std::fs::read_dir(fifo_dir(instance)).unwrap().flatten() {
+        let stdin = entry.path().join(format!("{id}-stdin"));
+        if stdin.exists() {
+            found = Some((stdin, entry.path().join(format!("{id}-stdout"))));
+        }
+    }
+    found.unwrap()
+}
+
+/// Writes blocks and reads them back; in the middle the daemon is killed and comes again.
+fn echo(instance: &mut Instance, mut stdin: File, stdout: &mut File) {
+    let blocks = blocks();
+    let writer = std::thread::spawn(move || {
+        (0..blocks).for_each(|number| stdin.write_all(&block(number)).unwrap());
+        stdin
+    });
+    let mut back = vec![0; 1 << 20];
+    for number in 0..blocks {
+        stdout.read_exact(&mut back).unwrap_or_else(|error| panic!("block {number}: {error}"));
+        let (sent, differs) = (block(number), |(got, sent): (&u8, &u8)| got != sent);
+        let place = back.iter().zip(&sent).position(differs);
+        assert_eq!(place, None, "block {number}: {:?}", place.map(|place| &back[place..(place + 8).min(back.len())]));
+        if number == blocks / 2 {
+            instance.kill_daemon();
+            instance.spawn();
+        }
+    }
+    drop(writer.join().unwrap());
+}
+
+fn open(path: &Path, is_for_reading: bool) -> File {
+    File::options().read(is_for_reading).write(!is_for_reading).open(path).unwrap()
+}
+
+/// S-133: FIFOs, the daemon restarted in the middle; the exit is known afterwards.
+#[test]
+fn s133_fifos_across_a_restart() {
+    let mut instance = Instance::with_busybox();
+    let count = (blocks() << 20).to_string();
+    ctr_run(&instance, &["-d"], "c1", &["sh", "-c", &format!("head -c {count}; exit 5")]).ok();
+    let (stdin, stdout) = fifos(&instance, "c1");
+    let (stdin, mut stdout) = (open(&stdin, false), open(&stdout, true));
+    echo(&mut instance, stdin, &mut stdout);
+    wait_until("its end is known", || (instance.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
+    assert_eq!(instance.inspect("c1", "{{.State.ExitCode}}"), "5");
+    instance.berth(&["rm", "c1"]).ok();
+}
+
+/// S-133: the same through a terminal that changes nothing.
+#[test]
+fn s133_a_terminal_across_a_restart() {
+    let mut instance = Instance::with_busybox();
+    let fifos_in = fifo_dir(&instance);
+    let script = format!("stty raw -echo; echo ready; head -c {}; exit 5", blocks() << 20);
+    let quoted = format!("'{script}'");
+    let cgroup = super::cgroup(&instance, "c1");
+    let run = ["run", "-d", "-t", "--fifo-dir", &fifos_in, "--cgroup", &cgroup, BUSYBOX, "c1", "sh", "-c", &quoted];
+    let ctr = instance.ctr_command(&run);
+    let words = std::iter::once(ctr.get_program()).chain(ctr.get_args());
+    let line: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    // `ctr` wants a terminal of its own for -t, and hands on what is typed there: nothing, not even the end of it.
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &line.join(" "), "/dev/null"]).stdin(std::process::Stdio::piped());
+    let mut ran = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let typing = ran.stdin.take();
+    assert!(ran.wait().unwrap().success());
+    drop(typing);
+    let (stdin, stdout) = fifos(&instance, "c1");
+    let (stdin, mut stdout) = (open(&stdin, false), open(&stdout, true));
+    let mut ready = [0; 6];
+    stdout.read_exact(&mut ready).unwrap();
+    assert_eq!(&ready, b"ready\n");
+    echo(&mut instance, stdin, &mut stdout);
+    wait_until("its end is known", || (instance.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
+    assert_eq!(instance.inspect("c1", "{{.State.ExitCode}}"), "5");
+    instance.berth(&["rm", "c1"]).ok();
+}
+
+/// A command that prints blocks of its own, and their sum.
+fn printed() -> (String, String) {
+    let script = format!("seq 1 100000000 | head -c {}; echo err >&2", blocks() << 20);
+    let words = format!("seq 1 100000000 | head -c {} | sha256sum", blocks() << 20);
+    let sum = std::process::Command::new("sh").args(["-c", &words]).output().unwrap().stdout;
+    (script, String::from_utf8(sum).unwrap().split_whitespace().next().unwrap().to_owned())
+}
+
+fn sum(path: &Path) -> String {
+    let output = std::process::Command::new("sha256sum").stdin(File::open(path).unwrap()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+/// S-133: `--log-uri file://`: both streams into the file, also while there is no daemon.
+#[test]
+fn s133_a_file_takes_the_output() {
+    let mut instance = Instance::with_busybox();
+    let (script, expected) = printed();
+    let log = instance.directory.join("out.log");
+    let uri = format!("file://{}", log.display());
+    ctr_run(&instance, &["-d", "--log-uri", &uri], "c1", &["sh", "-c", &script.replace("; echo err >&2", "")]).ok();
+    instance.kill_daemon();
+    instance.spawn();
+    wait_until("its end is known", || (instance.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), (blocks() << 20) as u64);
+    assert_eq!(sum(&log), expected);
+    instance.berth(&["rm", "c1"]).ok();
+    ctr_run(&instance, &["--rm", "--log-uri", &uri], "c2", &["sh", "-c", "echo out; echo err >&2"]).ok();
+    let text = std::fs::read(&log).unwrap();
+    assert!(text.ends_with(b"out\nerr\n") || text.ends_with(b"err\nout\n"), "appended");
+}
+
+/// S-133: `--log-uri binary://`: a program gets both streams, whole and apart, and what it is told; also while there is no daemon.
+#[test]
+fn s133_a_program_takes_the_output() {
+    let mut instance = Instance::with_busybox();
+    let (script, expected) = printed();
+    let dir = &instance.directory.clone();
+    let program = dir.join("logger");
+    let text = "#!/bin/sh\nPATH=/usr/bin:/bin\nexec 5>&-\ncat <&3 > \"$2/out\" &\ncat <&4 > \"$2/err\"\nwait\n\
+        echo \"$1 $CONTAINER_ID $CONTAINER_NAMESPACE\" > \"$2/next\"; mv \"$2/next\" \"$2/done\"\n";
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let uri = format!("binary://{}?KEY={}", program.display(), dir.display());
+    ctr_run(&instance, &["-d", "--log-uri", &uri], "c1", &["sh", "-c", &script]).ok();
+    instance.kill_daemon();
+    instance.spawn();
+    wait_until("its end is known", || (instance.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
+    let told = wait_until("the program has ended", || std::fs::read_to_string(dir.join("done")).ok());
+    assert_eq!(told, "KEY c1 default\n");
+    assert_eq!(sum(&dir.join("out")), expected);
+    assert_eq!(std::fs::read_to_string(dir.join("err")).unwrap(), "err\n");
+    instance.berth(&["rm", "c1"]).ok();
+    let missing = ctr_run(&instance, &["-d", "--log-uri", "binary:///does/not/exist"], "c2", &["true"]);
+    assert!(missing.code != 0 && missing.stderr.contains("/does/not/exist"), "{missing:?}");
+    instance.berth(&["rm", "-f", "c2"]).ok();
+    for name in ["out", "err", "done", "logger"] {
+        std::fs::remove_file(dir.join(name)).unwrap();
+    }
+}
