@@ -33,7 +33,7 @@ fn said(page: &str) -> BTreeMap<String, [String; 2]> {
     let mut said = BTreeMap::new();
     for line in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [_, rpc, state, test, _] = cells[..] else { panic!("{line}") };
+        let [_, rpc, state, test, _] = <[&str; 5]>::try_from(cells).expect("a line has three cells");
         let twice = said.insert(rpc.trim_matches('`').to_owned(), [state, test].map(str::to_owned));
         assert!(twice.is_none(), "{rpc} has two lines");
     }
