@@ -22,7 +22,7 @@ impl Containerd {
     /// `bin`: a directory in front of its PATH, where it looks for shims.
     pub fn start(bin: &Path) -> Self {
         let root = std::env::var_os("BERTH_TEST_ROOT").map_or_else(std::env::temp_dir, PathBuf::from);
-        let name = format!("c{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("c{}-{:03}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = root.join(name);
         std::fs::create_dir_all(directory.join("fifo")).unwrap();
         let config = format!(

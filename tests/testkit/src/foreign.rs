@@ -56,7 +56,7 @@ impl Containerd {
     /// In a directory of its own below the test root, gone with it.
     pub fn scratch() -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let directory = crate::instance::test_root().join(format!("ctd-{}-{number}", std::process::id()));
+        let directory = crate::instance::test_root().join(format!("ctd-{}-{number:03}", std::process::id()));
         let mut server = Self::start(&directory);
         server.is_scratch = true;
         server

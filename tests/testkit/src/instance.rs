@@ -80,8 +80,9 @@ impl Instance {
 
     fn prepared(extra: &[&str], first_on_path: &[&Path]) -> Self {
         let first_on_path = first_on_path.iter().map(|path| (*path).to_owned()).collect();
+        // As long as the others: no name is the beginning of another, by which its processes would be taken for this one's.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let directory = test_root().join(format!("{}-{number}", std::process::id()));
+        let directory = test_root().join(format!("{}-{number:03}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let extra = extra.iter().map(|word| (*word).to_owned()).collect();
         Self { directory, number, daemon: None, extra, environment: Vec::new(), first_on_path }
@@ -100,11 +101,11 @@ impl Instance {
     }
 
     pub fn cgroup_parent(&self) -> String {
-        format!("{CGROUP_PARENT}/{}-{}", std::process::id(), self.number)
+        format!("{CGROUP_PARENT}/{}-{:03}", std::process::id(), self.number)
     }
 
     pub fn bridge(&self) -> String {
-        format!("bt{}-{}", std::process::id() % 100_000, self.number)
+        format!("bt{}-{:03}", std::process::id() % 100_000, self.number)
     }
 
     /// A /24 that no other instance of this machine has while it runs.

@@ -60,7 +60,8 @@ impl Traces {
     /// Waits until the instance looks like this again; panics with the difference when it never does.
     #[track_caller]
     pub fn await_again(&self, instance: &Instance, after: &str) {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
+        // Longer than the daemon keeps idle connections to registries.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(45);
         wait_until("nothing is left", || {
             let now = Self::of(instance);
             if now == *self {
