@@ -22,6 +22,7 @@
 //!
 //! Locks: `snapshots` while records and homes of snapshots change together; then `unsettled`, held for list changes only.
 
+mod children;
 mod driver;
 mod erofs;
 mod error;
@@ -75,7 +76,7 @@ pub struct SnapshotStore {
     next_pending: AtomicU64,
     next_home: AtomicU64,
     removals: AtomicU64,
-    snapshots: Mutex<()>,
+    snapshots: Mutex<children::Children>,
 }
 
 impl SnapshotStore {
@@ -107,7 +108,7 @@ impl SnapshotStore {
             next_pending: AtomicU64::new(0),
             next_home: AtomicU64::new(home::next_number(root)?),
             removals: AtomicU64::new(0),
-            snapshots: Mutex::new(()),
+            snapshots: Mutex::default(),
         };
         recovery::recover(&store)?;
         Ok(store)
@@ -250,6 +251,12 @@ impl SnapshotStore {
         Ok(())
     }
 
+    /// The same, when this layer is not durable yet.
+    pub(crate) fn settle_layer(&self, chain_id: &ChainId) -> Result<()> {
+        let is_settled = !self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).contains(chain_id);
+        if is_settled { Ok(()) } else { self.settle() }
+    }
+
     /// Fresh upper and work directories for a container. `lowers` top to bottom. Throw-away pairs do not survive a reboot.
     ///
     /// # Errors
@@ -337,7 +344,7 @@ impl SnapshotStore {
         self.driver.as_ref()
     }
 
-    pub(crate) fn lock_snapshots(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock_snapshots(&self) -> MutexGuard<'_, children::Children> {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

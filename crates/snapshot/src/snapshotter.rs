@@ -10,7 +10,7 @@
 //! images and all tenants share; every other snapshot lives in a numbered home of its own.
 //!
 //! Crashes: a home is made before the record that names it and deleted after it; a home without a record is rubbish
-//! ([`SnapshotStore::sweep_homes`]).
+//! ([`SnapshotStore::sweep_homes`]). A layer is settled before a record names it: otherwise a crash of the host could keep the record and lose the layer.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -23,6 +23,7 @@ use berth_types::label::{self, Labels};
 use berth_types::{ChainId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::children::Children;
 use crate::{Result, SnapshotError, SnapshotStore};
 
 const FORMAT: u32 = 1;
@@ -258,15 +259,16 @@ impl LocalSnapshotter {
     /// # Errors
     /// `NotFound` when there is no such layer, `AlreadyExists` for the name.
     pub fn adopt_layer(&self, name: &str, parent: Option<&str>, labels: &Labels, chain_id: &ChainId) -> Result<()> {
-        let _guard = self.store.lock_snapshots();
+        let mut children = self.store.lock_snapshots();
         self.check_new(name)?;
         self.check_parent(parent)?;
         label::check(labels)?;
         let size_bytes =
             self.store.layer_size(chain_id).ok_or_else(|| SnapshotError::Unknown { key: chain_id.to_string() })?;
+        self.store.settle_layer(chain_id)?;
         let mut record = new_record(Kind::Committed, parent, Place::Layer(*chain_id), labels);
         record.size_bytes = size_bytes;
-        self.put(name, &record)
+        self.put(&mut children, name, &record)
     }
 
     /// # Errors
@@ -300,11 +302,14 @@ impl LocalSnapshotter {
         format!("{}{key}", self.prefix)
     }
 
-    fn put(&self, key: &str, record: &SnapshotRecord) -> Result<()> {
-        Ok(self.records.write(vec![self.written(key, record)?])?)
+    fn put(&self, children: &mut Children, key: &str, record: &SnapshotRecord) -> Result<()> {
+        Ok(self.records.write(vec![self.written(children, key, record)?])?)
     }
 
-    fn written(&self, key: &str, record: &SnapshotRecord) -> Result<RecordWrite> {
+    fn written(&self, children: &mut Children, key: &str, record: &SnapshotRecord) -> Result<RecordWrite> {
+        if let Some(parent) = &record.parent {
+            children.add(&self.prefix, parent, key);
+        }
         let full = self.full(key);
         let json = serde_json::to_vec(record)
             .map_err(|source| SnapshotError::Record { path: PathBuf::from(&full), source })?;
@@ -364,7 +369,7 @@ impl LocalSnapshotter {
     }
 
     fn make(&self, kind: Kind, key: &str, parent: Option<&str>, labels: &Labels) -> Result<Vec<Mount>> {
-        let _guard = self.store.lock_snapshots();
+        let mut children = self.store.lock_snapshots();
         let parent = parent.filter(|parent| !parent.is_empty());
         self.check_new(key)?;
         self.check_parent(parent)?;
@@ -372,7 +377,8 @@ impl LocalSnapshotter {
         let lowers = self.lowers_of(parent)?;
         let number = self.store.make_home(if kind == Kind::Active { &lowers } else { &[] })?;
         let record = new_record(kind, parent, Place::Own(number), labels);
-        let made = self.put(key, &record).and_then(|()| self.rootfs_of(&record)).and_then(|rootfs| mounts(&rootfs));
+        let put = self.put(&mut children, key, &record);
+        let made = put.and_then(|()| self.rootfs_of(&record)).and_then(|rootfs| mounts(&rootfs));
         if made.is_err() {
             // The first error is the one that matters; what stays has no record and is swept.
             self.records.write(vec![(self.full(key), None)]).ok();
@@ -394,10 +400,8 @@ impl LocalSnapshotter {
         // Walked and flushed before the lock is taken, on which every other snapshot waits.
         let number = self.active(key)?.1;
         let usage = self.store.home_usage(number)?;
-        if chain_id.is_none() {
-            self.store.flush_home(number)?;
-        }
-        let _guard = self.store.lock_snapshots();
+        self.store.flush_home(number)?;
+        let mut children = self.store.lock_snapshots();
         self.check_new(name)?;
         let (active, now) = self.active(key)?;
         if now != number {
@@ -406,6 +410,7 @@ impl LocalSnapshotter {
         let place = match chain_id {
             Some(chain_id) => {
                 self.store.home_into_layer(number, chain_id, usage)?;
+                self.store.settle_layer(chain_id)?;
                 Place::Layer(*chain_id)
             }
             None => {
@@ -415,7 +420,7 @@ impl LocalSnapshotter {
         };
         let mut record = new_record(Kind::Committed, active.parent.as_deref(), place, labels);
         (record.size_bytes, record.inodes) = (usage.size_bytes, usage.inodes);
-        let writes = vec![(self.full(key), None), self.written(name, &record)?];
+        let writes = vec![(self.full(key), None), self.written(&mut children, name, &record)?];
         self.records.write(writes)?;
         Ok(())
     }
@@ -427,11 +432,11 @@ impl Snapshotter for LocalSnapshotter {
     }
 
     fn update(&self, key: &str, labels: &Labels, fields: &[String]) -> Result<Info> {
-        let _guard = self.store.lock_snapshots();
+        let mut children = self.store.lock_snapshots();
         let mut record = self.record(key)?;
         record.labels = label::updated(record.labels, labels, fields)?;
         record.updated_ns = Timestamp::now().0;
-        self.put(key, &record)?;
+        self.put(&mut children, key, &record)?;
         Ok(record.info(key))
     }
 
@@ -460,10 +465,12 @@ impl Snapshotter for LocalSnapshotter {
     }
 
     fn remove(&self, key: &str) -> Result<()> {
-        let _guard = self.store.lock_snapshots();
+        let mut children = self.store.lock_snapshots();
         let record = self.record(key)?;
-        if let Some(child) = self.walk()?.into_iter().find(|info| info.parent.as_deref() == Some(key)) {
-            return Err(SnapshotError::HasChild { key: shown(key), child: shown(&child.name) });
+        let all = || Ok(self.walk()?.into_iter().filter_map(|info| Some((info.name, info.parent?))).collect());
+        let is_child = |child: &str| Ok(self.find(child)?.is_some_and(|found| found.parent.as_deref() == Some(key)));
+        if let Some(child) = children.find(&self.prefix, key, all, is_child)? {
+            return Err(SnapshotError::HasChild { key: shown(key), child: shown(&child) });
         }
         self.records.write(vec![(self.full(key), None)])?;
         match record.place {

@@ -145,3 +145,98 @@ fn a_tree_of_any_depth_can_be_deleted() {
     });
     assert_eq!(fs::read_dir(dir.path().join("snapshots/trash")).unwrap().count(), 0);
 }
+
+/// Counts how often all records are read.
+#[derive(Debug, Default)]
+struct Counted {
+    records: MemoryRecords,
+    lists: AtomicU64,
+}
+
+impl Records for Counted {
+    fn get(&self, key: &str) -> std::result::Result<Option<Vec<u8>>, RecordsError> {
+        self.records.get(key)
+    }
+
+    fn list(&self, prefix: &str) -> std::result::Result<Vec<(String, Vec<u8>)>, RecordsError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        self.records.list(prefix)
+    }
+
+    fn write(&self, writes: Vec<RecordWrite>) -> std::result::Result<(), RecordsError> {
+        self.records.write(writes)
+    }
+}
+
+/// S-115: a removal looks at the children alone, whoever made them and whoever took them away.
+#[test]
+fn s115_removals_do_not_read_all_records() {
+    let (_dir, store) = store();
+    let (store, records) = (Arc::new(store), Arc::new(Counted::default()));
+    let tenant = |prefix: &str| LocalSnapshotter::new(Arc::clone(&store), Arc::<Counted>::clone(&records), prefix);
+    let (one, other) = (tenant("one/"), tenant("other/"));
+    let none = berth_types::label::Labels::new();
+    for snapshots in [&one, &other] {
+        snapshots.prepare("active", None, &none).unwrap();
+        snapshots.commit("base", "active", &none).unwrap();
+    }
+    for n in 0..50 {
+        one.prepare(&format!("c{n}"), Some("base"), &none).unwrap();
+    }
+    // Made before anybody asked, after it, and by another value of the same tenant.
+    assert_eq!(one.remove("base").unwrap_err().class(), ErrorClass::FailedPrecondition);
+    tenant("one/").view("late", Some("base"), &none).unwrap();
+    (0..50).for_each(|n| one.remove(&format!("c{n}")).unwrap());
+    let refused = one.remove("base").unwrap_err();
+    assert!(refused.to_string().contains("late"), "{refused}");
+    assert_eq!(records.lists.load(Ordering::Relaxed), 1);
+    // The collection takes records away by itself.
+    records.write(vec![("one/late".to_owned(), None)]).unwrap();
+    one.remove("base").unwrap();
+    other.remove("base").unwrap();
+    assert_eq!(records.lists.load(Ordering::Relaxed), 2);
+    assert_eq!((one.walk().unwrap(), other.walk().unwrap()), (Vec::new(), Vec::new()));
+}
+
+/// Records that say, at the moment of each write, which layers a crash of the host would keep.
+#[derive(Debug)]
+struct Watched {
+    records: MemoryRecords,
+    root: PathBuf,
+}
+
+impl Records for Watched {
+    fn get(&self, key: &str) -> std::result::Result<Option<Vec<u8>>, RecordsError> {
+        self.records.get(key)
+    }
+
+    fn list(&self, prefix: &str) -> std::result::Result<Vec<(String, Vec<u8>)>, RecordsError> {
+        self.records.list(prefix)
+    }
+
+    fn write(&self, writes: Vec<RecordWrite>) -> std::result::Result<(), RecordsError> {
+        for (key, value) in &writes {
+            let Some(value) = value else { continue };
+            if let Place::Layer(chain_id) = SnapshotRecord::parse(key, value).unwrap().place {
+                let home = self.root.join("layers").join(chain_id.hex());
+                assert!(home.join("settled").exists(), "{key} names a layer that a crash now would lose");
+            }
+        }
+        self.records.write(writes)
+    }
+}
+
+/// S-115: no record names a layer that is not known to be on the disk, whether a client committed it or found it there.
+#[test]
+fn s115_records_follow_their_layers() {
+    let (dir, store) = store();
+    let store = Arc::new(store);
+    let records = Watched { records: MemoryRecords::default(), root: dir.path().join("snapshots") };
+    let snapshots = LocalSnapshotter::new(Arc::clone(&store), Arc::new(records), "t/");
+    let none = berth_types::label::Labels::new();
+    snapshots.prepare("extract", None, &none).unwrap();
+    snapshots.commit_layer("first", "extract", &none, &chain(1)).unwrap();
+    store.begin_layer(&chain(2)).unwrap().commit(7).unwrap();
+    snapshots.adopt_layer("second", Some("first"), &none, &chain(2)).unwrap();
+    assert_eq!(snapshots.walk().unwrap().len(), 2);
+}
