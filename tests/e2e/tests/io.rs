@@ -50,8 +50,10 @@ fn s133_bytes_are_exact() {
 /// An attached client by Docker's API: both ways are the terminal's bytes as they are.
 fn attach_to_terminal(berth: &Instance, container: &str) -> std::os::unix::net::UnixStream {
     let mut stream = std::os::unix::net::UnixStream::connect(berth.socket()).unwrap();
+    // Keys that are not among the bytes sent: the usual two are.
+    let keys = "a,ctrl-b,c,ctrl-d,e,ctrl-f,g,ctrl-h";
     let request = format!(
-        "POST /containers/{container}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+        "POST /containers/{container}/attach?stream=1&stdin=1&stdout=1&detachKeys={keys} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
          Upgrade: tcp\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).unwrap();

@@ -183,6 +183,7 @@ fn s155_random_kills_under_load() {
     let registry = filled_registry();
     let mut berth = Instance::with_busybox();
     berth.busybox(&[], &["true"]).ok();
+    pull_once(&berth, &registry);
     let idle = Traces::idle(&berth);
     let writer = "i=0; while :; do echo $i; i=$((i+1)); usleep 1000; done";
     berth.berth(&["run", "-d", "--name", "writer", "busybox", "sh", "-c", writer]).ok();
@@ -261,10 +262,18 @@ fn s155_random_kills_under_load() {
         }
     }
     check_lines(berth.berth(&["logs", "writer"]).ok());
+    pull_once(&berth, &registry);
     clean(&berth);
     assert!(berth.berth(&["fsck"]).ok().ends_with("all in order"), "{kills} kills with seed {seed}");
     idle.await_again(&berth, &format!("{kills} kills with seed {seed}"));
     check_lives(&berth);
+}
+
+/// A daemon that has pulled holds what pulls need (a runtime's descriptors) for its life.
+fn pull_once(berth: &Instance, registry: &DockerRegistry) {
+    let image = registry.name("k0:1");
+    berth.berth(&["pull", "-q", &image]).ok();
+    berth.berth(&["rmi", &image]).ok();
 }
 
 fn clean(berth: &Instance) {

@@ -1,6 +1,6 @@
 //! Everything an instance holds in the kernel and on disk, as lines: two pictures of an idle instance must be equal (S-155).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -41,7 +41,7 @@ impl Traces {
         lines.extend(processes(instance).into_iter().map(|line| format!("process {line}")));
         lines.extend(rules(&instance.bridge()).into_iter().map(|line| format!("rule {line}")));
         lines.insert(format!("addresses {}", addresses(instance)));
-        lines.insert(format!("{} descriptors of the daemon", names(&descriptors(instance)).len()));
+        lines.extend(descriptors(instance).into_iter().map(|(what, count)| format!("{count} descriptors of {what}")));
         Self(lines)
     }
 
@@ -75,8 +75,17 @@ impl Traces {
     }
 }
 
-fn descriptors(instance: &Instance) -> std::path::PathBuf {
-    format!("/proc/{}/fd", instance.daemon_pid()).into()
+/// The daemon's, by what they lead to: a file's path, or a kind.
+fn descriptors(instance: &Instance) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", instance.daemon_pid())).into_iter().flatten().flatten();
+    for target in open.filter_map(|entry| std::fs::read_link(entry.path()).ok()) {
+        let target = target.to_string_lossy();
+        // socket:[1234] has a number of its own, anon_inode:[eventpoll] has not.
+        let what = target.split_once(":[").filter(|(kind, _)| *kind != "anon_inode").map_or(&*target, |(kind, _)| kind);
+        *found.entry(what.to_owned()).or_default() += 1;
+    }
+    found
 }
 
 fn names(directory: &Path) -> Vec<String> {
