@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use berth_testkit::{Instance, wait_until};
 
@@ -61,12 +62,22 @@ fn open(path: &Path, is_for_reading: bool) -> File {
     File::options().read(is_for_reading).write(!is_for_reading).open(path).unwrap()
 }
 
+/// `ctr run -d` hands on what it is given until it has ended, also the end of it.
+fn run_with_open_input(mut command: Command) {
+    let mut ran = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let input = ran.stdin.take();
+    assert!(ran.wait().unwrap().success());
+    drop(input);
+}
+
 /// S-133: FIFOs, the daemon restarted in the middle; the exit is known afterwards.
 #[test]
 fn s133_fifos_across_a_restart() {
     let mut instance = Instance::with_busybox();
-    let count = (blocks() << 20).to_string();
-    ctr_run(&instance, &["-d"], "c1", &["sh", "-c", &format!("head -c {count}; exit 5")]).ok();
+    let script = format!("head -c {}; exit 5", blocks() << 20);
+    let (fifos_in, cgroup) = (fifo_dir(&instance), super::cgroup(&instance, "c1"));
+    let run = ["run", "-d", "--fifo-dir", &fifos_in, "--cgroup", &cgroup, BUSYBOX, "c1", "sh", "-c", &script];
+    run_with_open_input(instance.ctr_command(&run));
     let (stdin, stdout) = fifos(&instance, "c1");
     let (stdin, mut stdout) = (open(&stdin, false), open(&stdout, true));
     echo(&mut instance, stdin, &mut stdout);
@@ -80,25 +91,28 @@ fn s133_fifos_across_a_restart() {
 fn s133_a_terminal_across_a_restart() {
     let mut instance = Instance::with_busybox();
     let fifos_in = fifo_dir(&instance);
-    let script = format!("stty raw -echo; echo ready; head -c {}; exit 5", blocks() << 20);
+    // It says nothing before it is spoken to: that would go to `ctr`, as long as that runs.
+    let script = format!("stty raw -echo; head -c 1 > /dev/null; echo ready; head -c {}; exit 5", blocks() << 20);
     let quoted = format!("'{script}'");
     let cgroup = super::cgroup(&instance, "c1");
     let run = ["run", "-d", "-t", "--fifo-dir", &fifos_in, "--cgroup", &cgroup, BUSYBOX, "c1", "sh", "-c", &quoted];
     let ctr = instance.ctr_command(&run);
     let words = std::iter::once(ctr.get_program()).chain(ctr.get_args());
     let line: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
-    // `ctr` wants a terminal of its own for -t, and hands on what is typed there: nothing, not even the end of it.
-    let mut command = std::process::Command::new("script");
-    command.args(["-qec", &line.join(" "), "/dev/null"]).stdin(std::process::Stdio::piped());
-    let mut ran = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    let typing = ran.stdin.take();
-    assert!(ran.wait().unwrap().success());
-    drop(typing);
+    // `ctr` wants a terminal of its own for -t.
+    let mut command = Command::new("script");
+    command.args(["-qec", &line.join(" "), "/dev/null"]);
+    run_with_open_input(command);
     let (stdin, stdout) = fifos(&instance, "c1");
-    let (stdin, mut stdout) = (open(&stdin, false), open(&stdout, true));
-    let mut ready = [0; 6];
-    stdout.read_exact(&mut ready).unwrap();
-    assert_eq!(&ready, b"ready\n");
+    let (mut stdin, mut stdout) = (open(&stdin, false), open(&stdout, true));
+    stdin.write_all(b"\n").unwrap();
+    // Before them the line feed may come back, from a terminal that was not told to be silent yet.
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"ready\n") {
+        let mut byte = [0];
+        stdout.read_exact(&mut byte).unwrap();
+        seen.extend(byte);
+    }
     echo(&mut instance, stdin, &mut stdout);
     wait_until("its end is known", || (instance.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
     assert_eq!(instance.inspect("c1", "{{.State.ExitCode}}"), "5");
@@ -109,12 +123,12 @@ fn s133_a_terminal_across_a_restart() {
 fn printed() -> (String, String) {
     let script = format!("seq 1 100000000 | head -c {}; echo err >&2", blocks() << 20);
     let words = format!("seq 1 100000000 | head -c {} | sha256sum", blocks() << 20);
-    let sum = std::process::Command::new("sh").args(["-c", &words]).output().unwrap().stdout;
+    let sum = Command::new("sh").args(["-c", &words]).output().unwrap().stdout;
     (script, String::from_utf8(sum).unwrap().split_whitespace().next().unwrap().to_owned())
 }
 
 fn sum(path: &Path) -> String {
-    let output = std::process::Command::new("sha256sum").stdin(File::open(path).unwrap()).output().unwrap();
+    let output = Command::new("sha256sum").stdin(File::open(path).unwrap()).output().unwrap();
     String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
 }
 
