@@ -188,6 +188,19 @@ impl Container {
         }
     }
 
+    /// The live run; that of a start under way once it is known, for clients may have the process's first words before that.
+    /// Not for who holds `operation`.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when the container does not run.
+    pub(crate) async fn live(&self) -> Result<Arc<Run>> {
+        if let Ok(run) = self.running() {
+            return Ok(run);
+        }
+        drop(self.operation.lock().await);
+        self.running()
+    }
+
     /// The container is gone for a verb that comes after `rm`.
     pub(crate) fn ensure_present(&self) -> Result<()> {
         if self.lock().is_removed {
