@@ -273,9 +273,12 @@ fn s155_random_kills_under_load() {
 
 /// A daemon that has pulled holds what pulls need (a runtime's descriptors) for its life.
 fn pull_once(berth: &Instance, registry: &DockerRegistry) {
-    let image = registry.name("k0:1");
-    berth.berth(&["pull", "-q", &image]).ok();
-    berth.berth(&["rmi", &image]).ok();
+    // Each of them: what a pull that was cut off has left is for the next one to go on with.
+    for worker in 0..WORKERS {
+        let image = registry.name(&format!("k{worker}:1"));
+        berth.berth(&["pull", "-q", &image]).ok();
+        berth.berth(&["rmi", &image]).ok();
+    }
 }
 
 fn clean(berth: &Instance) {
