@@ -3,24 +3,15 @@
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 
+use berth_testkit::stream::{echo_over_a_restart, mebibytes};
 use berth_testkit::{Instance, wait_until};
-
-/// Every block of the stream differs from the ones around it.
-fn block(number: usize) -> Vec<u8> {
-    let mut state = number as u64 + 1;
-    let next = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state.to_le_bytes()
-    };
-    (0..(1 << 17)).flat_map(next).collect()
-}
 
 /// S-133: 32 MiB each way (1 GiB with BERTH_LONG_IO), byte for byte, through `run -i`, with the daemon killed and started again in the
 /// middle; the exit code is right all the same.
 #[test]
 fn s133_bytes_are_exact() {
     let mut berth = Instance::with_busybox();
-    let blocks = std::env::var_os("BERTH_LONG_IO").map_or(32, |_| 1024);
+    let blocks = mebibytes(32);
     let mut client = berth
         .berth_command(&["run", "-i", "--name", "c1", "--log-driver", "none", "busybox", "sh", "-c", "cat; exit 5"])
         .stdin(Stdio::piped())
@@ -28,20 +19,10 @@ fn s133_bytes_are_exact() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut stdin = client.stdin.take().unwrap();
+    let stdin = client.stdin.take().unwrap();
     let mut stdout = client.stdout.take().unwrap();
-    let writer = std::thread::spawn(move || (0..blocks).for_each(|number| stdin.write_all(&block(number)).unwrap()));
-    let mut back = vec![0; 1 << 20];
-    for number in 0..blocks {
-        stdout.read_exact(&mut back).unwrap_or_else(|error| panic!("block {number}: {error}"));
-        assert!(back == block(number), "block {number} differs");
-        if number == blocks / 2 {
-            berth.kill_daemon();
-            berth.spawn();
-        }
-    }
-    writer.join().unwrap();
-    assert_eq!(stdout.read(&mut back).unwrap(), 0, "more than was sent");
+    echo_over_a_restart(&mut berth, blocks, stdin, &mut stdout);
+    assert_eq!(stdout.read(&mut [0]).unwrap(), 0, "more than was sent");
     client.wait().unwrap();
     wait_until("its end is known", || (berth.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
     assert_eq!(berth.inspect("c1", "{{.State.ExitCode}}"), "5");
@@ -71,7 +52,7 @@ fn attach_to_terminal(berth: &Instance, container: &str) -> std::os::unix::net::
 #[test]
 fn s133_bytes_through_a_terminal_are_exact() {
     let mut berth = Instance::with_busybox();
-    let blocks = std::env::var_os("BERTH_LONG_IO").map_or(16, |_| 1024);
+    let blocks = mebibytes(16);
     let script = format!("stty raw -echo; echo ready; head -c {}; exit 5", blocks << 20);
     berth.berth(&["create", "-i", "-t", "--name", "c1", "--log-driver", "none", "busybox", "sh", "-c", &script]).ok();
     let mut stdout = attach_to_terminal(&berth, "c1");
@@ -79,19 +60,9 @@ fn s133_bytes_through_a_terminal_are_exact() {
     let mut ready = [0; 6];
     stdout.read_exact(&mut ready).unwrap();
     assert_eq!(&ready, b"ready\n");
-    let mut stdin = stdout.try_clone().unwrap();
-    let writer = std::thread::spawn(move || (0..blocks).for_each(|number| stdin.write_all(&block(number)).unwrap()));
-    let mut back = vec![0; 1 << 20];
-    for number in 0..blocks {
-        stdout.read_exact(&mut back).unwrap_or_else(|error| panic!("block {number}: {error}"));
-        assert!(back == block(number), "block {number} differs");
-        if number == blocks / 2 {
-            berth.kill_daemon();
-            berth.spawn();
-        }
-    }
-    writer.join().unwrap();
-    assert_eq!(stdout.read(&mut back).unwrap(), 0, "more than was sent");
+    let stdin = stdout.try_clone().unwrap();
+    echo_over_a_restart(&mut berth, blocks, stdin, &mut stdout);
+    assert_eq!(stdout.read(&mut [0]).unwrap(), 0, "more than was sent");
     wait_until("its end is known", || (berth.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
     assert_eq!(berth.inspect("c1", "{{.State.ExitCode}}"), "5");
 }

@@ -13,6 +13,7 @@ pub mod leak;
 pub mod peers;
 pub mod proxy;
 pub mod registry;
+pub mod stream;
 pub mod traces;
 
 pub use archive::{Image, LayerFile};

@@ -7,22 +7,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use berth_testkit::stream::{echo_over_a_restart, mebibytes};
 use berth_testkit::{Instance, wait_until};
 
 use super::{BUSYBOX, ctr_run, fifo_dir};
 
-/// Every mebibyte differs from the ones around it.
-fn block(number: usize) -> Vec<u8> {
-    let mut state = number as u64 + 1;
-    let next = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state.to_le_bytes()
-    };
-    (0..(1 << 17)).flat_map(next).collect()
-}
-
 fn blocks() -> usize {
-    std::env::var_os("BERTH_LONG_IO").map_or(16, |_| 1024)
+    mebibytes(16)
 }
 
 /// The FIFOs that `ctr run -d` leaves to whoever takes over.
@@ -35,27 +26,6 @@ fn fifos(instance: &Instance, id: &str) -> (PathBuf, PathBuf) {
         }
     }
     found.unwrap()
-}
-
-/// Writes blocks and reads them back; in the middle the daemon is killed and comes again.
-fn echo(instance: &mut Instance, mut stdin: File, stdout: &mut File) {
-    let blocks = blocks();
-    let writer = std::thread::spawn(move || {
-        (0..blocks).for_each(|number| stdin.write_all(&block(number)).unwrap());
-        stdin
-    });
-    let mut back = vec![0; 1 << 20];
-    for number in 0..blocks {
-        stdout.read_exact(&mut back).unwrap_or_else(|error| panic!("block {number}: {error}"));
-        let (sent, differs) = (block(number), |(got, sent): (&u8, &u8)| got != sent);
-        let place = back.iter().zip(&sent).position(differs);
-        assert_eq!(place, None, "block {number}: {:?}", place.map(|place| &back[place..(place + 8).min(back.len())]));
-        if number == blocks / 2 {
-            instance.kill_daemon();
-            instance.spawn();
-        }
-    }
-    drop(writer.join().unwrap());
 }
 
 fn open(path: &Path, is_for_reading: bool) -> File {
@@ -80,7 +50,7 @@ fn s133_fifos_across_a_restart() {
     run_with_open_input(instance.ctr_command(&run));
     let (stdin, stdout) = fifos(&instance, "c1");
     let (stdin, mut stdout) = (open(&stdin, false), open(&stdout, true));
-    echo(&mut instance, stdin, &mut stdout);
+    echo_over_a_restart(&mut instance, blocks(), stdin, &mut stdout);
     wait_until("its end is known", || (instance.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
     assert_eq!(instance.inspect("c1", "{{.State.ExitCode}}"), "5");
     instance.berth(&["rm", "c1"]).ok();
@@ -113,7 +83,7 @@ fn s133_a_terminal_across_a_restart() {
         stdout.read_exact(&mut byte).unwrap();
         seen.extend(byte);
     }
-    echo(&mut instance, stdin, &mut stdout);
+    echo_over_a_restart(&mut instance, blocks(), stdin, &mut stdout);
     wait_until("its end is known", || (instance.inspect("c1", "{{.State.Status}}") == "exited").then_some(()));
     assert_eq!(instance.inspect("c1", "{{.State.ExitCode}}"), "5");
     instance.berth(&["rm", "c1"]).ok();
