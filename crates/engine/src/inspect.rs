@@ -56,14 +56,13 @@ impl Engine {
         let takes_stopped = options.all || options.limit.is_some() || filter.wants_stopped();
         let has_state =
             |status| takes_stopped || matches!(status, Status::Running | Status::Paused | Status::Restarting);
+        let is_wanted = |view: &ContainerView| has_state(view.status) && filter.fits(view);
         let mut containers = self.inner.registry.all();
         containers.retain(|container| has_state(container.status()));
         // A view is large: they are boxed to be sorted.
         let own = containers.iter().map(|container| Box::new(self.view(container)));
-        let mut views: Vec<Box<ContainerView>> =
-            own.filter(|view| has_state(view.status) && filter.fits(view)).collect();
-        let foreign = self.foreign_views().await.into_iter();
-        views.extend(foreign.filter(|view| has_state(view.status) && filter.fits(view)).map(Box::new));
+        let mut views: Vec<Box<ContainerView>> = own.filter(|view| is_wanted(view)).collect();
+        views.extend(self.foreign_views().await.into_iter().filter(is_wanted).map(Box::new));
         views.sort_unstable_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         views.truncate(options.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX));
         if !options.size {
