@@ -297,41 +297,42 @@ impl ImageStore {
 
     /// Records of tenants whose blob, layer or home is gone.
     fn check_tenants(&self, is_repairing: bool, report: &mut FsckReport) -> Result<()> {
-        for (key, _) in self.metadata.list(Table::Blobs)? {
-            report.records += 1;
+        let has_blob = |key: &str, _: &[u8]| {
             let digest = key.split_once('/').and_then(|(_, digest)| digest.parse::<Digest>().ok());
-            if !digest.is_some_and(|digest| self.content.has(&digest)) {
-                self.lost_record(Table::Blobs, key, "its blob is missing", is_repairing, report)?;
-            }
-        }
-        for (key, bytes) in self.metadata.list(Table::Snapshots)? {
-            report.records += 1;
-            let is_there = berth_snapshot::SnapshotRecord::parse(&key, &bytes)
-                .is_ok_and(|record| self.snapshots.has_place(&record.place));
-            if !is_there {
-                self.lost_record(Table::Snapshots, key, "its files are missing", is_repairing, report)?;
-            }
-        }
-        Ok(())
+            digest.is_some_and(|digest| self.content.has(&digest))
+        };
+        let has_files = |key: &str, bytes: &[u8]| {
+            berth_snapshot::SnapshotRecord::parse(key, bytes)
+                .is_ok_and(|record| self.snapshots.has_place(&record.place))
+        };
+        self.check_records(Table::Blobs, &has_blob, "its blob is missing", is_repairing, report)?;
+        self.check_records(Table::Snapshots, &has_files, "its files are missing", is_repairing, report)
     }
 
-    /// A record without what it names, unless somebody deleted it meanwhile.
-    fn lost_record(
+    /// Records without what they name, unless somebody deleted them meanwhile, or made again what they name.
+    fn check_records(
         &self,
         table: Table,
-        key: String,
+        has_subject: &dyn Fn(&str, &[u8]) -> bool,
         what: &str,
         is_repairing: bool,
         report: &mut FsckReport,
     ) -> Result<()> {
-        let _changing = self.lock();
-        if self.metadata.get(table, &key)?.is_none() {
-            return Ok(());
+        for (key, bytes) in self.metadata.list(table)? {
+            report.records += 1;
+            if has_subject(&key, &bytes) {
+                continue;
+            }
+            let _changing = self.lock();
+            let now = self.metadata.get(table, &key)?;
+            if now.is_none_or(|now| has_subject(&key, &now)) {
+                continue;
+            }
+            if is_repairing {
+                self.write(vec![Write::Delete { table, key: key.clone() }])?;
+            }
+            report.add("record", key, what, is_repairing.then(|| "deleted".to_owned()));
         }
-        if is_repairing {
-            self.write(vec![Write::Delete { table, key: key.clone() }])?;
-        }
-        report.add("record", key, what, is_repairing.then(|| "deleted".to_owned()));
         Ok(())
     }
 
