@@ -44,10 +44,19 @@ impl FlightState {
         }
     }
 
+    /// The pull is over, whoever says so first: what it fetches comes for nobody any more.
     pub(crate) fn settle(&self, outcome: Result<PullOutcome>) {
         self.outcome.lock().get_or_insert(outcome);
-        self.source.lock().take();
+        self.give_up_source();
         self.done.send_replace(true);
+    }
+
+    /// The thread that unpacks holds the source as well: to drop ours alone would not end the fetches.
+    fn give_up_source(&self) {
+        let source = self.source.lock().take();
+        if let Some(source) = source {
+            source.give_up();
+        }
     }
 }
 
@@ -73,8 +82,42 @@ impl Drop for Flight {
     fn drop(&mut self) {
         self.state.is_given_up.store(true, std::sync::atomic::Ordering::SeqCst);
         self.job.abort();
-        if let Some(source) = self.state.source.lock().take() {
-            source.give_up();
+        self.state.give_up_source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_content::ContentStore;
+    use berth_registry::{Credentials, RegistryOptions};
+    use berth_types::Digest;
+
+    use super::*;
+    use crate::error::EngineError;
+    use crate::transfer::Transfers;
+
+    /// The job that is aborted settles on a thread of its own, before or after the flight that aborts it looks at the source.
+    #[tokio::test]
+    async fn the_end_gives_up_the_source_whoever_is_first() {
+        let root = tempfile::tempdir().unwrap();
+        let content = Arc::new(ContentStore::open(root.path()).unwrap());
+        let transfers = Transfers::new(RegistryOptions::default(), &content).unwrap();
+        let session = transfers.session(&"127.0.0.1:1/a:1".parse().unwrap(), Credentials::Anonymous).unwrap();
+        for (digit, is_settled_first) in [("a", true), ("b", false)] {
+            let fetch = session.fetch(&transfers.partials, &Digest::from_hex(&digit.repeat(64)).unwrap(), 1).unwrap();
+            let held = Arc::downgrade(&fetch);
+            // The thread that unpacks has it too, until its reader ends.
+            let source = FetchSource::new(vec![fetch]);
+            let state = FlightState::new();
+            state.hold(&source);
+            let job = tokio::spawn(std::future::pending::<()>());
+            let flight = Flight::new(Arc::new(Board::new()), Arc::clone(&state), job.abort_handle());
+            if is_settled_first {
+                state.settle(Err(EngineError::internal("the pull ended early")));
+            }
+            drop(flight);
+            assert_eq!(held.strong_count(), 0, "settled first: {is_settled_first}");
+            drop(source);
         }
     }
 }
