@@ -11,14 +11,17 @@
 //! A range is noted after its bytes were written, in steps of [`NOTE_BYTES`]. After a crash of the process every noted range is there (the kernel
 //! has it); after a crash of the host only what a `synced` line vouches for is, which is written behind an `fdatasync`, by [`ResumableIngest::sync`]
 //! and after every [`SYNC_BYTES`] that were appended. Whatever was kept, the digest is taken of the bytes as they are read back at the end. Data
-//! with a second name is in the store already and is never written again. Lock order: `state` alone; it is not held while bytes are written or flushed.
+//! with a second name is in the store already and is never written again.
+//!
+//! The files are open from their first use until [`ResumableIngest::rest`]: of very many ingests only those are open that somebody works on. Lock
+//! order: `claim`, `state`, `data`; none is held while bytes are written or flushed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_types::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -124,7 +127,8 @@ struct State {
     about: About,
     /// All that was written.
     ranges: Ranges,
-    journal: File,
+    /// Open whenever something is unnoted.
+    journal: Option<File>,
     /// Lines in the journal.
     notes: u32,
     /// Written since the last note, and since the last sync.
@@ -135,9 +139,10 @@ struct State {
 
 impl State {
     fn note(&mut self) -> io::Result<()> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
         let unnoted = std::mem::take(&mut self.unnoted);
         self.notes += u32::try_from(unnoted.0.len()).unwrap_or(u32::MAX);
-        self.journal.write_all(unnoted.lines("").as_bytes())
+        journal.write_all(unnoted.lines("").as_bytes())
     }
 }
 
@@ -152,7 +157,7 @@ impl Drop for State {
 #[derive(Debug)]
 pub struct ResumableIngest {
     home: PathBuf,
-    data: File,
+    data: Mutex<Option<Arc<File>>>,
     state: Mutex<State>,
     /// Given back to the store when the ingest is dropped or retired.
     claim: Mutex<Option<Claim>>,
@@ -227,15 +232,8 @@ impl ResumableIngest {
         }
         let data = open_file(&home.join("data"), false)?;
         let (ranges, updated) = trusted(home, &data)?;
-        let state = State {
-            about,
-            ranges,
-            journal: open_file(&home.join("journal"), true)?,
-            notes: 0,
-            unnoted: Ranges::default(),
-            unsynced: 0,
-            updated,
-        };
+        let state = State { about, ranges, journal: None, notes: 0, unnoted: Ranges::default(), unsynced: 0, updated };
+        let data = Mutex::new(Some(Arc::new(data)));
         let ingest = Self { home: home.to_owned(), data, state: Mutex::new(state), claim: Mutex::new(Some(claim)) };
         ingest.rewrite_journal(&mut ingest.state())?;
         Ok(ingest)
@@ -284,10 +282,28 @@ impl ResumableIngest {
     /// # Errors
     /// When the directory cannot be removed.
     pub fn retire(&self) -> Result<()> {
-        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if claim.is_some() {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if claim.take().is_some() {
+            // Who goes on reading has no name to open it by any more.
+            drop(self.data());
             fs::remove_dir_all(&self.home).map_err(|e| ContentError::io("remove", &self.home, e))?;
         }
+        Ok(())
+    }
+
+    /// Closes its files until somebody reads or writes again. What was written is noted.
+    ///
+    /// # Errors
+    /// When the disk refuses the note.
+    pub fn rest(&self) -> Result<()> {
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if claim.is_none() {
+            return Ok(());
+        }
+        let mut state = self.state();
+        state.note().map_err(|e| self.journal_error(e))?;
+        state.journal = None;
+        self.data.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(())
     }
 
@@ -310,7 +326,7 @@ impl ResumableIngest {
     /// # Errors
     /// When the disk refuses.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        self.data.read_at(buffer, offset).map_err(|e| ContentError::io("read", &self.home.join("data"), e))
+        self.data()?.read_at(buffer, offset).map_err(|e| ContentError::io("read", &self.home.join("data"), e))
     }
 
     /// Begins from nothing.
@@ -323,7 +339,7 @@ impl ResumableIngest {
         state.unnoted = Ranges::default();
         state.updated = Timestamp::now();
         self.rewrite_journal(&mut state)?;
-        self.data.set_len(0).map_err(|e| ContentError::io("truncate", &self.home.join("data"), e))
+        self.data()?.set_len(0).map_err(|e| ContentError::io("truncate", &self.home.join("data"), e))
     }
 
     /// Makes all that was written so far survive a crash of the host. Writers and readers go on meanwhile.
@@ -344,8 +360,9 @@ impl ResumableIngest {
                 return Err(error);
             }
             state.notes += u32::try_from(flushed.0.len()).unwrap_or(u32::MAX);
-            let written = state.journal.write_all(flushed.lines("synced ").as_bytes());
-            written.and_then(|()| state.journal.try_clone()).map_err(|e| self.journal_error(e))?
+            let journal = self.journal(&mut state)?;
+            let written = journal.write_all(flushed.lines("synced ").as_bytes());
+            written.and_then(|()| journal.try_clone()).map_err(|e| self.journal_error(e))?
         };
         journal.sync_data().map_err(|e| self.journal_error(e))
     }
@@ -355,7 +372,7 @@ impl ResumableIngest {
     /// # Errors
     /// When the disk refuses.
     pub fn flush_data(&self) -> Result<()> {
-        self.data.sync_data().map_err(|e| ContentError::io("flush", &self.path(), e))
+        self.data()?.sync_data().map_err(|e| ContentError::io("flush", &self.path(), e))
     }
 
     /// Reads the content back, compares it with what it must be, and hands it over, complete but without a name until
@@ -374,8 +391,9 @@ impl ResumableIngest {
             return Err(ContentError::WrongSize { expected: total, found: size_bytes.min(found) });
         }
         let path = self.home.join("data");
-        self.data.set_len(size_bytes).map_err(|e| ContentError::io("truncate", &path, e))?;
-        let digest = hash_file(&self.data, &path)?;
+        let data = self.data()?;
+        data.set_len(size_bytes).map_err(|e| ContentError::io("truncate", &path, e))?;
+        let digest = hash_file(&data, &path)?;
         if let Some(wanted) = expected.digest.or(about.expected).filter(|wanted| *wanted != digest) {
             self.restart()?;
             return Err(ContentError::WrongDigest { expected: wanted, found: digest });
@@ -386,6 +404,26 @@ impl ResumableIngest {
         Ok(Staged::of(Draft::resumable(path, home, claim), digest, size_bytes))
     }
 
+    fn data(&self) -> Result<Arc<File>> {
+        let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*data {
+            return Ok(Arc::clone(open));
+        }
+        let path = self.path();
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        let opened = Arc::new(opened.map_err(|e| ContentError::io("open", &path, e))?);
+        *data = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn journal<'s>(&self, state: &'s mut State) -> Result<&'s mut File> {
+        let journal = match state.journal.take() {
+            Some(open) => open,
+            None => open_file(&self.home.join("journal"), true)?,
+        };
+        Ok(state.journal.insert(journal))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -394,12 +432,13 @@ impl ResumableIngest {
         if self.is_retired() {
             return Err(ContentError::NoIngest { reference: self.state().about.reference.clone() });
         }
-        self.data.write_all_at(bytes, offset).map_err(|e| ContentError::io("write", &self.home.join("data"), e))
+        self.data()?.write_all_at(bytes, offset).map_err(|e| ContentError::io("write", &self.home.join("data"), e))
     }
 
     /// The bytes of this range are in the file.
     fn written(&self, range: Range<u64>) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
+        self.journal(&mut state)?;
         state.updated = Timestamp::now();
         state.unsynced += range.end - range.start;
         state.ranges.add(range.clone());
@@ -419,7 +458,7 @@ impl ResumableIngest {
         let (path, draft) = (self.home.join("journal"), self.home.join("journal-new"));
         fs::write(&draft, text).map_err(|e| ContentError::io("write", &draft, e))?;
         fs::rename(&draft, &path).map_err(|e| ContentError::io("name", &path, e))?;
-        state.journal = open_file(&path, true)?;
+        state.journal = Some(open_file(&path, true)?);
         state.unnoted = Ranges::default();
         state.notes = u32::try_from(state.ranges.0.len()).unwrap_or(u32::MAX);
         state.unsynced = state.ranges.bytes();

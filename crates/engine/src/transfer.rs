@@ -10,14 +10,14 @@ use std::sync::{Arc, Weak};
 
 use berth_content::ContentStore;
 use berth_registry::{Credentials, Partials, Registry, RegistryOptions, Session};
-use berth_types::Reference;
+use berth_types::{Digest, Reference};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub(crate) use board::Board;
 pub(crate) use flight::{Flight, FlightState};
-pub(crate) use source::{FetchSource, free_bytes};
+pub(crate) use source::{FetchSource, free_bytes, require_space};
 
 use crate::api::Progress;
 use crate::error::{EngineError, Result};
@@ -68,6 +68,13 @@ impl Transfers {
 
     pub(crate) fn session(&self, reference: &Reference, credentials: Credentials) -> Result<Arc<Session>> {
         Ok(self.registry.session(reference, credentials)?)
+    }
+
+    /// Bytes of these blobs that have to come: what an interrupted pull left does not.
+    pub(crate) fn missing_bytes(&self, blobs: impl Iterator<Item = (Digest, u64)>) -> u64 {
+        blobs
+            .map(|(digest, size)| size.saturating_sub(self.partials.kept_bytes(&digest, size)))
+            .fold(0, u64::saturating_add)
     }
 
     /// The transfer thread's runtime.

@@ -59,6 +59,7 @@ impl Session {
         let job = tokio::spawn(async move {
             let outcome = session.run(&ours).await;
             ours.settle(outcome);
+            ours.rest();
         });
         let fetch = Arc::new(Fetch { partial, job: job.abort_handle() });
         active.retain(|_, known| known.strong_count() > 0);
@@ -67,6 +68,8 @@ impl Session {
     }
 
     async fn run(self: &Arc<Self>, partial: &Arc<Partial>) -> Result<()> {
+        // However many layers an image has: few of them are open, and in their order.
+        let _turn = self.registry.blobs.acquire().await;
         let following = Arc::clone(partial);
         let verifying = tokio::task::spawn_blocking(move || following.verify());
         let fetching = async {

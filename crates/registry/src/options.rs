@@ -30,6 +30,8 @@ pub struct RegistryOptions {
     pub streams_per_blob: usize,
     /// Transfers of blobs at the same time, over all hosts.
     pub streams_max: usize,
+    /// Blobs on their way at the same time, over all hosts; each has two files open, and a thread that verifies it.
+    pub blobs_max: usize,
     /// Bytes of one range request.
     pub range_bytes: u64,
 }
@@ -50,6 +52,7 @@ impl Default for RegistryOptions {
             backoff_max: Duration::from_secs(30),
             streams_per_blob: 4,
             streams_max: 8,
+            blobs_max: 12,
             range_bytes: 8 << 20,
         }
     }

@@ -100,6 +100,8 @@ impl Partials {
     pub(crate) fn begin(&self, digest: &Digest, size: u64) -> Result<Partial> {
         let ingest = self.ingest(digest, size)?;
         let (contiguous, received) = ingest.extent();
+        // It may be long until its turn comes.
+        ingest.rest()?;
         let state = Mutex::new(State { received, contiguous, told: contiguous, outcome: None });
         let (changed, done) = (Condvar::new(), tokio::sync::Notify::new());
         Ok(Partial { digest: *digest, size, ingest, state, changed, done })
@@ -203,6 +205,13 @@ impl Partial {
         Ok(self.ingest.flush_data()?)
     }
 
+    /// Nobody writes to it any more: its files are open again while somebody reads.
+    pub(crate) fn rest(&self) {
+        if let Err(error) = self.ingest.rest() {
+            tracing::debug!(digest = %self.digest, "cannot note what came: {}", berth_types::report(&error));
+        }
+    }
+
     /// Why the bytes will not come.
     pub fn failure(&self) -> Option<RegistryError> {
         match &self.state.lock().outcome {
@@ -283,6 +292,14 @@ impl PartialReader {
                 return Ok(limit);
             }
             partial.changed.wait(&mut state);
+        }
+    }
+}
+
+impl Drop for PartialReader {
+    fn drop(&mut self) {
+        if self.partial.is_verified() {
+            self.partial.rest();
         }
     }
 }

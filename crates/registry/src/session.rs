@@ -30,13 +30,15 @@ pub struct Registry {
     /// Whether a host that may speak either speaks TLS.
     schemes: Mutex<HashMap<String, bool>>,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) blobs: Semaphore,
 }
 
 impl Registry {
     pub fn new(options: RegistryOptions) -> Arc<Self> {
         let streams = Arc::new(Semaphore::new(options.streams_max));
+        let blobs = Semaphore::new(options.blobs_max.max(1));
         let proxies = Arc::new(options.proxies.clone());
-        Arc::new(Self { options, proxies, transports: Mutex::default(), schemes: Mutex::default(), streams })
+        Arc::new(Self { options, proxies, transports: Mutex::default(), schemes: Mutex::default(), streams, blobs })
     }
 
     /// Work with the repository of this reference. Configuration files are read now.

@@ -1,5 +1,7 @@
 //! Images from and to registries: Debian's docker-registry, with skopeo and the stock docker client as foreign clients.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use berth_testkit::instance::run;
@@ -141,9 +143,10 @@ fn a_pull_ends_with_its_last_client() {
     registry.put(&large("big:1", &[(size, 6)]).oci_archive(), "big:1");
     let berth = Instance::start();
     let wire = Wire::to(registry.port);
-    wire.pause(Duration::from_millis(8));
+    // So slow that the client is gone long before the rest could come.
+    wire.pause(Duration::from_millis(100));
     let mut client = berth.berth_command(&["pull", &wire.name("big:1")]).spawn().unwrap();
-    wait_until("a part of the image came", || (wire.bytes() > 1 << 20).then_some(()));
+    wait_until("a part of the image came", || (wire.bytes() > 128 << 10).then_some(()));
     client.kill().unwrap();
     client.wait().unwrap();
     let quiet = Duration::from_millis(500);
@@ -329,4 +332,46 @@ fn tls_by_hosts_toml() {
     std::fs::write(hosts.join("hosts.toml"), "server = 5\n").unwrap();
     let bad = berth.berth(&["pull", &name]);
     assert!(bad.stderr.contains("bad registry configuration"), "{bad:?}");
+}
+
+/// However many layers an image has, and however they come: few descriptors are open while it is pulled, and none is left.
+#[test]
+fn descriptors_of_a_pull_are_bounded() {
+    const LAYERS: usize = 300;
+    const DESCRIPTORS_MAX: usize = 64;
+    let registry = DockerRegistry::start();
+    let berth = Instance::start();
+    let layer = |n: usize| vec![LayerFile::text(&format!("f{n}"), &n.to_string())];
+    let image = (0..LAYERS).fold(Image::new("many:1"), |image, n| image.layer(layer(n)));
+    registry.place(&image.oci_archive(), "many", "1");
+    let name = registry.name("many:1");
+    // Connections, threads and files that the first pull needs are there.
+    registry.put(&large("small:1", &[]).oci_archive(), "small:1");
+    berth.berth(&["pull", "-q", &registry.name("small:1")]).ok();
+    let held = || fs::read_dir(format!("/proc/{}/fd", berth.daemon_pid())).unwrap().flatten();
+    let (open, files) = (|| held().count(), || held().filter(|fd| !is_socket(&fd.path())).count());
+    let (before, files_before, is_done) = (open(), files(), std::sync::atomic::AtomicBool::new(false));
+    let peak = std::thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let mut peak = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                peak = peak.max(open());
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            peak
+        });
+        let pulled = berth.berth(&["pull", "-q", &name]);
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        pulled.ok();
+        counting.join().unwrap()
+    });
+    println!("{before} descriptors before, {peak} at the most");
+    assert!(peak < before + DESCRIPTORS_MAX, "{before} before, {peak} at the most");
+    // Connections are kept a while for what may come next.
+    wait_until("they are closed", || (files() <= files_before).then_some(()));
+    assert_eq!(berth.berth(&["image", "inspect", &name]).ok().matches("\"sha256:").count(), LAYERS + 1);
+}
+
+fn is_socket(descriptor: &Path) -> bool {
+    fs::read_link(descriptor).is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
 }

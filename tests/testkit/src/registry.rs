@@ -94,6 +94,39 @@ impl DockerRegistry {
         assert_eq!(done.code, 0, "{done:?}");
     }
 
+    /// Lays an OCI archive where the registry keeps what was pushed: very many layers would be long on their way.
+    pub fn place(&self, archive: &[u8], repository: &str, tag: &str) {
+        let (file, unpacked) = (self.directory.join("place.tar"), self.directory.join("place"));
+        std::fs::write(&file, archive).unwrap();
+        std::fs::create_dir(&unpacked).unwrap();
+        let done = Command::new("tar").arg("-xf").arg(&file).arg("-C").arg(&unpacked).status().unwrap();
+        assert!(done.success(), "{done:?}");
+        let store = self.directory.join("data/docker/registry/v2");
+        let repository = store.join("repositories").join(repository);
+        let link = |directory: PathBuf, digest: &str| {
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join("link"), digest).unwrap();
+        };
+        for blob in std::fs::read_dir(unpacked.join("blobs/sha256")).unwrap() {
+            let blob = blob.unwrap();
+            let hex = blob.file_name().into_string().unwrap();
+            let home = store.join("blobs/sha256").join(&hex[..2]).join(&hex);
+            std::fs::create_dir_all(&home).unwrap();
+            std::fs::rename(blob.path(), home.join("data")).unwrap();
+            link(repository.join("_layers/sha256").join(&hex), &format!("sha256:{hex}"));
+        }
+        let index: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(unpacked.join("index.json")).unwrap()).unwrap();
+        let digest = index["manifests"][0]["digest"].as_str().unwrap();
+        let manifests = repository.join("_manifests");
+        link(manifests.join("revisions/sha256").join(&digest[7..]), digest);
+        let tag = manifests.join("tags").join(tag);
+        link(tag.join("index/sha256").join(&digest[7..]), digest);
+        link(tag.join("current"), digest);
+        std::fs::remove_file(&file).unwrap();
+        std::fs::remove_dir_all(&unpacked).unwrap();
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }

@@ -1,5 +1,6 @@
 //! A tenant's images from and to registries: blob by blob, whatever platforms were asked for.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use berth_image::TargetPlatform;
 use berth_image::tenant::{Expectation, Leads, Target};
 use berth_registry::{Credentials, Fetch, Pushed, Session};
-use berth_types::{ByteCount, Digest, ErrorClass, Labels, Reference};
+use berth_types::{Digest, Labels, Reference};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -16,7 +17,7 @@ use super::transfer::{TransferLease, TransferStep};
 use crate::engine::Engine;
 use crate::error::{Doing, EngineError, Result};
 use crate::images::pull::{listed_manifest, wanted};
-use crate::transfer::free_bytes;
+use crate::transfer::require_space;
 
 /// Documents of one image.
 const DOCUMENTS_MAX: usize = 1024;
@@ -283,65 +284,53 @@ impl Pull {
             missing.push(blob);
         }
         self.check_space(&missing)?;
-        let mut fetches: Vec<(Target, Arc<Fetch>)> = Vec::new();
+        let mut fetches: VecDeque<(Target, Arc<Fetch>)> = VecDeque::new();
         for blob in missing {
             self.tell(TransferStep::of("waiting", &self.root, &blob, 0));
             let partials = &self.engine.inner.transfers.partials;
             let fetch = self.session.fetch(partials, &blob.digest, blob.size_bytes)?;
-            fetches.push((blob, fetch));
+            fetches.push_back((blob, fetch));
         }
-        for at in 0..fetches.len() {
-            self.await_fetch(&fetches, at).await?;
-            let (blob, fetch) = &fetches[at];
-            let path = fetch.partial().path().to_owned();
+        while let Some((_, fetch)) = fetches.front() {
+            self.await_fetch(fetch, &fetches).await?;
+            // Held to the end of this step, and no longer: its file stays open for those that hold it.
+            let Some((blob, fetch)) = fetches.pop_front() else { break };
+            // Another pull of the same blob may have been faster and taken its name away; who reads goes on.
+            let mut content = fetch.partial().reader();
             let (tenant, lease, labels) = (self.tenant.clone(), self.lease.clone(), self.labels());
             let (digest, size) = (blob.digest, blob.size_bytes);
             let taken = self.engine.blocking(move |engine| {
-                let mut file = std::fs::File::open(&path).map_err(|e| EngineError::io("open", &path, &e))?;
                 let expected = Expectation { digest, size_bytes: size };
                 let tenant = engine.inner.images.tenant(&tenant)?;
-                let is_new = tenant.take_blob(expected, &mut file, &labels, &lease)?;
+                let is_new = tenant.take_blob(expected, &mut content, &labels, &lease)?;
                 engine.inner.transfers.partials.remove(&digest)?;
                 Ok(is_new)
             });
             if taken.await? {
                 self.new_blobs.push((digest, size));
             }
-            self.tell(TransferStep::of("complete", &self.root, blob, size));
+            self.tell(TransferStep::of("complete", &self.root, &blob, size));
         }
         Ok(())
     }
 
     /// Refuses early what cannot fit: what has to come, and the largest of it once more, for it is copied when it is complete.
     fn check_space(&self, missing: &[Target]) -> Result<()> {
-        let partials = &self.engine.inner.transfers.partials;
-        let left = |blob: &Target| blob.size_bytes.saturating_sub(partials.kept_bytes(&blob.digest, blob.size_bytes));
-        let fetched = missing.iter().map(left).fold(0, u64::saturating_add);
+        let blobs = missing.iter().map(|blob| (blob.digest, blob.size_bytes));
+        let fetched = self.engine.inner.transfers.missing_bytes(blobs);
         let largest = missing.iter().map(|blob| blob.size_bytes).max().unwrap_or(0);
-        let directory = &self.engine.inner.paths.data;
-        let free = free_bytes(directory)?;
-        if fetched.saturating_add(largest) <= free {
-            return Ok(());
-        }
-        let message = format!(
-            "no space for {}: {} to fetch, {} free in {}",
-            self.root,
-            ByteCount(fetched),
-            ByteCount(free),
-            directory.display()
-        );
-        Err(EngineError::new(ErrorClass::ResourceExhausted, message).with_hint("berth system prune frees space"))
+        require_space(&self.engine.inner.paths.data, &self.root, fetched, largest, "")
     }
 
     /// Tells of all fetches until this one is complete.
-    async fn await_fetch(&self, fetches: &[(Target, Arc<Fetch>)], at: usize) -> Result<()> {
-        let mut verified = pin!(fetches[at].1.partial().verified());
+    async fn await_fetch(&self, awaited: &Fetch, fetches: &VecDeque<(Target, Arc<Fetch>)>) -> Result<()> {
+        let mut verified = pin!(awaited.partial().verified());
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 done = &mut verified => return Ok(done?),
                 _ = tick.tick() => {
-                    for (blob, fetch) in &fetches[at..] {
+                    for (blob, fetch) in fetches {
                         let received = fetch.partial().received_bytes();
                         if received > 0 {
                             self.tell(TransferStep::of("downloading", &self.root, blob, received));

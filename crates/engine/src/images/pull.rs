@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::api::{Progress, PullOutcome, PullPlanView, PullRequest};
 use crate::engine::Engine;
 use crate::error::{Doing, EngineError, Result};
-use crate::transfer::{Board, FetchSource, Flight, FlightKey, FlightState, free_bytes};
+use crate::transfer::{Board, FetchSource, Flight, FlightKey, FlightState, free_bytes, require_space};
 
 /// Indexes in indexes.
 const INDEX_DEPTH_MAX: usize = 4;
@@ -234,8 +234,11 @@ impl Engine {
         if let Some((source, ticking)) = started {
             ticking.abort();
             if pulled.is_ok() {
+                // One after the other: what is removed stays open for those that hold it.
                 for partial in source.partials() {
-                    transfers.partials.remove(&partial.digest())?;
+                    let digest = partial.digest();
+                    transfers.partials.remove(&digest)?;
+                    source.let_go(&digest);
                 }
             }
         }
@@ -248,31 +251,13 @@ impl Engine {
 
     /// Refuses early what cannot fit: the missing packed bytes, and at least as many unpacked ones.
     fn check_space(&self, plan: &PullPlan) -> Result<()> {
-        let packed: u64 = plan.to_fetch.iter().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
-        let missing = self.missing_bytes(plan);
-        let needed = missing.saturating_add(packed);
-        let free = free_bytes(&self.inner.paths.data)?;
-        if needed <= free {
-            return Ok(());
-        }
-        let message = format!(
-            "no space for the image: {} to fetch and at least {} unpacked, {} free in {}",
-            ByteCount(missing),
-            ByteCount(packed),
-            ByteCount(free),
-            self.inner.paths.data.display()
-        );
-        Err(EngineError::new(ErrorClass::ResourceExhausted, message).with_hint("berth system prune frees space"))
+        let packed = plan.to_fetch.iter().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
+        let (directory, missing) = (&self.inner.paths.data, self.missing_bytes(plan));
+        require_space(directory, "the image", missing, packed, &format!(" and at least {} unpacked", ByteCount(packed)))
     }
 
-    /// Packed bytes that have to come: what an interrupted pull left does not.
     fn missing_bytes(&self, plan: &PullPlan) -> u64 {
-        let partials = &self.inner.transfers.partials;
-        let missing = plan
-            .to_fetch
-            .iter()
-            .map(|blob| blob.size_bytes.saturating_sub(partials.kept_bytes(&blob.digest, blob.size_bytes)));
-        missing.fold(0, u64::saturating_add)
+        self.inner.transfers.missing_bytes(plan.to_fetch.iter().map(|blob| (blob.digest, blob.size_bytes)))
     }
 
     fn plan_view(
@@ -360,7 +345,7 @@ async fn tick(source: FetchSource, board: Arc<Board>) {
                 continue;
             }
             told.insert(partial.digest(), (received, is_verified));
-            if let Some(progress) = stage_of(partial, received, is_verified) {
+            if let Some(progress) = stage_of(&partial, received, is_verified) {
                 board.object_unless(progress, |status| status == "Pull complete");
             }
         }
