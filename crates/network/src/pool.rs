@@ -2,7 +2,9 @@
 //!
 //! Bounded; what is taken is never put back. The thread makes the next one when nobody has taken any for a moment, so
 //! that it does not compete with the start that just took one, or at once when the stock runs low. When making fails, it
-//! waits for the next `take`, whose caller then meets the same error on its own and can report it.
+//! tries again later, ever more rarely, and at once after a `take`: what was in the way (the ports of a bridge and the
+//! addresses that dead sandboxes still have, a limit of namespaces) goes away without anybody telling. Nobody is told
+//! either: a caller that finds nothing ready makes its own, meets the same error, and can report it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,6 +16,11 @@ use crate::error::NetworkError;
 
 /// Longer than a start takes, shorter than a person does to ask for the next.
 const QUIET: Duration = Duration::from_millis(30);
+
+/// After the first failure; each further one doubles it.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// A host that can never make one is asked this often.
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Far longer than making one takes.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -35,7 +42,10 @@ struct State<T> {
     /// The thread is at work on one.
     making: bool,
     stopped: bool,
-    failed: bool,
+    /// In a row.
+    failures: u32,
+    /// Not before; of the last failure.
+    retry_at: Option<Instant>,
 }
 
 impl<T: Send + 'static> Pool<T> {
@@ -45,7 +55,8 @@ impl<T: Send + 'static> Pool<T> {
             last_taken: None,
             making: false,
             stopped: false,
-            failed: false,
+            failures: 0,
+            retry_at: None,
         };
         let stock = Stock { state: Mutex::new(state), changed: Condvar::new() };
         Self { stock: Arc::new(stock), size, worker: Mutex::new(None) }
@@ -76,7 +87,7 @@ impl<T: Send + 'static> Pool<T> {
     pub(crate) fn take(&self) -> Option<T> {
         let mut state = self.stock.lock();
         state.last_taken = Some(Instant::now());
-        state.failed = false;
+        state.retry_at = None;
         let taken = state.ready.pop_front();
         drop(state);
         self.stock.changed.notify_all();
@@ -154,10 +165,14 @@ impl<T> Stock<T> {
                 Ok(item) if state.stopped => Some(item),
                 Ok(item) => {
                     state.ready.push_back(item);
+                    state.failures = 0;
+                    state.retry_at = None;
                     None
                 }
                 Err(_) => {
-                    state.failed = true;
+                    let doubled = RETRY_FIRST.saturating_mul(1 << state.failures.min(16));
+                    state.retry_at = Some(Instant::now() + doubled.min(RETRY_MAX));
+                    state.failures = state.failures.saturating_add(1);
                     None
                 }
             };
@@ -175,28 +190,81 @@ impl<T> Stock<T> {
             if state.stopped {
                 return false;
             }
-            let wanted = state.ready.len() < size && !state.failed;
-            let low = state.ready.len() <= size / 4;
-            let quiet_for = state.last_taken.map_or(QUIET, |taken| taken.elapsed());
-            if wanted && (low || quiet_for >= QUIET) {
-                state.making = true;
-                return true;
-            }
-            state = if wanted {
-                let (state, _) = self
-                    .changed
-                    .wait_timeout(state, QUIET.saturating_sub(quiet_for))
-                    .unwrap_or_else(PoisonError::into_inner);
-                state
-            } else {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            let pause = (state.ready.len() < size).then(|| state.pause(size));
+            state = match pause {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    state.making = true;
+                    return true;
+                }
+                Some(pause) => self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
+    }
+}
+
+impl<T> State<T> {
+    /// Until the next one may be made.
+    fn pause(&self, size: usize) -> Duration {
+        let is_low = self.ready.len() <= size / 4;
+        let quiet_for = self.last_taken.map_or(QUIET, |taken| taken.elapsed());
+        let until_quiet = if is_low { Duration::ZERO } else { QUIET.saturating_sub(quiet_for) };
+        let until_retry = self.retry_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        until_quiet.max(until_retry)
     }
 }
 
 impl<T> fmt::Debug for Pool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("size", &self.size).field("ready", &self.stock.lock().ready.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// A pool of two whose maker fails the first `failures` times; and how often it was asked.
+    fn pool(failures: usize) -> (Pool<usize>, Arc<AtomicUsize>) {
+        let pool = Pool::new(2);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        pool.start(|| {
+            Ok(move || {
+                let number = counter.fetch_add(1, Ordering::Relaxed);
+                let refused = NetworkError::Namespace { action: "make a network namespace", source: Errno::NOSPC };
+                if number < failures { Err(refused) } else { Ok(number) }
+            })
+        })
+        .unwrap();
+        (pool, asked)
+    }
+
+    fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn fills_itself_after_failures_though_nobody_takes() {
+        let (pool, asked) = pool(3);
+        wait_for("the pool is full", || pool.len() == 2);
+        assert_eq!(asked.load(Ordering::Relaxed), 5);
+        assert_eq!((pool.take(), pool.take()), (Some(3), Some(4)));
+    }
+
+    #[test]
+    fn ends_while_it_waits_to_try_again() {
+        let (pool, asked) = pool(usize::MAX);
+        wait_for("it has failed", || asked.load(Ordering::Relaxed) >= 2);
+        pool.stop();
+        assert_eq!((pool.len(), pool.take()), (0, None));
     }
 }

@@ -169,6 +169,28 @@ fn prepared_sandboxes_are_whole() {
     wait_until("another one is prepared", || network.prepared() == 8);
 }
 
+/// What is in the way of preparing when a daemon comes up goes away later, and nobody starts a container then.
+#[test]
+fn sandboxes_that_could_not_be_prepared_are_prepared_without_an_attach() {
+    let world = World::new();
+    let config = || NetworkConfig { ipv4_subnet: "172.30.0.0/29".to_owned(), ..world.config() };
+    let first = Network::open(config()).unwrap();
+    let alive: Vec<_> = (0..5).map(|n| Container::attach(&first, &format!("c{n}"), &[])).collect();
+    drop(first);
+    let endpoints: Vec<_> = alive.iter().map(|container| container.endpoint.clone()).collect();
+    let (network, failed) = Network::open_with(config(), &endpoints).unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    network.prepare().unwrap();
+    // Neither does the thread find an address.
+    let refused = network.attach("more", &[], None).unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::ResourceExhausted);
+    assert_eq!(network.prepared(), 0);
+    for endpoint in &endpoints {
+        network.detach(endpoint).unwrap();
+    }
+    wait_until("sandboxes are prepared", || network.prepared() == 5);
+}
+
 #[test]
 fn namespaces_prepared_for_network_none() {
     let pool = NamespacePool::new(2);
