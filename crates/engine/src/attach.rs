@@ -100,7 +100,7 @@ impl Engine {
             return Ok(self.foreign_ready(&foreign).await?.shim.resize_pty(None, rows, columns).await?);
         }
         let container = self.find(container_ref)?;
-        container.live().await?.task.resize(None, rows, columns).await?;
+        self.live(&container).await?.task.resize(None, rows, columns).await?;
         let size = [("height", rows.to_string()), ("width", columns.to_string())];
         self.emit_container(&container.record(), "resize", &size);
         Ok(())

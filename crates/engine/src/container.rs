@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) pending_attaches: Vec<(OwnedFd, AttachOptions)>,
     pub(crate) spans: Vec<Span>,
     pub(crate) is_removed: bool,
+    /// Whose start this one's start waits for, to join its namespaces.
+    pub(crate) awaits: Option<ContainerId>,
     /// Changes with every stop, start and removal by a person: a pending restart that sees another value gives up.
     pub(crate) generation: u64,
     /// Back-off of the last restart; zero when the last run did not end in one.
@@ -147,6 +149,7 @@ impl Container {
             pending_attaches: Vec::new(),
             spans: Vec::new(),
             is_removed: false,
+            awaits: None,
             generation: 0,
             restart_delay: std::time::Duration::ZERO,
         };
@@ -186,19 +189,6 @@ impl Container {
             _ => Err(EngineError::conflict(format!("container {} is not running", inner.record.name))
                 .with_hint(format!("berth start {}", inner.record.name))),
         }
-    }
-
-    /// The live run; that of a start under way once it is known, for clients may have the process's first words before that.
-    /// Not for who holds `operation`.
-    ///
-    /// # Errors
-    /// `FailedPrecondition` when the container does not run.
-    pub(crate) async fn live(&self) -> Result<Arc<Run>> {
-        if let Ok(run) = self.running() {
-            return Ok(run);
-        }
-        drop(self.operation.lock().await);
-        self.running()
     }
 
     /// The container is gone for a verb that comes after `rm`.

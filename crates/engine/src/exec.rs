@@ -44,7 +44,7 @@ impl Engine {
             return Ok(id);
         }
         let container = self.find(container_ref)?;
-        container.live().await?;
+        self.live(&container).await?;
         if container.status() == Status::Paused {
             return Err(EngineError::conflict(format!(
                 "Container {} is paused, unpause the container before exec",

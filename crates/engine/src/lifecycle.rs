@@ -1,5 +1,6 @@
 //! The life of a container, one file per verb.
 
+mod await_start;
 mod create;
 pub(crate) mod exit;
 mod kill;

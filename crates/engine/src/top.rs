@@ -126,7 +126,7 @@ impl Engine {
         let columns = columns(ps_args)?;
         let pids = match self.foreign(container_ref) {
             Some(foreign) => self.foreign_pids(&foreign).await?,
-            None => self.find(container_ref)?.live().await?.task.pids().await?,
+            None => self.live(&*self.find(container_ref)?).await?.task.pids().await?,
         };
         let memory_bytes = self.inner.facts.memory_bytes;
         self.blocking(move |_| {

@@ -2,6 +2,7 @@
 
 mod runtimes {
     mod choice;
+    mod held;
     mod life;
 
     use std::path::{Path, PathBuf};

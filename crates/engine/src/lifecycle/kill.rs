@@ -19,7 +19,7 @@ impl Engine {
         }
         let container = self.find(container_ref)?;
         let signal = signal.unwrap_or(Signal::KILL);
-        let run = container.live().await.map_err(|error| crate::error::EngineError {
+        let run = self.live(&container).await.map_err(|error| crate::error::EngineError {
             message: format!("cannot kill container: {}: {}", container_ref, error.message),
             ..error
         })?;

@@ -118,6 +118,7 @@ impl<'a> Launch<'a> {
 
     /// Everything that may block: look-ups on the host and the network, on one blocking thread.
     async fn prepare(&self) -> Result<Prepared> {
+        self.engine.await_joined(self.container, &self.record.host).await?;
         let (record, container) = (self.record.clone(), Arc::clone(self.container));
         self.engine.blocking(move |engine| prepare_now(engine, &record, &container)).await
     }
