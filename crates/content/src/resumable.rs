@@ -21,7 +21,7 @@ use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use berth_types::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,11 @@ use sha2::Digest as _;
 
 use crate::ingest::{Draft, Staged};
 use crate::{ContentError, Expected, PIECE_BYTES, Result};
+
+mod ranges;
+
+pub(crate) use ranges::Ranges;
+use ranges::overlap;
 
 const FORMAT: u32 = 1;
 /// What a crash of the host can cost of one ingest.
@@ -68,60 +73,6 @@ struct About {
     started_ns: i64,
 }
 
-/// Sorted ranges that neither touch nor overlap.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Ranges(Vec<Range<u64>>);
-
-impl Ranges {
-    /// The journal's part of it, one line each.
-    fn lines(&self, word: &str) -> String {
-        use std::fmt::Write as _;
-        let mut text = String::new();
-        for range in &self.0 {
-            writeln!(text, "{word}{} {}", range.start, range.end).expect("writing to a String cannot fail");
-        }
-        text
-    }
-
-    pub(crate) fn add(&mut self, new: Range<u64>) {
-        if new.is_empty() {
-            return;
-        }
-        let at = self.0.partition_point(|range| range.end < new.start);
-        let mut merged = new;
-        let mut end = at;
-        while let Some(range) = self.0.get(end).filter(|range| range.start <= merged.end) {
-            merged = merged.start.min(range.start)..merged.end.max(range.end);
-            end += 1;
-        }
-        self.0.splice(at..end, [merged]);
-    }
-
-    fn prefix(&self) -> u64 {
-        self.0.first().filter(|range| range.start == 0).map_or(0, |range| range.end)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.0.iter().map(|range| range.end - range.start).sum()
-    }
-
-    fn missing(&self, total: u64) -> Vec<Range<u64>> {
-        let mut gaps = Vec::new();
-        let mut at = 0;
-        for range in &self.0 {
-            if range.start > at {
-                gaps.push(at..range.start.min(total));
-            }
-            at = at.max(range.end);
-        }
-        if at < total {
-            gaps.push(at..total);
-        }
-        gaps.retain(|gap| !gap.is_empty());
-        gaps
-    }
-}
-
 #[derive(Debug)]
 struct State {
     about: About,
@@ -134,6 +85,10 @@ struct State {
     /// Written since the last note, and since the last sync.
     unnoted: Ranges,
     unsynced: u64,
+    /// What writers are writing at this moment.
+    writing: Vec<Range<u64>>,
+    /// How often it began from nothing since it was opened.
+    restarts: u64,
     updated: Timestamp,
 }
 
@@ -159,6 +114,8 @@ pub struct ResumableIngest {
     home: PathBuf,
     data: Mutex<Option<Arc<File>>>,
     state: Mutex<State>,
+    /// A writer is done with its range.
+    wrote: Condvar,
     /// Given back to the store when the ingest is dropped or retired.
     claim: Mutex<Option<Claim>>,
 }
@@ -232,9 +189,20 @@ impl ResumableIngest {
         }
         let data = open_file(&home.join("data"), false)?;
         let (ranges, updated) = trusted(home, &data)?;
-        let state = State { about, ranges, journal: None, notes: 0, unnoted: Ranges::default(), unsynced: 0, updated };
-        let data = Mutex::new(Some(Arc::new(data)));
-        let ingest = Self { home: home.to_owned(), data, state: Mutex::new(state), claim: Mutex::new(Some(claim)) };
+        let state = State {
+            about,
+            ranges,
+            journal: None,
+            notes: 0,
+            unnoted: Ranges::default(),
+            unsynced: 0,
+            writing: Vec::new(),
+            restarts: 0,
+            updated,
+        };
+        let (data, state) = (Mutex::new(Some(Arc::new(data))), Mutex::new(state));
+        let claim = Mutex::new(Some(claim));
+        let ingest = Self { home: home.to_owned(), data, state, wrote: Condvar::new(), claim };
         ingest.rewrite_journal(&mut ingest.state())?;
         Ok(ingest)
     }
@@ -258,17 +226,39 @@ impl ResumableIngest {
         Ok(end)
     }
 
-    /// Writes a range of its own. Nothing is flushed; that is the caller's, by [`Self::sync`].
+    /// Writes a range. What is there stays as it is: who took a digest of it may rely on that until [`Self::restart`]. Nothing is flushed; that is
+    /// the caller's, by [`Self::sync`].
     ///
     /// # Errors
     /// `InvalidArgument` beyond the known size; when the disk refuses.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check_lives()?;
         let end = offset.saturating_add(bytes.len() as u64);
-        if let Some(expected) = self.state().about.total.filter(|total| end > *total) {
-            return Err(ContentError::WrongSize { expected, found: end });
+        let (gaps, restarts) = {
+            let mut state = self.state();
+            if let Some(expected) = state.about.total.filter(|total| end > *total) {
+                return Err(ContentError::WrongSize { expected, found: end });
+            }
+            while state.writing.iter().any(|other| overlap(other, &(offset..end))) {
+                state = self.wrote.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let gaps = state.ranges.missing_of(offset..end);
+            state.writing.extend(gaps.iter().cloned());
+            (gaps, state.restarts)
+        };
+        let part = |gap: &Range<u64>| {
+            let at = |at: u64| usize::try_from(at - offset).expect("no longer than the slice");
+            &bytes[at(gap.start)..at(gap.end)]
+        };
+        let written = gaps.iter().try_for_each(|gap| self.write_bytes(gap.start, part(gap)));
+        let mut state = self.state();
+        if state.restarts == restarts {
+            state.writing.retain(|range| !gaps.contains(range));
+            self.wrote.notify_all();
+            written?;
+            gaps.into_iter().try_for_each(|gap| self.note_written(&mut state, gap))?;
         }
-        self.write_bytes(offset, bytes)?;
-        self.written(offset..end).map(drop)
+        Ok(())
     }
 
     /// Bytes from the start without a gap, and all bytes that are there.
@@ -307,8 +297,11 @@ impl ResumableIngest {
         Ok(())
     }
 
-    fn is_retired(&self) -> bool {
-        self.claim.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    fn check_lives(&self) -> Result<()> {
+        if self.claim.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return Err(ContentError::NoIngest { reference: self.state().about.reference.clone() });
+        }
+        Ok(())
     }
 
     /// Where the bytes are.
@@ -338,8 +331,16 @@ impl ResumableIngest {
         state.ranges = Ranges::default();
         state.unnoted = Ranges::default();
         state.updated = Timestamp::now();
+        state.restarts += 1;
+        state.writing.clear();
+        self.wrote.notify_all();
         self.rewrite_journal(&mut state)?;
-        self.data()?.set_len(0).map_err(|e| ContentError::io("truncate", &self.home.join("data"), e))
+        // Another file: who is still writing to the old one writes to nothing.
+        let (path, draft) = (self.path(), self.home.join("data-new"));
+        let fresh = open_file(&draft, false)?;
+        fs::rename(&draft, &path).map_err(|e| ContentError::io("name", &path, e))?;
+        *self.data.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(fresh));
+        Ok(())
     }
 
     /// Makes all that was written so far survive a crash of the host. Writers and readers go on meanwhile.
@@ -429,16 +430,19 @@ impl ResumableIngest {
     }
 
     fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        if self.is_retired() {
-            return Err(ContentError::NoIngest { reference: self.state().about.reference.clone() });
-        }
+        self.check_lives()?;
         self.data()?.write_all_at(bytes, offset).map_err(|e| ContentError::io("write", &self.home.join("data"), e))
     }
 
     /// The bytes of this range are in the file.
     fn written(&self, range: Range<u64>) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
-        self.journal(&mut state)?;
+        self.note_written(&mut state, range)?;
+        Ok(state)
+    }
+
+    fn note_written(&self, state: &mut State, range: Range<u64>) -> Result<()> {
+        self.journal(state)?;
         state.updated = Timestamp::now();
         state.unsynced += range.end - range.start;
         state.ranges.add(range.clone());
@@ -447,9 +451,9 @@ impl ResumableIngest {
             state.note().map_err(|e| self.journal_error(e))?;
         }
         if state.notes >= NOTES_MAX {
-            self.rewrite_journal(&mut state)?;
+            self.rewrite_journal(state)?;
         }
-        Ok(state)
+        Ok(())
     }
 
     /// One line per range instead of one per write, for this boot.

@@ -76,6 +76,35 @@ fn s114_ranges_in_any_order() {
     assert_eq!(store.ingest_status("n", "r").unwrap().offset, total, "staged but not kept: nothing is lost");
 }
 
+/// What was written once is not written again, whole or in part, by however many: a digest taken of it on the way still holds. A restart forgets it.
+#[test]
+fn s114_what_is_there_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ingest = store.resume("n", "r", expecting(b"0123456789")).unwrap();
+    ingest.write_at(2, b"23").unwrap();
+    ingest.write_at(6, b"67").unwrap();
+    ingest.write_at(0, b"01xx45xx89").unwrap();
+    let mut found = [0; 16];
+    assert_eq!(ingest.read_at(0, &mut found).unwrap(), 10);
+    assert_eq!(&found[..10], b"0123456789");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| ingest.write_at(0, b"yyyyyyyyyy").unwrap());
+        }
+    });
+    ingest.read_at(0, &mut found).unwrap();
+    assert_eq!(&found[..10], b"0123456789");
+    ingest.restart().unwrap();
+    assert_eq!((ingest.extent(), ingest.read_at(0, &mut found).unwrap()), ((0, 0), 0));
+    ingest.write_at(0, b"abc").unwrap();
+    drop(ingest);
+    let again = store.resume("n", "r", Expected::default()).unwrap();
+    assert_eq!(again.extent(), (3, 3));
+    again.read_at(0, &mut found).unwrap();
+    assert_eq!(&found[..3], b"abc");
+}
+
 /// S-114: content that is not what it must be is thrown away, and the next attempt begins anew.
 #[test]
 fn s114_wrong_content_begins_anew() {
