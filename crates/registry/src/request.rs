@@ -130,13 +130,14 @@ impl Session {
         Ok(Document { headers, bytes: answer.read(call.operation, bytes_max).await? })
     }
 
-    /// Sends; answers one challenge; follows redirects of reads.
+    /// Sends; answers one challenge; follows redirects of reads, and those of writes that say that the same is to be sent elsewhere.
     ///
     /// # Errors
     /// `Status`, `Denied` for answers of 400 and more, and everything below.
     pub(crate) async fn call(&self, endpoint: &Endpoint, call: Call) -> Result<Answer> {
         let mut uri = call.uri.clone();
         let (mut redirects, mut is_proven) = (0, false);
+        let is_read = matches!(call.method, Method::GET | Method::HEAD);
         loop {
             let is_own = self.is_home(endpoint, &uri).await;
             let answer = self.send(endpoint, &call, &uri, is_own).await?;
@@ -148,7 +149,7 @@ impl Session {
                 self.forget_proof(endpoint, &call.scope);
                 self.prove(endpoint, &uri, &call.scope, &found).await?;
                 is_proven = true;
-            } else if is_redirect(status) && matches!(call.method, Method::GET | Method::HEAD) {
+            } else if (is_read && is_redirect(status)) || matches!(status.as_u16(), 307 | 308) {
                 redirects += 1;
                 if redirects > REDIRECTS_MAX {
                     return Err(misbehaves(&call.uri, format!("it redirects more than {REDIRECTS_MAX} times")));
@@ -157,6 +158,10 @@ impl Session {
                 answer.drain(call.operation).await;
             } else if status.as_u16() >= 400 {
                 return Err(self.named(error_of(call.operation, answer).await, &call.scope));
+            } else if !is_read && !status.is_success() {
+                // What was sent was not taken, whatever the browser's rules make of it.
+                let why = format!("it answers {} {} with status {status}", call.method, address::shown(&uri));
+                return Err(misbehaves(&uri, why));
             } else {
                 return Ok(answer);
             }

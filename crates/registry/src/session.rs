@@ -31,14 +31,17 @@ pub struct Registry {
     schemes: Mutex<HashMap<String, bool>>,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) blobs: Semaphore,
+    /// The same for blobs on their way to a registry.
+    pub(crate) pushes: Semaphore,
 }
 
 impl Registry {
     pub fn new(options: RegistryOptions) -> Arc<Self> {
         let streams = Arc::new(Semaphore::new(options.streams_max));
-        let blobs = Semaphore::new(options.blobs_max.max(1));
+        let [blobs, pushes] = [(); 2].map(|()| Semaphore::new(options.blobs_max.max(1)));
         let proxies = Arc::new(options.proxies.clone());
-        Arc::new(Self { options, proxies, transports: Mutex::default(), schemes: Mutex::default(), streams, blobs })
+        let (transports, schemes) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { options, proxies, transports, schemes, streams, blobs, pushes })
     }
 
     /// Work with the repository of this reference. Configuration files are read now.

@@ -25,6 +25,9 @@ const CHUNK_BYTES: u64 = 4 << 20;
 /// A registry may take its time with a large blob that is complete.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(300);
 
+/// Repositories that are tried; each can cost the registry an upload that it begins instead.
+const MOUNTS_MAX: usize = 4;
+
 /// How a blob came to be in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pushed {
@@ -32,6 +35,14 @@ pub enum Pushed {
     /// From another repository of the registry.
     Mounted(String),
     Uploaded,
+}
+
+/// What a registry makes of the wish to take a blob from another repository.
+enum Mount {
+    Done,
+    /// It cannot, and began an upload instead.
+    Begun(Upload),
+    Refused,
 }
 
 /// An upload under way, as the registry tells of it.
@@ -54,16 +65,23 @@ impl Session {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Pushed> {
         let endpoint = self.push_endpoint()?;
+        // However many layers an image has.
+        let _turn = self.registry.pushes.acquire().await;
         if self.has_blob(endpoint, digest).await? {
             return Ok(Pushed::Existed);
         }
         let file = File::open(path).map_err(|e| RegistryError::io("open", path, e))?;
         let mut upload = None;
-        for source in sources.iter().filter(|source| **source != endpoint.repository) {
-            match self.mount(endpoint, digest, source).await? {
-                None => return Ok(Pushed::Mounted(source.clone())),
-                Some(begun) => upload = Some(begun),
-            }
+        for source in sources.iter().filter(|source| **source != endpoint.repository).take(MOUNTS_MAX) {
+            let earlier = match self.mount(endpoint, digest, source).await? {
+                Mount::Done => {
+                    self.abandon(endpoint, upload).await;
+                    return Ok(Pushed::Mounted(source.clone()));
+                }
+                Mount::Begun(begun) => upload.replace(begun),
+                Mount::Refused => None,
+            };
+            self.abandon(endpoint, earlier).await;
         }
         let mut patience = Patience::new(&self.registry.options);
         loop {
@@ -99,20 +117,28 @@ impl Session {
         }
     }
 
-    /// `None`: mounted. Else the upload that the registry began instead.
-    async fn mount(&self, endpoint: &Endpoint, digest: &Digest, source: &str) -> Result<Option<Upload>> {
+    async fn mount(&self, endpoint: &Endpoint, digest: &Digest, source: &str) -> Result<Mount> {
         let rest = format!("blobs/uploads/?mount={digest}&from={}", address::percent_encoded(source));
         let scope = format!("{} repository:{source}:pull", push_scope(endpoint));
         let mut call = Call::get("mount in", self.uri(endpoint, &rest).await?, scope);
         call.method = Method::POST;
         match self.call_patiently(endpoint, call).await {
-            Ok(answer) if answer.status().as_u16() == 201 => Ok(None),
-            Ok(answer) => self.begun(endpoint, answer).await.map(Some),
+            Ok(answer) if answer.status().as_u16() == 201 => Ok(Mount::Done),
+            Ok(answer) => self.begun(endpoint, answer).await.map(Mount::Begun),
             // Who may not read the source uploads.
-            Err(RegistryError::Denied { .. } | RegistryError::Status { status: 400..=499, .. }) => {
-                self.begin(endpoint).await.map(Some)
-            }
+            Err(RegistryError::Denied { .. } | RegistryError::Status { status: 400..=499, .. }) => Ok(Mount::Refused),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The registry need not keep an upload that nobody goes on with; one that cannot be told keeps it for a while.
+    async fn abandon(&self, endpoint: &Endpoint, upload: Option<Upload>) {
+        let Some(upload) = upload else { return };
+        let mut call = Call::get("cancel", upload.location, push_scope(endpoint));
+        call.method = Method::DELETE;
+        match self.call(endpoint, call).await {
+            Ok(answer) => answer.drain("cancel").await,
+            Err(error) => tracing::debug!("{}", berth_types::report(&error)),
         }
     }
 
@@ -204,5 +230,5 @@ fn next_location(endpoint: &Endpoint, answer: &Answer) -> Result<Uri> {
 /// `Range: 0-<last>`: how many bytes are there. `0-0` is also what registries say of none.
 fn received(answer: &Answer) -> Option<u64> {
     let last: u64 = answer.header(RANGE)?.trim().trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok()?;
-    Some(if last == 0 { 0 } else { last + 1 })
+    Some(if last == 0 { 0 } else { last.saturating_add(1) })
 }
