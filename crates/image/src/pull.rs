@@ -236,11 +236,18 @@ impl Incoming {
 
 /// Bytes of layers that arrive while they are read.
 pub trait LayerSource: Send + Sync {
-    /// A reader from the first byte. At its end the blob's digest was found right; it fails when it cannot be.
+    /// A reader from the first byte. At its end the blob's digest was found right; it fails when it cannot be, also when what it gave was wrong and
+    /// comes again.
     ///
     /// # Errors
     /// When the blob is none of this source.
     fn open(&self, blob: &Digest) -> io::Result<Box<dyn Read + Send>>;
+
+    /// Counts how often bytes of the blob were wrong and come again.
+    fn edition(&self, blob: &Digest) -> u64;
+
+    /// Whether bytes of this edition were wrong, so that who read them begins again. Waits for it where it is open and somebody wants to know.
+    fn was_wrong(&self, blob: &Digest, edition: u64, is_wanted: &dyn Fn() -> bool) -> bool;
 
     /// Waits until the blob is whole and says which file it is.
     ///

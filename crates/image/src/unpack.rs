@@ -1,5 +1,6 @@
 //! Second pass: layers of staged blobs become layer directories. Each layer is read, decompressed and hashed by one thread and written to its
-//! directory by another; up to two layers at once. A layer is accepted only when its bytes have the diff id the config names.
+//! directory by another; up to two layers at once. A layer is accepted only when its bytes have the diff id the config names. Where bytes of a layer on
+//! its way turn out wrong and come again from elsewhere, its unpacking begins again in a directory of its own.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -75,6 +76,20 @@ impl Packed<'_> {
                 source,
             }),
         }
+    }
+}
+
+impl Packed<'_> {
+    fn edition(&self) -> u64 {
+        match self {
+            Self::Arriving(source, digest, _) => source.edition(digest),
+            Self::Staged(_) | Self::Kept(..) => 0,
+        }
+    }
+
+    fn was_wrong(&self, edition: u64, is_cancelled: &AtomicBool) -> bool {
+        let is_wanted = || !is_cancelled.load(Ordering::Relaxed);
+        matches!(self, Self::Arriving(source, digest, _) if source.was_wrong(digest, edition, &is_wanted))
     }
 }
 
@@ -167,6 +182,19 @@ impl<'u> Unpacker<'u> {
     }
 
     fn one(&self, task: &Task<'_>, done: &[Unpacked], is_cancelled: &AtomicBool) -> Result<Option<Unpacked>> {
+        loop {
+            let edition = task.packed.edition();
+            let outcome = self.attempt(task, done, is_cancelled);
+            // What has its diff id is right whoever brought it. That of a layer that is not packed was never taken, and its archive may end early.
+            let is_proven = outcome.is_ok() && task.compression != Compression::None;
+            if is_proven || !task.packed.was_wrong(edition, is_cancelled) {
+                return outcome;
+            }
+            tracing::debug!(layer = %task.packed.digest(), "its bytes were wrong and come again: it is unpacked anew");
+        }
+    }
+
+    fn attempt(&self, task: &Task<'_>, done: &[Unpacked], is_cancelled: &AtomicBool) -> Result<Option<Unpacked>> {
         if task.compression == Compression::None {
             check_diff_id(task, task.packed.digest())?;
             if task.is_unpacked_already {

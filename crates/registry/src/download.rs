@@ -12,9 +12,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use crate::endpoint::Endpoint;
+use crate::manifest::passed_over;
 use crate::partial::{PIECE_BYTES, Partial, Partials};
 use crate::request::{Answer, Call};
 use crate::retry::Patience;
@@ -54,7 +55,9 @@ impl Session {
                 return Ok(known);
             }
         }
-        let partial = Arc::new(partials.begin(digest, size)?);
+        let mut partial = partials.begin(digest, size)?;
+        partial.may_come_again = partial.received_bytes() > 0 || self.pull_endpoints().count() > 1;
+        let partial = Arc::new(partial);
         let (session, ours) = (Arc::clone(self), Arc::clone(&partial));
         let job = tokio::spawn(async move {
             let outcome = session.run(&ours).await;
@@ -70,24 +73,48 @@ impl Session {
     async fn run(self: &Arc<Self>, partial: &Arc<Partial>) -> Result<()> {
         // However many layers an image has: few of them are open, and in their order.
         let _turn = self.registry.blobs.acquire().await;
-        let following = Arc::clone(partial);
-        let verifying = tokio::task::spawn_blocking(move || following.verify());
-        let fetching = async {
-            let mut last = None;
-            for endpoint in self.endpoints.iter().filter(|e| e.capabilities.pull) {
-                match self.fetch_from(endpoint, partial).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) if error.is_for_next_host() => {
-                        tracing::debug!(host = endpoint.authority, "{}", berth_types::report(&error));
-                        last = Some(error);
-                    }
-                    Err(error) => return Err(error),
-                }
+        let mut verifying = None;
+        let mut last = None;
+        for endpoint in self.pull_endpoints() {
+            match self.complete_from(endpoint, partial, &mut verifying).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_for_next_host() => last = Some(passed_over(endpoint, error)),
+                Err(error) => return Err(error),
             }
-            Err(last.unwrap_or_else(|| self.no_host("pull blobs")))
-        };
-        fetching.await?;
-        verifying.await.unwrap_or(Err(RegistryError::GivenUp { digest: partial.digest() }))
+        }
+        Err(last.unwrap_or_else(|| self.no_host("pull blobs")))
+    }
+
+    fn pull_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().filter(|endpoint| endpoint.capabilities.pull)
+    }
+
+    /// What is missing, from this host; wrong bytes are thrown away. Where some of them had come before, from whomever, it is asked for all of them.
+    async fn complete_from(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        partial: &Arc<Partial>,
+        verifying: &mut Option<JoinHandle<Result<()>>>,
+    ) -> Result<()> {
+        loop {
+            let is_all_its_own = partial.received_bytes() == 0;
+            // It goes on with what the next host brings.
+            let verified = verifying.get_or_insert_with(|| {
+                let following = Arc::clone(partial);
+                tokio::task::spawn_blocking(move || following.verify())
+            });
+            self.fetch_from(endpoint, partial).await?;
+            let outcome = verified.await.unwrap_or(Err(RegistryError::GivenUp { digest: partial.digest() }));
+            *verifying = None;
+            let Err(RegistryError::WrongDigest { what, expected, found }) = outcome else { return outcome };
+            partial.restart()?;
+            let what = format!("{what} from {}", endpoint.authority);
+            let error = RegistryError::WrongDigest { what, expected, found };
+            if is_all_its_own {
+                return Err(error);
+            }
+            tracing::warn!(host = endpoint.authority, "asked once more, for all of it: {error}");
+        }
     }
 
     async fn fetch_from(self: &Arc<Self>, endpoint: &Endpoint, partial: &Arc<Partial>) -> Result<()> {
@@ -108,8 +135,12 @@ impl Session {
             jobs.spawn(async move { work.stream(number).await });
         }
         while let Some(joined) = jobs.join_next().await {
-            // The others end with the set.
-            joined.unwrap_or(Err(RegistryError::GivenUp { digest: partial.digest() }))?;
+            let ended = joined.unwrap_or(Err(RegistryError::GivenUp { digest: partial.digest() }));
+            if ended.is_err() {
+                // Nothing of this host comes any more when the next one is asked.
+                jobs.shutdown().await;
+            }
+            ended?;
         }
         if partial.is_complete() { Ok(()) } else { Err(RegistryError::GivenUp { digest: partial.digest() }) }
     }

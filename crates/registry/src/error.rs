@@ -107,7 +107,10 @@ impl RegistryError {
     pub(crate) fn is_for_next_host(&self) -> bool {
         self.is_passing()
             || matches!(self, Self::NoManifest { .. } | Self::Denied { .. } | Self::Misbehaves { .. })
-            || matches!(self, Self::Status { .. } | Self::WrongDigest { .. } | Self::TooLarge { .. })
+            || matches!(
+                self,
+                Self::Status { .. } | Self::WrongDigest { .. } | Self::TooLarge { .. } | Self::Refused { .. }
+            )
     }
 }
 

@@ -45,7 +45,7 @@ impl Session {
         for endpoint in self.endpoints.iter().filter(|e| e.capabilities.resolve) {
             match self.describe_at(endpoint, tag).await {
                 Ok(found) => return Ok(found),
-                Err(error) if error.is_for_next_host() => last = Some(error),
+                Err(error) if error.is_for_next_host() => last = Some(passed_over(endpoint, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -80,10 +80,7 @@ impl Session {
             }
             match self.manifest_at(endpoint, target, by_digest).await {
                 Ok(found) => return Ok(found),
-                Err(error) if error.is_for_next_host() => {
-                    tracing::debug!(host = endpoint.authority, "{}", berth_types::report(&error));
-                    last = Some(error);
-                }
+                Err(error) if error.is_for_next_host() => last = Some(passed_over(endpoint, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -102,7 +99,7 @@ impl Session {
         }
         let bytes = document.bytes;
         let digest = digest_of(&bytes);
-        let what = || format!("manifest {}", self.named_target(target));
+        let what = || format!("manifest {} from {}", self.named_target(target), endpoint.authority);
         if let Some(expected) = by_digest.filter(|expected| *expected != digest) {
             return Err(RegistryError::WrongDigest { what: what(), expected, found: digest });
         }
@@ -127,14 +124,14 @@ impl Session {
             let checked = read.and_then(|document| match digest_of(&document.bytes) {
                 found if found == *digest => Ok(document.bytes),
                 found => Err(RegistryError::WrongDigest {
-                    what: format!("blob {}", digest.short()),
+                    what: format!("blob {} from {}", digest.short(), endpoint.authority),
                     expected: *digest,
                     found,
                 }),
             });
             match checked {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) if error.is_for_next_host() => last = Some(error),
+                Err(error) if error.is_for_next_host() => last = Some(passed_over(endpoint, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -251,6 +248,17 @@ impl Session {
             other => other,
         }
     }
+}
+
+/// Said of each host but the one whose error is told in the end.
+pub(crate) fn passed_over(endpoint: &Endpoint, error: RegistryError) -> RegistryError {
+    match &error {
+        RegistryError::WrongDigest { .. } => {
+            tracing::warn!(host = endpoint.authority, "wrong bytes are thrown away: {error}");
+        }
+        _ => tracing::debug!(host = endpoint.authority, "{}", berth_types::report(&error)),
+    }
+    error
 }
 
 pub(crate) fn push_scope(endpoint: &Endpoint) -> String {

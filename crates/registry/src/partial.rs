@@ -2,6 +2,7 @@
 //!
 //! The ingests have a namespace that no client can name, and the digest as their reference. Whatever was kept of an earlier attempt: a blob is whole
 //! only when its digest was found right. The last bytes are withheld from readers until then, so who reads to the end has read what the digest promises.
+//! Where another host may be asked, wrong bytes are thrown away and come again as another edition: who read of the earlier one is told, and begins anew.
 //!
 //! Lock: `state`, held for moments, never across I/O of the blob.
 
@@ -43,6 +44,8 @@ pub struct Partials {
 pub struct Partial {
     digest: Digest,
     size: u64,
+    /// There are bytes of an earlier attempt, or several hosts to ask.
+    pub(crate) may_come_again: bool,
     ingest: Arc<ResumableIngest>,
     state: Mutex<State>,
     changed: Condvar,
@@ -57,6 +60,8 @@ struct State {
     contiguous: u64,
     /// The same when readers were last told.
     told: u64,
+    /// How often what came was wrong and is coming again.
+    edition: u64,
     outcome: Option<std::result::Result<(), Arc<RegistryError>>>,
 }
 
@@ -102,9 +107,9 @@ impl Partials {
         let (contiguous, received) = ingest.extent();
         // It may be long until its turn comes.
         ingest.rest()?;
-        let state = Mutex::new(State { received, contiguous, told: contiguous, outcome: None });
+        let state = Mutex::new(State { received, contiguous, told: contiguous, edition: 0, outcome: None });
         let (changed, done) = (Condvar::new(), tokio::sync::Notify::new());
-        Ok(Partial { digest: *digest, size, ingest, state, changed, done })
+        Ok(Partial { digest: *digest, size, may_come_again: false, ingest, state, changed, done })
     }
 
     fn ingest(&self, digest: &Digest, size: u64) -> Result<Arc<ResumableIngest>> {
@@ -175,12 +180,42 @@ impl Partial {
 
     /// A reader of its own from the first byte; it waits for bytes that have not come yet.
     pub fn reader(self: &Arc<Self>) -> PartialReader {
-        PartialReader { partial: Arc::clone(self), at: 0, is_withheld: true }
+        PartialReader { partial: Arc::clone(self), at: 0, edition: self.edition(), is_withheld: true }
+    }
+
+    /// Counts how often what came was wrong and comes again.
+    pub fn edition(&self) -> u64 {
+        self.state.lock().edition
+    }
+
+    /// Whether bytes of this edition were wrong, so that who read them begins again. Waits until that is known, where others may come in their place
+    /// and somebody wants to know. Blocks.
+    pub fn was_wrong(&self, edition: u64, is_wanted: &dyn Fn() -> bool) -> bool {
+        let mut state = self.state.lock();
+        while state.edition == edition {
+            if state.outcome.is_some() || !self.may_come_again || !is_wanted() {
+                return false;
+            }
+            self.changed.wait(&mut state);
+        }
+        true
+    }
+
+    /// What came is wrong: it is thrown away, and who read of it learns that. Nobody writes to it now.
+    pub(crate) fn restart(&self) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            state.edition += 1;
+            (state.received, state.contiguous, state.told) = (0, 0, 0);
+        }
+        self.changed.notify_all();
+        Ok(self.ingest.restart()?)
     }
 
     /// Follows the bytes to the end and takes their digest; what came is flushed on the way. Blocks.
     pub(crate) fn verify(self: &Arc<Self>) -> Result<()> {
-        let mut reader = PartialReader { partial: Arc::clone(self), at: 0, is_withheld: false };
+        let mut reader =
+            PartialReader { partial: Arc::clone(self), at: 0, edition: self.edition(), is_withheld: false };
         let mut hasher = sha2::Sha256::new();
         let mut piece = vec![0; 256 << 10];
         let mut flushed = 0;
@@ -224,14 +259,8 @@ impl Partial {
         matches!(self.state.lock().outcome, Some(Err(_)))
     }
 
-    /// The first outcome counts; everybody who waits learns it. What turned out wrong is not resumed.
+    /// The first outcome counts; everybody who waits learns it.
     pub(crate) fn settle(&self, outcome: Result<()>) {
-        let outcome = match outcome {
-            Err(error @ RegistryError::WrongDigest { .. }) => {
-                Err(self.ingest.restart().map_or_else(Into::into, |()| error))
-            }
-            other => other,
-        };
         self.state.lock().outcome.get_or_insert(outcome.map_err(Arc::new));
         self.changed.notify_all();
         self.done.notify_waiters();
@@ -271,7 +300,15 @@ impl Partial {
 pub struct PartialReader {
     partial: Arc<Partial>,
     at: u64,
+    edition: u64,
     is_withheld: bool,
+}
+
+/// The reader's bytes are no good; others come.
+#[derive(Debug, thiserror::Error)]
+#[error("what came of {digest} so far is wrong and comes again")]
+struct WrongSoFar {
+    digest: Digest,
 }
 
 impl PartialReader {
@@ -280,6 +317,9 @@ impl PartialReader {
         let partial = &self.partial;
         let mut state = partial.state.lock();
         loop {
+            if state.edition != self.edition {
+                return Err(io::Error::other(WrongSoFar { digest: partial.digest }));
+            }
             let is_verified = match &state.outcome {
                 Some(Err(error)) => return Err(io::Error::other(RegistryError::Shared(Arc::clone(error)))),
                 Some(Ok(())) => true,

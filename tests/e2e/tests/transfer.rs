@@ -2,6 +2,8 @@
 
 #[path = "transfer/cut.rs"]
 mod cut;
+#[path = "transfer/mirror.rs"]
+mod mirror;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

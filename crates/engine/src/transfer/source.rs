@@ -54,6 +54,14 @@ impl LayerSource for FetchSource {
         Ok(Box::new(self.get(blob)?.reader()))
     }
 
+    fn edition(&self, blob: &Digest) -> u64 {
+        self.get(blob).map_or(0, |partial| partial.edition())
+    }
+
+    fn was_wrong(&self, blob: &Digest, edition: u64, is_wanted: &dyn Fn() -> bool) -> bool {
+        self.get(blob).is_ok_and(|partial| partial.was_wrong(edition, is_wanted))
+    }
+
     fn whole(&self, blob: &Digest) -> io::Result<PathBuf> {
         let partial = self.get(blob)?;
         partial.wait_verified().map_err(|error| io::Error::other(report(&error)))?;

@@ -57,7 +57,13 @@ fn readers_never_see_the_end_of_a_wrong_blob() {
         });
         let verifying = {
             let partial = Arc::clone(&partial);
-            std::thread::spawn(move || partial.settle(partial.verify()))
+            std::thread::spawn(move || {
+                let outcome = partial.verify();
+                if outcome.is_err() {
+                    partial.restart().unwrap();
+                }
+                partial.settle(outcome);
+            })
         };
         for start in (0..size).step_by(1000) {
             let end = (start + 1000).min(size);
@@ -101,4 +107,59 @@ fn what_is_in_the_store_is_not_written() {
     again.write(0, b"xyz").unwrap();
     assert!(matches!(partial.write(0, b"xyz"), Err(RegistryError::Kept { source: ContentError::NoIngest { .. } })));
     assert_eq!(store.read(&digest, 3).unwrap(), b"abc");
+}
+
+/// A host that sends what was verified already once more, and otherwise, changes nothing.
+#[test]
+fn what_was_verified_is_not_written_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (_, partials) = open(root.path());
+    let content = bytes(2 * PIECE_BYTES);
+    let half = content.len() / 2;
+    let partial = Arc::new(partials.begin(&digest_of(&content), content.len() as u64).unwrap());
+    partial.write(0, &content[..half]).unwrap();
+    let other: Vec<u8> = content[..half].iter().map(|byte| byte ^ 1).chain(content[half..].iter().copied()).collect();
+    partial.write(0, &other).unwrap();
+    partial.verify().unwrap();
+    assert_eq!(std::fs::read(partial.path()).unwrap(), content);
+}
+
+/// Who read of bytes that were wrong is told so, however far the reader was, and reads the right ones from the first again.
+#[test]
+fn another_edition() {
+    let root = tempfile::tempdir().unwrap();
+    let (_, partials) = open(root.path());
+    let content = bytes(3 * PIECE_BYTES);
+    let size = content.len() as u64;
+    let wrong: Vec<u8> = content.iter().map(|byte| byte ^ 1).collect();
+    let mut partial = partials.begin(&digest_of(&content), size).unwrap();
+    partial.may_come_again = true;
+    let partial = Arc::new(partial);
+    let (mut unread, mut begun) = (partial.reader(), partial.reader());
+    let edition = partial.edition();
+    partial.write(0, &wrong).unwrap();
+    begun.read_exact(&mut [0; 100]).unwrap();
+    assert!(!partial.was_wrong(edition, &|| false), "who does not want to know it does not wait");
+    let waiting = std::thread::spawn({
+        let partial = Arc::clone(&partial);
+        move || partial.was_wrong(edition, &|| true)
+    });
+    assert!(matches!(partial.verify(), Err(RegistryError::WrongDigest { .. })));
+    partial.restart().unwrap();
+    assert!(waiting.join().unwrap());
+    assert!(
+        partial.missing() == std::slice::from_ref(&(0..size))
+            && partial.received_bytes() == 0
+            && !partial.is_complete()
+    );
+    partial.write(0, &content).unwrap();
+    for reader in [&mut unread, &mut begun] {
+        let told = reader.read(&mut [0; 100]).unwrap_err();
+        assert!(told.to_string().ends_with("so far is wrong and comes again"), "{told}");
+    }
+    partial.settle(partial.verify());
+    assert!(!partial.was_wrong(partial.edition(), &|| true) && partial.was_wrong(edition, &|| true));
+    let mut got = Vec::new();
+    partial.reader().read_to_end(&mut got).unwrap();
+    assert!(got == content && begun.read(&mut [0; 1]).is_err());
 }
