@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use berth_cgroup::{Cgroup, CgroupError, Instance, Layout, Resources, ScopeRequest, Setting, UnitName};
+use berth_oci::runtime::Spec;
 use berth_sys::clone::{Child, CloneArgs, clone_child};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
@@ -31,7 +32,10 @@ impl CgroupDriver {
     ///
     /// # Errors
     /// `InvalidArgument` for a path of the other driver: the two must not be mixed on one host.
-    pub(crate) fn path(&self, asked: Option<&str>, id: &str) -> Result<String, RuntimeError> {
+    pub fn path_of(&self, spec: &Spec, id: &str) -> Result<String, RuntimeError> {
+        let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+        let not_text = || RuntimeError::Spec { field: FIELD, problem: "is not text".to_owned() };
+        let asked = asked.map(|path| path.to_str().ok_or_else(not_text)).transpose()?;
         let asked = asked.filter(|path| !path.is_empty());
         match (self, asked) {
             (Self::Cgroupfs, None) => Ok(format!("/berth/{id}")),

@@ -16,6 +16,7 @@ use berth_rootfs::RootDir;
 use berth_types::ContainerId;
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
+use rustix::termios::Winsize;
 
 use crate::cgroup_driver::CgroupDriver;
 use crate::container::{Container, Process};
@@ -24,12 +25,13 @@ use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
 use crate::meanwhile::Meanwhile;
 use crate::namespaces::{Namespace, Namespaces};
+use crate::options::{Rootfs, Stdio};
 use crate::process::{Inherited, ProcessPlan, capability_names};
 use crate::seccomp::Filter;
 use crate::sources::SourceError;
 use crate::state::{ContainerState, OCI_VERSION, Status};
 use rpc::{Answer, Message};
-use worker::{RootView, Worker};
+use worker::{RestorePlace, Worker};
 
 /// What a checkpoint and a restore share.
 #[derive(Debug, Clone)]
@@ -54,6 +56,19 @@ pub struct CriuSwitches {
     pub shell_job: bool,
     pub file_locks: bool,
     pub auto_dedup: bool,
+}
+
+/// What a restored container gets besides what config.json and the images say.
+#[derive(Debug)]
+pub struct RestoreOptions<'a> {
+    /// A directory of ours for the time of it.
+    pub scratch: &'a Path,
+    pub rootfs: Rootfs,
+    /// In place of the streams that were saved, where those were pipes, or of the terminal, whose master comes back in `Process::console`.
+    /// `None`: the caller's own streams.
+    pub stdio: Option<Stdio>,
+    /// Also while criu works.
+    pub meanwhile: Meanwhile,
 }
 
 /// What happens to the processes that are saved.
@@ -118,8 +133,8 @@ impl Container {
         }
         let mut request = Message::default();
         request.number(1, if kind == Checkpoint::PreDump { PRE_DUMP } else { DUMP }).message(2, &asked);
-        let mut worker = Worker::start(&options.program, &directories.passed(), None, &[])?;
-        let answer = worker.ask(&request, |_, _| Ok(()))?;
+        let mut worker = Worker::start(&options.program, &directories.passed(), None)?;
+        let answer = worker.ask(&request, Meanwhile::default(), |_, _| Ok(()))?;
         options.check(answer, "save the container", "dump.log").map(drop)
     }
 
@@ -150,7 +165,7 @@ impl Container {
             .map_err(|errno| worker::file_error("write", Path::new(DESCRIPTORS), errno))
     }
 
-    /// Makes a running container of saved processes; init is our child. `scratch` is a directory of ours for the time of it.
+    /// Makes a running container of saved processes; init is our child.
     ///
     /// # Errors
     /// As for [`Container::create`], and what criu says; nothing is left then.
@@ -159,16 +174,16 @@ impl Container {
         id: &ContainerId,
         bundle: &Path,
         options: &CriuOptions,
-        scratch: &Path,
+        restore: RestoreOptions<'_>,
     ) -> Result<Self, RuntimeError> {
         let linux = spec.linux().clone().unwrap_or_default();
         let namespaces = Namespaces::of_spec(linux.namespaces().as_deref().unwrap_or_default())?;
         let cgroup_error = |what| move |source| RuntimeError::Cgroup { what, source: Box::new(source) };
         let layout = Layout::detect().map_err(cgroup_error("find"))?;
-        let asked = linux.cgroups_path().as_ref().and_then(|path| path.to_str());
-        let path = CgroupDriver::Cgroupfs.path(asked, id.as_str())?;
+        let path = CgroupDriver::Cgroupfs.path_of(spec, id.as_str())?;
         let group = Cgroup::create(&layout, &path).map_err(cgroup_error("create"))?;
-        let restoring = Restoring { spec, id, bundle, options, scratch, namespaces: &namespaces, group: &group };
+        let restoring =
+            Restoring { spec, id, bundle, options, restore: &restore, namespaces: &namespaces, group: &group };
         let restored = crate::cgroups::resources(linux.resources().as_ref())
             .and_then(|resources| Ok(berth_cgroup::plan(&layout, &resources)?))
             .and_then(|settings| group.apply(&settings).map_err(cgroup_error("limit")))
@@ -190,7 +205,7 @@ impl Container {
                 state_dir: None,
                 inherited,
                 rdt: None,
-                meanwhile: Meanwhile::default(),
+                meanwhile: restore.meanwhile,
             }),
             Err(error) => {
                 let _killed = group.kill_all(berth_types::Signal::KILL, KILL_TIMEOUT);
@@ -207,19 +222,20 @@ struct Restoring<'a> {
     id: &'a ContainerId,
     bundle: &'a Path,
     options: &'a CriuOptions,
-    scratch: &'a Path,
+    restore: &'a RestoreOptions<'a>,
     namespaces: &'a Namespaces,
     group: &'a Cgroup,
 }
 
 impl Restoring<'_> {
     fn run(&self) -> Result<Process, RuntimeError> {
-        let root = RootDir::open_host(&rootfs(self.spec, self.bundle))
-            .map_err(|error| RuntimeError::Kernel { what: "open the root file system", source: error.source })?;
-        mounts::make_places(&root, self.spec, self.bundle)?;
+        let tree = self.tree()?;
+        let opened = rustix::io::fcntl_dupfd_cloexec(&tree, 0);
+        let opened = opened.map_err(|source| RuntimeError::Kernel { what: "open the root file system", source })?;
+        mounts::make_places(&RootDir::new(opened), self.spec, self.bundle)?;
         let mut directories = Directories::open(self.options)?;
         let mut asked = self.options.message(&directories, "restore.log");
-        let place = self.scratch.join("criu-root");
+        let place = self.restore.scratch.join("criu-root");
         worker::directory(&place)?;
         asked.switch(6, true).text(13, &place.display().to_string()).switch(26, true);
         for (name, source) in mounts::sources(&mounts::of_spec(self.spec, self.bundle)?) {
@@ -241,22 +257,20 @@ impl Restoring<'_> {
         request.number(1, RESTORE).message(2, &asked);
         let cgroup = |source| RuntimeError::Cgroup { what: "enter", source: Box::new(source) };
         let groups = self.group.attach_fds().map_err(cgroup)?;
-        let tree = match crate::sources::clone_rootfs(&rootfs(self.spec, self.bundle), false) {
-            Ok(tree) => tree,
-            Err(SourceError::Clone(error)) => return Err(error.into()),
-            Err(SourceError::Change(what, source)) => return Err(RuntimeError::Kernel { what, source }),
-            // Of binds only.
-            Err(SourceError::Locked { .. }) => return Err(RuntimeError::InitDied { step: "clone-rootfs".to_owned() }),
+        let streams = match &self.restore.stdio {
+            Some(Stdio::Fds { stdin, stdout, stderr }) => Some([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]),
+            Some(Stdio::Terminal { .. }) | None => None,
         };
-        let view = RootView { tree: &tree, place: &place, group: self.group.cgroup_dir_fd() };
-        let mut worker = Worker::start(&self.options.program, &directories.passed(), Some(&view), &groups)?;
-        let answer = worker.ask(&request, |stage, pid| self.at_stage(stage, pid))?;
+        let group = self.group.cgroup_dir_fd();
+        let place = RestorePlace { tree: &tree, place: &place, group, groups: &groups, streams };
+        let mut worker = Worker::start(&self.options.program, &directories.passed(), Some(&place))?;
+        let answer = worker.ask(&request, self.restore.meanwhile, |stage, pid| self.at_stage(stage, pid))?;
         let answer = self.options.check(answer, "restore the container", "restore.log")?;
         let pid = answer.pid.ok_or(RuntimeError::InitDied { step: "restore".to_owned() })?;
         let kernel = |source| RuntimeError::Kernel { what: "find the restored init", source };
         let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(kernel(Errno::SRCH))?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(kernel)?;
-        Ok(Process { pid, pidfd, console: worker.terminal.take() })
+        Ok(Process { pid, pidfd, console: self.resized(worker.terminal.take())? })
     }
 
     /// What processes that join later get, as after a create.
@@ -271,13 +285,46 @@ impl Restoring<'_> {
         Ok((filter, Inherited::of_linux(linux, affinity)?))
     }
 
+    /// A mount of its own, detached and private.
+    fn tree(&self) -> Result<OwnedFd, RuntimeError> {
+        let overlay = match &self.restore.rootfs {
+            Rootfs::Overlay(_) if self.namespaces.is_new(Namespace::User) => {
+                let what = "restoring a container with a user namespace of its own on an overlay".to_owned();
+                return Err(RuntimeError::Unsupported { what });
+            }
+            Rootfs::Overlay(overlay) => overlay,
+            Rootfs::Bundle => {
+                return match crate::sources::clone_rootfs(&rootfs(self.spec, self.bundle), false) {
+                    Ok(tree) => Ok(tree),
+                    Err(SourceError::Clone(error)) => Err(error.into()),
+                    Err(SourceError::Change(what, source)) => Err(RuntimeError::Kernel { what, source }),
+                    // Of binds only.
+                    Err(SourceError::Locked { .. }) => Err(RuntimeError::InitDied { step: "clone-rootfs".to_owned() }),
+                };
+            }
+        };
+        Ok(overlay.mount_detached()?)
+    }
+
+    /// The master of the restored terminal, with the size that is asked now.
+    fn resized(&self, console: Option<OwnedFd>) -> Result<Option<OwnedFd>, RuntimeError> {
+        if let (Some(master), Some(Stdio::Terminal { rows, columns, .. })) = (&console, &self.restore.stdio)
+            && (*rows, *columns) != (0, 0)
+        {
+            let size = Winsize { ws_row: *rows, ws_col: *columns, ws_xpixel: 0, ws_ypixel: 0 };
+            rustix::termios::tcsetwinsize(master, size)
+                .map_err(|source| RuntimeError::Kernel { what: "set the terminal's size", source })?;
+        }
+        Ok(console)
+    }
+
     fn at_stage(&self, stage: &str, pid: u32) -> Result<(), RuntimeError> {
         if stage != "setup-namespaces" {
             return Ok(());
         }
         let state = state_of(self.spec, self.id, self.bundle, Status::Creating, pid).to_json();
         let hooks = self.spec.hooks().as_ref();
-        let run = |stage| hooks::run(stage, hooks, &state, &[], Meanwhile::default());
+        let run = |stage| hooks::run(stage, hooks, &state, &[], self.restore.meanwhile);
         run(HookStage::Prestart).and_then(|()| run(HookStage::CreateRuntime))
     }
 }
@@ -365,7 +412,7 @@ fn check_memory_tracking(options: &CriuOptions) -> Result<(), RuntimeError> {
     let (mut features, mut request) = (Message::default(), Message::default());
     features.switch(1, true);
     request.number(1, FEATURE_CHECK).message(5, &features);
-    let answer = Worker::start(&options.program, &[], None, &[])?.ask(&request, |_, _| Ok(()))?;
+    let answer = Worker::start(&options.program, &[], None)?.ask(&request, Meanwhile::default(), |_, _| Ok(()))?;
     if answer.has_memory_tracking {
         return Ok(());
     }

@@ -53,7 +53,7 @@ pub use berth_rootfs::OverlayRootfs;
 pub use cgroup_driver::CgroupDriver;
 pub use cgroups::limit_settings;
 pub use container::{Container, Process, Saved};
-pub use criu::{Checkpoint, CriuOptions, CriuSwitches};
+pub use criu::{Checkpoint, CriuOptions, CriuSwitches, RestoreOptions};
 pub use error::{ExecFailure, RuntimeError};
 pub use features::{Features, features};
 pub use meanwhile::{Meanwhile, Wait};

@@ -122,6 +122,7 @@ impl Shim {
             rootfs,
             addresses: Addresses::default(),
             options: Options::default(),
+            checkpoint: None,
             document: Some(document),
         };
         self.create(request).await?;

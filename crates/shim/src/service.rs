@@ -33,9 +33,10 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
 #[async_trait]
 impl Task for Service {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
-        if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
-            return Err(TaskError::Unimplemented { what: "restoring from a checkpoint" }.into());
+        if !request.parent_checkpoint.is_empty() {
+            return Err(TaskError::Unimplemented { what: "restoring from a checkpoint with a parent" }.into());
         }
+        let checkpoint = (!request.checkpoint.is_empty()).then(|| PathBuf::from(request.checkpoint));
         let addresses = Addresses {
             stdin: request.stdin,
             stdout: request.stdout,
@@ -44,8 +45,15 @@ impl Task for Service {
         };
         let bundle = PathBuf::from(request.bundle);
         let options = Options::from_wire(request.options.as_ref())?;
-        let request =
-            CreateRequest { id: request.id, bundle, rootfs: request.rootfs, addresses, options, document: None };
+        let request = CreateRequest {
+            id: request.id,
+            bundle,
+            rootfs: request.rootfs,
+            addresses,
+            options,
+            checkpoint,
+            document: None,
+        };
         let shim = Arc::clone(&self.0);
         let pid = to_its_end("create", async move { shim.create(request).await }).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })

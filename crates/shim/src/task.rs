@@ -8,6 +8,7 @@ mod exec;
 mod machine;
 mod options;
 pub(crate) mod relay;
+mod restore;
 mod rootfs;
 mod start;
 mod trace;
@@ -186,7 +187,17 @@ impl Shim {
                 self.kill_relayed(&relay, &process, signal, all).await
             }
             Some(Elsewhere::Command(container)) => self.kill_by_command(&container, id, exec_id, number, all).await,
-            None => self.with(id, |task| task.kill(id, exec_id, number, all)),
+            None => {
+                if exec_id.is_empty() && self.saved(id)?.is_some() {
+                    let init = self.process(id, exec_id)?;
+                    let _changing = init.changing.lock().await;
+                    // It may have been restored meanwhile.
+                    if self.saved(id)?.is_some() {
+                        return self.end_saved(&init, number).await;
+                    }
+                }
+                self.with(id, |task| task.kill(id, exec_id, number, all))
+            }
         }
     }
 

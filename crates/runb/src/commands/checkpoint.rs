@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use berth_oci::runtime::Spec;
-use berth_runtime::{Checkpoint, Container, CriuOptions, StateDir};
+use berth_runtime::{Checkpoint, Container, CriuOptions, Meanwhile, RestoreOptions, Rootfs, StateDir};
 use berth_types::{ContainerId, Timestamp};
 
 use crate::arguments::{CheckpointArguments, CriuArguments, CriuSwitches, Global, RestoreArguments};
@@ -68,9 +68,14 @@ pub(crate) fn restore(root: &Path, arguments: &RestoreArguments, global: &Global
     let receivers = Receivers::connect(arguments.create.console_socket.as_deref(), None)?;
     let signals = if arguments.detach { None } else { Some(Signals::hold()?) };
     let directory = StateDir::create(root, &id)?;
-    let restored = Container::restore(&spec, &id, &bundle, &options, directory.path())
-        .map_err(CommandError::from)
-        .and_then(|container| {
+    let restore = RestoreOptions {
+        scratch: directory.path(),
+        rootfs: Rootfs::Bundle,
+        stdio: None,
+        meanwhile: Meanwhile::default(),
+    };
+    let restored =
+        Container::restore(&spec, &id, &bundle, &options, restore).map_err(CommandError::from).and_then(|container| {
             let pid_file = arguments.create.pid_file.as_deref();
             keep(container, &directory, &spec, &bundle, &receivers, pid_file)
         });

@@ -22,6 +22,7 @@ use super::rpc::{self, Answer, Message};
 use crate::channel::wait_readable;
 use crate::create::kill_and_reap;
 use crate::error::RuntimeError;
+use crate::meanwhile::Meanwhile;
 
 /// For an answer: memory of any size is written or read meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -30,13 +31,17 @@ const NOTIFY: u64 = 6;
 /// The socket's number in criu, and the first of the passed descriptors.
 const SOCKET: u16 = 3;
 
-/// What a restore sees as the root file system: a mount of its own at a path whose parent nothing covers, as criu demands.
+/// Where criu restores. The root file system is a mount of its own at a path whose parent nothing covers, as criu demands.
 #[derive(Debug)]
-pub(super) struct RootView<'a> {
+pub(super) struct RestorePlace<'a> {
     /// Detached, private.
     pub(super) tree: &'a OwnedFd,
     pub(super) place: &'a Path,
     pub(super) group: Option<BorrowedFd<'a>>,
+    /// `tasks` files of the cgroups to enter.
+    pub(super) groups: &'a [OwnedFd],
+    /// In place of our own, which the restored processes get otherwise.
+    pub(super) streams: Option<[BorrowedFd<'a>; 3]>,
 }
 
 #[derive(Debug)]
@@ -47,12 +52,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts `criu swrk 3` with these descriptors from 4 on, in the cgroups whose `tasks` files are given.
+    /// Starts `criu swrk 3` with these descriptors from 4 on.
     pub(super) fn start(
         program: &Path,
         passed: &[BorrowedFd<'_>],
-        view: Option<&RootView<'_>>,
-        groups: &[OwnedFd],
+        restore: Option<&RestorePlace<'_>>,
     ) -> Result<Self, RuntimeError> {
         let kernel = |source| RuntimeError::Kernel { what: "start criu", source };
         let flags = SocketFlags::CLOEXEC;
@@ -62,13 +66,14 @@ impl Worker {
         let words = [c"criu", c"swrk", c"3"].map(std::borrow::ToOwned::to_owned).to_vec();
         let (words, environment) =
             (StringArray::new(words), StringArray::new(vec![c"PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned()]));
-        let namespaces = if view.is_some() { namespace_bits(UnshareFlags::NEWNS) } else { 0 };
-        let args = CloneArgs { namespaces, cgroup: view.and_then(|view| view.group), ..CloneArgs::default() };
+        let namespaces = if restore.is_some() { namespace_bits(UnshareFlags::NEWNS) } else { 0 };
+        let group = restore.and_then(|place| place.group);
+        let args = CloneArgs { namespaces, cgroup: group, ..CloneArgs::default() };
         let child = clone_child(&args, || {
+            let streams = restore.and_then(|place| place.streams);
             let ready = reset_signals()
-                .and_then(|()| view.map_or(Ok(()), RootView::enter))
-                .and_then(|()| enter_groups(groups))
-                .and_then(|()| place_all(&theirs, passed));
+                .and_then(|()| restore.map_or(Ok(()), RestorePlace::enter))
+                .and_then(|()| place_all(&theirs, passed, streams));
             // Whoever waits for the answer sees the socket close.
             u8::from(ready.is_err() || execve(&path, &words, &environment) != Errno::NOENT)
         })
@@ -80,13 +85,14 @@ impl Worker {
     pub(super) fn ask(
         &mut self,
         request: &Message,
+        meanwhile: Meanwhile,
         mut at_stage: impl FnMut(&str, u32) -> Result<(), RuntimeError>,
     ) -> Result<Answer, RuntimeError> {
         let gone = |source| RuntimeError::Kernel { what: "speak to criu; is the program there", source };
         rpc::send(&self.socket, request).map_err(gone)?;
         let mut buffer = vec![0; ANSWER_MAX];
         loop {
-            wait_readable(self.socket.as_fd(), TIMEOUT).map_err(gone)?;
+            meanwhile.wait(|| wait_readable(self.socket.as_fd(), TIMEOUT)).map_err(gone)?;
             let length = self.receive(&mut buffer).map_err(gone)?;
             let packet = buffer.get(..length).filter(|packet| !packet.is_empty()).ok_or(gone(Errno::PIPE))?;
             let answer = Answer::parse(packet).ok_or(gone(Errno::BADMSG))?;
@@ -127,13 +133,14 @@ impl Drop for Worker {
     }
 }
 
-impl RootView<'_> {
+impl RestorePlace<'_> {
     fn enter(&self) -> Result<(), Errno> {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let private = MountAttr { propagation: MountPropagationFlags::PRIVATE, ..MountAttr::default() };
         mount_setattr(root.as_fd(), true, &private)?;
         let place = rustix::fs::open(self.place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        attach(self.tree.as_fd(), place.as_fd())
+        attach(self.tree.as_fd(), place.as_fd())?;
+        enter_groups(self.groups)
     }
 }
 
@@ -142,13 +149,15 @@ fn enter_groups(groups: &[OwnedFd]) -> Result<(), Errno> {
 }
 
 /// Copies above all numbers first, so that placing one cannot overwrite another.
-fn place_all(socket: &OwnedFd, passed: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let first = i32::from(SOCKET) + 64;
-    let mut copies = vec![rustix::io::fcntl_dupfd_cloexec(socket, first)?];
-    for fd in passed {
-        copies.push(rustix::io::fcntl_dupfd_cloexec(fd, first)?);
+fn place_all(socket: &OwnedFd, passed: &[BorrowedFd<'_>], streams: Option<[BorrowedFd<'_>; 3]>) -> Result<(), Errno> {
+    let above = i32::from(SOCKET) + 64;
+    let first = if streams.is_some() { 0 } else { SOCKET };
+    let mut copies = Vec::new();
+    let streams = streams.into_iter().flatten();
+    for fd in streams.chain([socket.as_fd()]).chain(passed.iter().copied()) {
+        copies.push(rustix::io::fcntl_dupfd_cloexec(fd, above)?);
     }
-    (SOCKET..).zip(&copies).try_for_each(|(number, copy)| place_fd(copy, number))
+    (first..).zip(&copies).try_for_each(|(number, copy)| place_fd(copy, number))
 }
 
 pub(super) fn file_error(what: &'static str, path: &Path, errno: Errno) -> RuntimeError {

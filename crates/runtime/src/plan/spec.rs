@@ -11,7 +11,6 @@ use super::{
     Action, Keyring, Plan, PlanInput, RESET_REASON, RootEntry, Stage, Step, StepList, checks, devices, keyring_name,
     release_steps,
 };
-use crate::cgroup_driver::CgroupDriver;
 use crate::cgroups::{ignored, resources};
 use crate::error::RuntimeError;
 use crate::hooks::HookStage;
@@ -135,14 +134,6 @@ fn plan_mounts(
     Ok(plans)
 }
 
-/// The group a container gets.
-fn cgroup_path(spec: &Spec, id: &str, driver: &CgroupDriver) -> Result<String, RuntimeError> {
-    let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    let not_text = || RuntimeError::Spec { field: "linux.cgroupsPath", problem: "is not text".to_owned() };
-    let asked = asked.map(|path| path.to_str().ok_or_else(not_text)).transpose()?;
-    driver.path(asked, id)
-}
-
 impl Planning<'_> {
     fn push(&mut self, stage: Stage, action: Action, object: impl Into<String>, reason: &'static str) {
         self.list.push(stage, action, object, reason);
@@ -168,7 +159,7 @@ impl Planning<'_> {
             let object = path.display().to_string();
             self.push(stage, Action::OpenNamespace(kind, path), object, "linux.namespaces names a path");
         }
-        let cgroup = cgroup_path(self.input.spec, self.input.id, &self.input.tuning.cgroup_driver)?;
+        let cgroup = self.input.tuning.cgroup_driver.path_of(self.input.spec, self.input.id)?;
         self.push(stage, Action::CreateCgroup(cgroup.clone()), cgroup.clone(), "linux.cgroupsPath");
         let resources = resources(self.linux.resources().as_ref())?;
         self.warnings.extend(ignored(self.linux.resources().as_ref()));

@@ -21,6 +21,7 @@ use berth_types::Span;
 
 use super::machine::{Machine, command};
 use super::relay::{NewRelay, Patience, Relay};
+use super::restore::Saved;
 use super::trace::{Trace, now_ns};
 use super::{Options, Shim, Task, rootfs, runtime};
 use crate::aside::{MEANWHILE, aside};
@@ -43,6 +44,8 @@ pub(crate) struct CreateRequest {
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) addresses: Addresses,
     pub(crate) options: Options,
+    /// Directory of what its processes are restored from when it is started.
+    pub(crate) checkpoint: Option<PathBuf>,
     /// In place of the bundle's `config.json`.
     pub(crate) document: Option<Vec<u8>>,
 }
@@ -161,9 +164,14 @@ impl Shim {
         let connected = (|| {
             let pidfd = made.machine.init_pidfd().map(|pidfd| pidfd.try_clone().map(Arc::new));
             init.set_live(pid, pidfd.transpose().map_err(watch)?, Status::Created);
-            if let Machine::Relay(relay) = &made.machine {
-                self.follow_relayed(relay, &init);
-                return Ok(());
+            match &made.machine {
+                Machine::Relay(relay) => {
+                    self.follow_relayed(relay, &init);
+                    return Ok(());
+                }
+                // Its streams are made with its processes.
+                Machine::Saved(_) => return Ok(()),
+                Machine::Own(_) | Machine::Command(_) | Machine::Away => {}
             }
             io.connect(std::mem::take(&mut made.streams), made.console.take())?;
             if let Some(pidfd) = made.machine.init_pidfd() {
@@ -214,6 +222,9 @@ impl Shim {
         documents: Documents,
         io: &Arc<ProcessIo>,
     ) -> Result<(Made, Spec), TaskError> {
+        if let Some(images) = &request.checkpoint {
+            return self.make_saved(request, documents, images);
+        }
         let made = match &request.options.choice {
             None => return self.make_own(request, documents, io).await,
             Some(RuntimeChoice::Command { binary, arguments }) => {
@@ -264,6 +275,32 @@ impl Shim {
         let record = Record::new(pid, container.cgroup().path());
         let console = container.init.console.take();
         Ok((Made { machine: Machine::Own(Box::new(container)), pid, streams, console, spans, record }, spec))
+    }
+
+    /// Nothing in the kernel yet: criu makes what was saved when the task is started.
+    fn make_saved(
+        &self,
+        request: &CreateRequest,
+        documents: Documents,
+        images: &Path,
+    ) -> Result<(Made, Spec), TaskError> {
+        let Documents { spec, rootfs, .. } = documents;
+        if request.options.choice.is_some() {
+            return Err(TaskError::Unimplemented { what: "restoring by another runtime" });
+        }
+        if is_by_systemd(request, &spec) {
+            return Err(TaskError::Unimplemented { what: "restoring into a scope of systemd" });
+        }
+        let saved = Saved {
+            id: request.id.parse().map_err(|source| TaskError::Id { id: request.id.clone(), source })?,
+            bundle: request.bundle.clone(),
+            spec: spec.clone(),
+            rootfs,
+            criu: self.restorer(images)?,
+        };
+        let machine = Machine::Saved(Arc::new(saved));
+        let (streams, record) = (Streams::default(), Record::new(0, ""));
+        Ok((Made { machine, pid: 0, streams, console: None, spans: Vec::new(), record }, spec))
     }
 
     fn oci_runtime(
@@ -387,7 +424,7 @@ impl Shim {
 }
 
 /// For whoever cleans up after a shim that died.
-fn note(record: &Record, bundle: &Path) {
+pub(super) fn note(record: &Record, bundle: &Path) {
     if let Err(error) = record.store(bundle) {
         log::warn(&format!("cannot store the task's record: {error}"));
     }
@@ -417,7 +454,7 @@ pub(super) fn size_of(size: Option<berth_oci::runtime::Box>) -> Option<(u16, u16
     size.map(|size| (cells(size.height()), cells(size.width())))
 }
 
-fn terminal_size(spec: &Spec) -> Option<(u16, u16)> {
+pub(super) fn terminal_size(spec: &Spec) -> Option<(u16, u16)> {
     size_of(spec.process().as_ref().and_then(|process| process.console_size()))
 }
 
@@ -447,6 +484,7 @@ fn created_event(request: CreateRequest, pid: u32) -> events::TaskCreate {
     events::TaskCreate {
         container_id: request.id,
         bundle: request.bundle.display().to_string(),
+        checkpoint: request.checkpoint.map(|images| images.display().to_string()).unwrap_or_default(),
         rootfs: Vec::new(),
         io: MessageField::some(io),
         pid,

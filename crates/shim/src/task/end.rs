@@ -153,7 +153,7 @@ impl Shim {
         self.ended(&process, exit).await;
     }
 
-    async fn ended(&self, process: &Arc<Process>, exit: Exit) {
+    pub(super) async fn ended(&self, process: &Arc<Process>, exit: Exit) {
         process.io.delivered().await;
         process.set_exited(exit);
         if !self.is_sandbox(&process.task_id) {

@@ -14,6 +14,7 @@ use berth_types::{Signal, Span};
 
 use super::elsewhere::Elsewhere;
 use super::relay::Relay;
+use super::restore::Saved;
 use super::{exec_or, runtime};
 use crate::aside::aside;
 use crate::error::TaskError;
@@ -26,6 +27,8 @@ pub(super) enum Machine {
     Own(Box<Container>),
     Command(Arc<OciContainer>),
     Relay(Arc<Relay>),
+    /// Our own runtime's, once it is started.
+    Saved(Arc<Saved>),
     /// Being deleted, by one who has it.
     Away,
 }
@@ -34,20 +37,20 @@ impl Machine {
     pub(super) fn relay(&self) -> Option<Arc<Relay>> {
         match self {
             Self::Relay(relay) => Some(Arc::clone(relay)),
-            Self::Own(_) | Self::Command(_) | Self::Away => None,
+            Self::Own(_) | Self::Command(_) | Self::Saved(_) | Self::Away => None,
         }
     }
 
     pub(super) fn command(&self) -> Option<Arc<OciContainer>> {
         match self {
             Self::Command(container) => Some(Arc::clone(container)),
-            Self::Own(_) | Self::Relay(_) | Self::Away => None,
+            Self::Own(_) | Self::Relay(_) | Self::Saved(_) | Self::Away => None,
         }
     }
 
     pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
         match self {
-            Self::Own(_) | Self::Away => None,
+            Self::Own(_) | Self::Saved(_) | Self::Away => None,
             Self::Command(container) => Some(Elsewhere::Command(Arc::clone(container))),
             Self::Relay(relay) => Some(Elsewhere::Relay(Arc::clone(relay))),
         }
@@ -57,7 +60,7 @@ impl Machine {
         match self {
             Self::Own(container) => Some(&container.init.pidfd),
             Self::Command(container) => Some(&container.pidfd),
-            Self::Relay(_) | Self::Away => None,
+            Self::Relay(_) | Self::Saved(_) | Self::Away => None,
         }
     }
 
@@ -66,7 +69,7 @@ impl Machine {
         match self {
             Self::Own(container) => Some(container.cgroup()),
             Self::Command(container) => container.cgroup(),
-            Self::Relay(_) | Self::Away => None,
+            Self::Relay(_) | Self::Saved(_) | Self::Away => None,
         }
     }
 
@@ -124,6 +127,9 @@ impl Machine {
 
     pub(super) fn pids(&self) -> Result<Vec<u32>, TaskError> {
         const OPERATION: &str = "list the processes of";
+        if matches!(self, Self::Saved(_)) {
+            return Ok(Vec::new());
+        }
         self.own(OPERATION)?.pids().map_err(|source| runtime(OPERATION, source))
     }
 
@@ -161,12 +167,16 @@ impl Machine {
                 relay.abandon().await;
                 (Self::Relay(relay), Ok(()))
             }
-            Self::Away => (Self::Away, Ok(())),
+            Self::Saved(_) | Self::Away => (self, Ok(())),
         }
     }
 
     const fn elsewhere_error(&self, operation: &'static str) -> TaskError {
-        let state = if matches!(self, Self::Away) { "being deleted" } else { "another shim's" };
+        let state = match self {
+            Self::Away => "being deleted",
+            Self::Saved(_) => "not restored yet",
+            Self::Own(_) | Self::Command(_) | Self::Relay(_) => "another shim's",
+        };
         TaskError::State { operation, state }
     }
 }

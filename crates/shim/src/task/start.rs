@@ -26,7 +26,10 @@ impl Shim {
         let pid = match elsewhere {
             Some(Elsewhere::Relay(relay)) => self.start_relayed(&relay, &process).await?,
             Some(Elsewhere::Command(container)) => self.start_by_command(&container, &process, begun).await?,
-            None if exec_id.is_empty() => self.start_init(id, begun).await?,
+            None if exec_id.is_empty() => match self.saved(id)? {
+                Some(saved) => self.restore_init(saved, &process, begun).await?,
+                None => self.start_init(id, begun).await?,
+            },
             None => self.with(id, |task| self.start_exec(task, &process, begun))?,
         };
         if self.is_sandbox(id) {

@@ -1,13 +1,23 @@
-//! Checkpoints by our own shim, where criu works, and what is refused. The way back is in the test of a third party's shim.
+//! Checkpoints by our own shim and the way back, where criu works, and what is refused.
 
-use std::path::PathBuf;
+use std::io::{BufRead as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use berth_containerd_api::containerd::runc::v1::CheckpointOptions;
+use berth_containerd_api::containerd::services::containers::v1::GetContainerRequest;
+use berth_containerd_api::containerd::services::containers::v1::containers_client::ContainersClient;
+use berth_containerd_api::containerd::services::snapshots::v1::MountsRequest;
+use berth_containerd_api::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use berth_containerd_api::containerd::services::tasks::v1::tasks_client::TasksClient;
-use berth_containerd_api::containerd::services::tasks::v1::{CheckpointTaskRequest, WaitRequest};
-use berth_testkit::{Image, Instance};
-use tonic::Code;
+use berth_containerd_api::containerd::services::tasks::v1::{
+    CheckpointTaskRequest, CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, StartRequest, WaitRequest,
+};
+use berth_containerd_api::containerd::types::Descriptor;
+use berth_containerd_api::containerd::v1::types::{Process, Status};
+use berth_testkit::{Image, Instance, wait_until};
+use tonic::transport::Channel;
+use tonic::{Code, Response};
 
 use super::client::{Client, block_on, pack};
 use super::ctr_run;
@@ -49,6 +59,17 @@ fn checkpoint_refusals() {
         let request = CheckpointTaskRequest { options: Some(pack(&options)), ..request("web") };
         let refused = tasks.checkpoint(client.request(request)).await.unwrap_err();
         assert!(refused.message().contains("empty namespaces"), "{refused:?}");
+        // Whatever is in it: what could restore it is not here.
+        let layer = instance.berth(&["image", "inspect", "busybox", "--format", "{{index .RootFS.Layers 0}}"]);
+        let layer = layer.ok().to_owned();
+        let media_type = "application/vnd.containerd.container.criu.checkpoint.criu.tar".to_owned();
+        let checkpoint = Some(Descriptor { media_type, digest: layer, ..Default::default() });
+        let task = Task { client: &client, id: "web" };
+        task.kill(9).await.unwrap();
+        assert_eq!((task.wait().await, task.delete().await), (137, 137));
+        let refused = task.create(CreateTaskRequest { checkpoint, ..Default::default() }).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+        assert!(refused.message().contains("no criu in /"), "{refused:?}");
     });
     assert!(!instance.state().join("checkpoints/default/web").exists());
     instance.berth(&["rm", "-f", "web"]).ok();
@@ -94,4 +115,202 @@ fn s112_checkpoints_of_our_own_shim() {
     });
     assert!(!instance.state().join("checkpoints/default/web").exists());
     instance.berth(&["rm", "-f", "web"]).ok();
+}
+
+/// The calls of a checkpoint's way there and back, about one task.
+struct Task<'a> {
+    client: &'a Client,
+    id: &'a str,
+}
+
+impl Task<'_> {
+    fn tasks(&self) -> TasksClient<Channel> {
+        TasksClient::new(self.client.channel.clone())
+    }
+
+    /// The task ends by it and is deleted.
+    async fn save(&self) -> Descriptor {
+        let options = CheckpointOptions { exit: true, ..Default::default() };
+        let container_id = self.id.to_owned();
+        let save = CheckpointTaskRequest { container_id, options: Some(pack(&options)), ..Default::default() };
+        let saved = self.tasks().checkpoint(self.client.request(save)).await.unwrap().into_inner();
+        assert_eq!(self.wait().await, 137);
+        self.delete().await;
+        saved.descriptors.into_iter().next().unwrap()
+    }
+
+    async fn create(&self, request: CreateTaskRequest) -> Result<u32, tonic::Status> {
+        let get = GetContainerRequest { id: self.id.to_owned() };
+        let mut containers = ContainersClient::new(self.client.channel.clone());
+        let container = containers.get(self.client.request(get)).await.unwrap().into_inner().container.unwrap();
+        let mounts = MountsRequest { snapshotter: container.snapshotter, key: container.snapshot_key };
+        let mut snapshots = SnapshotsClient::new(self.client.channel.clone());
+        let rootfs = snapshots.mounts(self.client.request(mounts)).await.unwrap().into_inner().mounts;
+        let container_id = self.id.to_owned();
+        let request = CreateTaskRequest { container_id, rootfs, ..request };
+        self.tasks().create(self.client.request(request)).await.map(|answer| answer.into_inner().pid)
+    }
+
+    async fn start(&self) -> Result<u32, tonic::Status> {
+        let start = StartRequest { container_id: self.id.to_owned(), ..Default::default() };
+        self.tasks().start(self.client.request(start)).await.map(|answer| answer.into_inner().pid)
+    }
+
+    async fn state(&self) -> Process {
+        let get = GetRequest { container_id: self.id.to_owned(), ..Default::default() };
+        self.tasks().get(self.client.request(get)).await.unwrap().into_inner().process.unwrap()
+    }
+
+    async fn kill(&self, signal: u32) -> Result<Response<()>, tonic::Status> {
+        let kill = KillRequest { container_id: self.id.to_owned(), signal, ..Default::default() };
+        self.tasks().kill(self.client.request(kill)).await
+    }
+
+    async fn wait(&self) -> u32 {
+        let wait = WaitRequest { container_id: self.id.to_owned(), ..Default::default() };
+        self.tasks().wait(self.client.request(wait)).await.unwrap().into_inner().exit_status
+    }
+
+    async fn delete(&self) -> u32 {
+        let delete = DeleteTaskRequest { container_id: self.id.to_owned() };
+        self.tasks().delete(self.client.request(delete)).await.unwrap().into_inner().exit_status
+    }
+}
+
+/// Numbers, one a line.
+fn numbers(path: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    complete.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// S-112: a task is made from a checkpoint: it has no process before its start, goes on where it was with new streams, takes processes and
+/// ends with its own code; all of it is told as of any task.
+#[test]
+fn s112_restore_by_our_own_shim() {
+    let Some(directory) = criu() else { return };
+    let instance = Instance::start_on_path(&directory);
+    instance.load(&Image::busybox().docker_archive()).ok();
+    let (before, after) = (instance.directory.join("before"), instance.directory.join("after"));
+    let script = "i=0; until test -e /go; do echo $i; i=$((i+1)); usleep 10000; done; exit 7";
+    let log = format!("file://{}", before.display());
+    ctr_run(&instance, &[&OWN[..], &["--log-uri", &log]].concat(), "web", &["sh", "-c", script]).ok();
+    wait_until("it counts", || (numbers(&before).len() > 3).then_some(()));
+    block_on(async {
+        let client = Client::connect(&instance, "default").await;
+        let task = Task { client: &client, id: "web" };
+        let checkpoint = task.save().await;
+        let stdout = format!("file://{}", after.display());
+        let request = || CreateTaskRequest {
+            checkpoint: Some(checkpoint.clone()),
+            stdout: stdout.clone(),
+            stderr: stdout.clone(),
+            ..Default::default()
+        };
+        assert_eq!(task.create(request()).await.unwrap(), 0, "criu makes the process at the start");
+        assert_eq!((task.state().await.status(), task.state().await.pid), (Status::Created, 0));
+        let early = task.kill(15).await.unwrap_err();
+        assert_eq!(early.code(), Code::FailedPrecondition, "{early:?}");
+        // Killed before its start, it has ended all the same; and is restored another time.
+        task.kill(9).await.unwrap();
+        assert_eq!((task.wait().await, task.delete().await), (137, 137));
+        task.create(request()).await.unwrap();
+        let pid = task.start().await.unwrap();
+        assert_eq!((task.state().await.status(), task.state().await.pid), (Status::Running, pid));
+        let again = task.start().await.unwrap_err();
+        assert_eq!(again.code(), Code::FailedPrecondition, "{again:?}");
+        wait_until("it goes on counting", || (numbers(&after).len() > 3).then_some(()));
+        let (last, first) = (*numbers(&before).last().unwrap(), numbers(&after)[0]);
+        assert!((last..last + 100).contains(&first), "{first} after {last}");
+        let seen = super::ctr_exec(&instance, "web", "x1", &["sh", "-c", "echo here; cat /proc/self/cgroup"]);
+        assert!(seen.ok().starts_with("here\n"), "{seen:?}");
+        assert!(seen.stdout.contains(&super::cgroup(&instance, "web")), "{seen:?}");
+        // It may be ended together with the container that it ends.
+        super::ctr_exec(&instance, "web", "x2", &["touch", "/go"]);
+        assert_eq!((task.wait().await, task.delete().await), (7, 7));
+        let topics = client.topics().await;
+        let told: Vec<&str> = topics.iter().filter_map(|topic| topic.strip_prefix("/tasks/")).collect();
+        let expected = ["create", "start", "exit", "delete"].into_iter().chain(["create", "exit", "delete"]);
+        let expected = expected.chain(["create", "start", "exec-added", "exec-started"]).collect::<Vec<_>>();
+        assert_eq!(told[..expected.len()], expected, "{told:?}");
+        assert_eq!(told.last(), Some(&"delete"), "{told:?}");
+    });
+    assert!(!instance.state().join("checkpoints/default/web").exists());
+    instance.ctr(&["containers", "rm", "web"]).ok();
+}
+
+/// S-112: a terminal is restored with its client's streams; a checkpoint that is damaged fails at the start by criu's words, the task has ended
+/// then and nothing is left of it.
+#[test]
+fn s112_restored_terminals_and_damaged_checkpoints() {
+    let Some(directory) = criu() else { return };
+    let instance = Instance::start_on_path(&directory);
+    instance.load(&Image::busybox().docker_archive()).ok();
+    let fifo = |name: &str| {
+        let path = instance.directory.join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        // Both ends: neither side waits for the other.
+        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        (path.display().to_string(), file)
+    };
+    let (stdin, mut input) = fifo("stdin");
+    let (stdout, output) = fifo("stdout");
+    super::streams::run_in_a_terminal(&instance, "tty", "while read line; do echo got $line; done");
+    let mut lines = std::io::BufReader::new(&output).lines().map(|line| line.unwrap().trim_end().to_owned());
+    block_on(async {
+        let client = Client::connect(&instance, "default").await;
+        let task = Task { client: &client, id: "tty" };
+        let checkpoint = task.save().await;
+        let request = || CreateTaskRequest {
+            checkpoint: Some(checkpoint.clone()),
+            stdin: stdin.clone(),
+            stdout: stdout.clone(),
+            terminal: true,
+            ..Default::default()
+        };
+        task.create(request()).await.unwrap();
+        task.start().await.unwrap();
+        input.write_all(b"this\n").unwrap();
+        assert!(lines.any(|line| line == "got this"), "the restored process answers");
+        task.kill(9).await.unwrap();
+        assert_eq!((task.wait().await, task.delete().await), (137, 137));
+
+        task.create(request()).await.unwrap();
+        let images = instance.state().join("checkpoints/default/tty/restored");
+        std::fs::remove_file(images.join("inventory.img")).unwrap();
+        let failed = task.start().await.unwrap_err();
+        assert!(failed.message().contains("restore the container"), "{failed:?}");
+        assert_eq!((task.state().await.status(), task.wait().await), (Status::Stopped, 255));
+        let left = berth_testkit::leak::Picture::take(&instance.cgroup_parent()).cgroups;
+        assert!(!left.iter().any(|name| name.ends_with("/tty")), "nothing of it is left: {left:?}");
+        assert_eq!(task.delete().await, 255);
+    });
+    instance.ctr(&["containers", "rm", "tty"]).ok();
+}
+
+/// S-112: Debian's `ctr` takes a container along with its files and goes on with it under another name.
+#[test]
+fn s112_ctr_checkpoint_and_restore() {
+    let Some(directory) = criu() else { return };
+    let instance = Instance::start_on_path(&directory);
+    instance.load(&Image::busybox().docker_archive()).ok();
+    let script = "echo mine >/mine; i=0; while :; do i=$((i+1)); echo $i >/count; usleep 10000; done";
+    ctr_run(&instance, &OWN, "web", &["sh", "-c", script]).ok();
+    let count = |id: &str, exec: &str| {
+        super::ctr_exec(&instance, id, exec, &["cat", "/count"]).stdout.trim().parse().unwrap_or(0_u64)
+    };
+    wait_until("it counts", || (count("web", "x1") > 3).then_some(()));
+    instance.ctr(&["containers", "checkpoint", "--rw", "--image", "--task", "web", "checkpoint/web:1"]).ok();
+    let saved = count("web", "x2");
+    instance.ctr(&["tasks", "rm", "-f", "web"]);
+    instance.ctr(&["containers", "rm", "web"]).ok();
+    instance.ctr(&["containers", "restore", "--rw", "--live", "again", "checkpoint/web:1"]).ok();
+    assert!(instance.ctr(&["tasks", "ls"]).ok().contains("RUNNING"));
+    wait_until("it goes on counting", || (count("again", "x3") > saved + 3).then_some(()));
+    assert!(count("again", "x4") < saved + 1000, "it goes on, and does not begin again");
+    assert_eq!(super::ctr_exec(&instance, "again", "x5", &["cat", "/mine"]).ok(), "mine");
+    instance.ctr(&["tasks", "rm", "-f", "again"]);
+    instance.ctr(&["containers", "rm", "again"]).ok();
+    instance.ctr(&["images", "rm", "checkpoint/web:1"]).ok();
 }

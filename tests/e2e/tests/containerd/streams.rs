@@ -56,23 +56,25 @@ fn s133_fifos_across_a_restart() {
     instance.berth(&["rm", "c1"]).ok();
 }
 
+/// `ctr run -d -t`, which wants a terminal of its own.
+pub(super) fn run_in_a_terminal(instance: &Instance, id: &str, script: &str) {
+    let (fifos_in, cgroup, quoted) = (fifo_dir(instance), super::cgroup(instance, id), format!("'{script}'"));
+    let run = ["run", "-d", "-t", "--fifo-dir", &fifos_in, "--cgroup", &cgroup, BUSYBOX, id, "sh", "-c", &quoted];
+    let ctr = instance.ctr_command(&run);
+    let words = std::iter::once(ctr.get_program()).chain(ctr.get_args());
+    let line: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut command = Command::new("script");
+    command.args(["-qec", &line.join(" "), "/dev/null"]);
+    run_with_open_input(command);
+}
+
 /// S-133: the same through a terminal that changes nothing.
 #[test]
 fn s133_a_terminal_across_a_restart() {
     let mut instance = Instance::with_busybox();
-    let fifos_in = fifo_dir(&instance);
     // It says nothing before it is spoken to: that would go to `ctr`, as long as that runs.
     let script = format!("stty raw -echo; head -c 1 > /dev/null; echo ready; head -c {}; exit 5", blocks() << 20);
-    let quoted = format!("'{script}'");
-    let cgroup = super::cgroup(&instance, "c1");
-    let run = ["run", "-d", "-t", "--fifo-dir", &fifos_in, "--cgroup", &cgroup, BUSYBOX, "c1", "sh", "-c", &quoted];
-    let ctr = instance.ctr_command(&run);
-    let words = std::iter::once(ctr.get_program()).chain(ctr.get_args());
-    let line: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
-    // `ctr` wants a terminal of its own for -t.
-    let mut command = Command::new("script");
-    command.args(["-qec", &line.join(" "), "/dev/null"]);
-    run_with_open_input(command);
+    run_in_a_terminal(&instance, "c1", &script);
     let (stdin, stdout) = fifos(&instance, "c1");
     let (mut stdin, mut stdout) = (open(&stdin, false), open(&stdout, true));
     stdin.write_all(b"\n").unwrap();

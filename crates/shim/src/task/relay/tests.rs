@@ -309,6 +309,7 @@ fn s132_shutdown_while_a_create_is_under_way() {
             rootfs: Vec::new(),
             addresses: Addresses::default(),
             options: Options { choice: Some(choice), ..Options::default() },
+            checkpoint: None,
             document: None,
         };
         let creating = tokio::spawn({
