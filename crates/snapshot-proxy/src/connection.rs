@@ -15,6 +15,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A lazy snapshotter may fetch an index before it answers.
 const ANSWER: Duration = Duration::from_secs(120);
 
+/// Of a server's own words.
+const MESSAGE_CHARS_MAX: usize = 1000;
+
 pub(crate) type Client = SnapshotsClient<Channel>;
 
 #[derive(Debug)]
@@ -88,7 +91,7 @@ impl Connection {
             operation,
             key: key.chars().take(200).collect(),
             class: class(status.code()),
-            message: status.message().to_owned(),
+            message: status.message().chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect(),
         }
     }
 }

@@ -189,7 +189,10 @@ impl Driver for ProxyDriver {
 
     fn files(&self, home: &Path) -> PathBuf {
         // What cannot be mounted has no files; whoever looks for them is told that they are not there.
-        self.mounted(home).unwrap_or_else(|_| home.join("fs"))
+        self.mounted(home).unwrap_or_else(|error| {
+            tracing::warn!(home = %home.display(), "{}", berth_types::report(&error));
+            home.join("fs")
+        })
     }
 
     fn lower(&self, home: &Path) -> PathBuf {

@@ -11,6 +11,9 @@ use rustix::mount::{
 
 use crate::Result;
 
+/// Of options, in an error.
+const OPTIONS_CHARS_MAX: usize = 200;
+
 /// The mounts as one plan, when they are an overlay as we would make it or a bound directory; nothing for anything else.
 pub(crate) fn plan(mounts: &[Mount]) -> Option<OverlayRootfs> {
     let [mount] = mounts else { return None };
@@ -41,8 +44,13 @@ pub fn mount(mounts: &[Mount]) -> Result<OwnedFd> {
 }
 
 fn refused(mounts: &[Mount], why: &str) -> SnapshotError {
+    let mut shown = String::new();
+    for mount in mounts {
+        let options: String = mount.options.join(",").chars().take(OPTIONS_CHARS_MAX).collect();
+        shown.push_str(&format!("as {} with {options:?}: ", mount.kind));
+    }
     let source = mounts.first().map(|mount| PathBuf::from(&mount.source)).unwrap_or_default();
-    SnapshotError::io("mount", &source, std::io::Error::other(why.to_owned()))
+    SnapshotError::io("mount", &source, std::io::Error::other(shown + why))
 }
 
 fn one(mount: &Mount) -> std::result::Result<OwnedFd, rustix::io::Errno> {
@@ -59,6 +67,10 @@ fn one(mount: &Mount) -> std::result::Result<OwnedFd, rustix::io::Errno> {
             }
             None if option == "nodev" => attributes |= MountAttrFlags::MOUNT_ATTR_NODEV,
             None if option == "nosuid" => attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID,
+            None if option == "noexec" => attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            None if option == "noatime" => attributes |= MountAttrFlags::MOUNT_ATTR_NOATIME,
+            None if option == "nodiratime" => attributes |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            None if matches!(option.as_str(), "relatime" | "dev" | "suid" | "exec") => {}
             None => fsconfig_set_flag(&context, option.as_str())?,
         }
     }

@@ -51,7 +51,10 @@ impl ProxySettings {
         for part in parts {
             match part.split_once('=') {
                 Some(("snapshotter", value)) if !value.is_empty() => value.clone_into(&mut settings.remote_name),
-                Some(("namespace", value)) if !value.is_empty() => value.clone_into(&mut settings.namespace),
+                Some(("namespace", value)) if !value.is_empty() && value.bytes().all(is_name) => {
+                    value.clone_into(&mut settings.namespace);
+                }
+                Some(("namespace", _)) => return bad(name, "a namespace has letters, digits, -, _ and ."),
                 _ => return bad(name, &format!("unknown setting {part:?}: there are snapshotter= and namespace=")),
             }
         }
@@ -72,7 +75,17 @@ mod tests {
         );
         let settings = ProxySettings::parse("far=/run/c.sock,snapshotter=overlayfs,namespace=k8s.io").unwrap();
         assert_eq!((settings.remote_name.as_str(), settings.namespace.as_str()), ("overlayfs", "k8s.io"));
-        for bad in ["stargz", "overlay=/s", "a/b=/s", "a=relative", "a=/s,mode=fast", "=/s", "native=/s"] {
+        for bad in [
+            "stargz",
+            "overlay=/s",
+            "a/b=/s",
+            "a=relative",
+            "a=/s,mode=fast",
+            "=/s",
+            "native=/s",
+            "a=/s,namespace=ü",
+            "a=/s,namespace=a b",
+        ] {
             ProxySettings::parse(bad).unwrap_err();
         }
     }

@@ -17,8 +17,9 @@ use crate::connection::{Connection, body};
 
 /// Keeps what we made from a collector of the server's own (a containerd); ours alone decides. Not seen from here.
 const KEEP: (&str, &str) = ("containerd.io/gc.root", "berth");
-/// Snapshots read in one walk.
+/// Snapshots read in one walk, and the text of those that are ours.
 const LIST_MAX: usize = 1_000_000;
+const LIST_BYTES_MAX: usize = 64 << 20;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -79,6 +80,11 @@ impl ProxySnapshotter {
         }
         Ok(key)
     }
+}
+
+fn text_bytes(info: &WireInfo) -> usize {
+    let labels = info.labels.iter().map(|(key, value)| key.len() + value.len());
+    size_of::<WireInfo>() + info.name.len() + info.parent.len() + labels.sum::<usize>()
 }
 
 fn kept(labels: &Labels) -> Labels {
@@ -183,19 +189,21 @@ impl Snapshotter for ProxySnapshotter {
     fn walk(&self) -> Result<Vec<Info>> {
         let message = ListSnapshotsRequest { snapshotter: self.remote(), filters: Vec::new() };
         let request = self.connection.request(message);
+        let prefix = self.prefix.clone();
         let found = self.connection.call("list", "", |mut client| async move {
             let mut stream = body(client.list(request).await?);
-            let mut found = Vec::new();
+            let (mut found, mut seen, mut bytes) = (Vec::new(), 0, 0);
             while let Some(piece) = stream.message().await? {
-                found.extend(piece.info);
-                if found.len() > LIST_MAX {
+                seen += piece.info.len();
+                let ours = piece.info.into_iter().filter(|info| info.name.starts_with(&prefix));
+                found.extend(ours.inspect(|info| bytes += text_bytes(info)));
+                if seen > LIST_MAX || bytes > LIST_BYTES_MAX {
                     return Err(Status::resource_exhausted("it lists more snapshots than any server has"));
                 }
             }
             Ok(found)
         })?;
-        let ours = found.into_iter().filter(|info| info.name.starts_with(&self.prefix));
-        let mut infos: Vec<Info> = ours.map(|info| self.info(info)).collect();
+        let mut infos: Vec<Info> = found.into_iter().map(|info| self.info(info)).collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(infos)
     }
