@@ -3,7 +3,8 @@
 //!
 //! | found | repaired by |
 //! |---|---|
-//! | a damaged or missing layer directory | unpacking it again from its blob, unless a running container is on it |
+//! | a damaged or missing layer directory | unpacking it again from its blob, unless a running container is on it, Docker's or a client's of the containerd API, or a snapshot that such a client may have mounted |
+//! | a damaged layer that only snapshots of such clients have | nothing: it is told with who is on it |
 //! | a damaged or missing blob of a layer that is unpacked | packing the layer again, where that gives the same bytes |
 //! | another damaged blob | moving it away, so that it is fetched or loaded again |
 //! | an image whose config or manifest is gone, or a layer that cannot be made again | nothing: it is told; the image can be loaded again |
@@ -14,6 +15,7 @@
 //! done about it: what is told is wrong now, not since a moment ago.
 
 mod layer;
+mod layer_use;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +61,23 @@ impl FsckReport {
     }
 }
 
+/// Who uses what at this moment, as the engine knows it.
+#[derive(Clone, Copy)]
+pub struct Uses<'u> {
+    /// Whether an id is that of a container now, one being created included.
+    pub is_container: &'u dyn Fn(&str) -> bool,
+    /// As for removal.
+    pub of_image: &'u dyn Fn(&Digest) -> ImageUse,
+    /// Who may have a snapshot that is no layer mounted, by tenant and key; nothing: nobody.
+    pub of_snapshot: &'u dyn Fn(&str, &str) -> Option<String>,
+}
+
+impl std::fmt::Debug for Uses<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Uses")
+    }
+}
+
 /// A layer of images, with the one below it.
 #[derive(Debug, Clone)]
 struct Known {
@@ -69,26 +88,21 @@ struct Known {
 }
 
 impl ImageStore {
-    /// Checks everything while the store is in use. `is_container`: whether an id is that of a container now, one being created included; `used_by`: as
-    /// for removal.
+    /// Checks everything while the store is in use.
     ///
     /// # Errors
     /// When records or directories cannot be read at all; what is wrong with single things is in the report.
-    pub fn fsck(
-        &self,
-        is_repairing: bool,
-        is_container: &dyn Fn(&str) -> bool,
-        used_by: &dyn Fn(&Digest) -> ImageUse,
-    ) -> Result<FsckReport> {
+    pub fn fsck(&self, is_repairing: bool, uses: Uses<'_>) -> Result<FsckReport> {
         let mut report = FsckReport::default();
         let records = self.check_images(&mut report)?;
         let damaged = self.check_blobs(&mut report)?;
         let layers = known_layers(&records);
         self.repair_blobs(&damaged, &records, is_repairing, &mut report)?;
-        self.check_layers(&layers, used_by, is_repairing, &mut report)?;
+        self.check_layers(&layers, uses, is_repairing, &mut report)?;
+        self.check_layers_of_tenants(&layers, uses, &mut report)?;
         self.check_tags(&records, is_repairing, &mut report)?;
         self.check_tenants(is_repairing, &mut report)?;
-        self.check_orphans(is_container, is_repairing, &mut report)?;
+        self.check_orphans(uses.is_container, is_repairing, &mut report)?;
         Ok(report)
     }
 
@@ -219,7 +233,7 @@ impl ImageStore {
     fn check_layers(
         &self,
         layers: &BTreeMap<ChainId, Known>,
-        used_by: &dyn Fn(&Digest) -> ImageUse,
+        uses: Uses<'_>,
         is_repairing: bool,
         report: &mut FsckReport,
     ) -> Result<()> {
@@ -242,9 +256,9 @@ impl ImageStore {
             if !self.is_any_there(&known.images)? {
                 continue;
             }
-            let is_in_use = || known.images.iter().any(|id| matches!(used_by(id), ImageUse::Running(_)));
-            if is_repairing && is_in_use() {
-                report.add("layer", chain_id, format!("{found}; a container runs on it"), None);
+            let users = self.users_of_layer(chain_id, &known.images, uses)?;
+            if !users.is_empty() {
+                report.add("layer", chain_id, layer_use::told(&found, &users), None);
                 continue;
             }
             // Where its blob is damaged too, that was said already.

@@ -49,7 +49,7 @@ pub use disk::StoreUse;
 pub use error::ImageError;
 pub use explain::{LayerListing, PathStory, PathVersion, Say};
 pub use extract::ExtractError;
-pub use fsck::{FsckReport, Problem};
+pub use fsck::{FsckReport, Problem, Uses};
 pub use layer_apply::{Applied, apply, apply_merged, apply_on};
 pub use layer_pack::pack;
 pub use pull::{

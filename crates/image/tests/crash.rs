@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use berth_image::tar_stream::{Entry, EntryKind, TarWriter};
-use berth_image::{CommitOptions, ImageStore, ImageUse};
+use berth_image::{CommitOptions, ImageStore, ImageUse, Uses};
 use berth_metadata::Metadata;
 
 const ROOT: &str = "BERTH_TEST_STORE";
@@ -145,7 +145,12 @@ fn run_and_kill(root: &Path, lines: u32, longer_us: u64, truth: &mut Truth) {
 fn check(root: &Path, truth: &mut Truth, point: u32) {
     let store = open(root);
     let containers: HashSet<String> = store.prepared().unwrap().into_iter().collect();
-    let report = store.fsck(false, &|id| containers.contains(id), &|_| ImageUse::Unused).unwrap();
+    let uses = Uses {
+        is_container: &|id| containers.contains(id),
+        of_image: &|_| ImageUse::Unused,
+        of_snapshot: &|_, _| None,
+    };
+    let report = store.fsck(false, uses).unwrap();
     assert_eq!(report.problems, [], "point {point}");
     for (name, id) in &truth.has {
         match store.get(name) {

@@ -6,6 +6,7 @@ mod containerd {
     mod checkpoint;
     mod client;
     mod events;
+    mod fsck;
     mod images;
     mod metadata;
     mod pods;

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use berth_image::{FsckReport, LayerListing, PathStory};
+use berth_core::objects::{ContainerObject, Tenant};
+use berth_image::tenant::OWN_SNAPSHOTTER;
+use berth_image::{FsckReport, LayerListing, PathStory, Uses};
 
 use crate::engine::Engine;
 use crate::error::Result;
@@ -14,10 +16,29 @@ impl Engine {
     /// When the store cannot be read at all.
     pub async fn fsck(&self, is_repairing: bool) -> Result<FsckReport> {
         self.heavy(move |engine| {
-            let is_container = |id: &str| engine.inner.registry.knows(id);
-            Ok(engine.inner.images.fsck(is_repairing, &is_container, &|id| engine.use_now(id))?)
+            let uses = Uses {
+                is_container: &|id| engine.inner.registry.knows(id),
+                of_image: &|id| engine.use_now(id),
+                of_snapshot: &|tenant, key| engine.snapshot_user(tenant, key),
+            };
+            Ok(engine.inner.images.fsck(is_repairing, uses)?)
         })
         .await
+    }
+
+    /// Who may have a writable snapshot or a view of a client of containerd's API mounted; nobody, where it is that of containers without a task.
+    fn snapshot_user(&self, tenant: &str, key: &str) -> Option<String> {
+        let told = |user: &str| Some(format!("{user} of namespace {tenant} is on it"));
+        let read =
+            tenant.parse::<Tenant>().ok().map(|tenant| (self.inner.objects.list::<ContainerObject>(&tenant), tenant));
+        let Some((Ok(objects), tenant)) = read else { return told(&format!("snapshot {key:?}")) };
+        let mut owners =
+            objects.into_iter().filter(|o| o.snapshot_key == key && o.snapshotter == OWN_SNAPSHOTTER).peekable();
+        if owners.peek().is_none() {
+            return told(&format!("snapshot {key:?}, which its client may have mounted,"));
+        }
+        let has_task = |object: &ContainerObject| self.inner.fleet.member(&tenant, &object.id).is_ok();
+        owners.find(has_task).and_then(|owner| told(&format!("container {}", owner.id)))
     }
 
     /// What each layer says about a path of a container or an image; a container's name goes first.

@@ -8,6 +8,9 @@ use super::*;
 use crate::CommitOptions;
 use crate::tar_stream::{Entry, EntryKind, TarWriter};
 
+const NOBODY: Uses<'static> =
+    Uses { is_container: &|_| false, of_image: &|_| ImageUse::Unused, of_snapshot: &|_, _| None };
+
 struct Scratch {
     dir: tempfile::TempDir,
     store: ImageStore,
@@ -24,7 +27,7 @@ impl Scratch {
     }
 
     fn fsck(&self, is_repairing: bool) -> FsckReport {
-        self.store.fsck(is_repairing, &|_| false, &|_| ImageUse::Unused).unwrap()
+        self.store.fsck(is_repairing, NOBODY).unwrap()
     }
 
     fn found(&self) -> Vec<(&'static str, String)> {
@@ -100,8 +103,10 @@ fn s087_damaged_layers_are_unpacked_again() {
         damage(&scratch.layer_dir());
         assert_eq!(scratch.found(), [("layer", what.to_owned())]);
         let id = scratch.store.get("one:1").unwrap().id;
-        let in_use = scratch.store.fsck(true, &|_| false, &|_| ImageUse::Running("c".to_owned())).unwrap();
+        let in_use =
+            scratch.store.fsck(true, Uses { of_image: &|_| ImageUse::Running("c".to_owned()), ..NOBODY }).unwrap();
         assert_eq!(in_use.open_problems(), 1, "not under a running container");
+        assert_eq!(in_use.problems[0].what, format!("{what}; container c runs on it"));
         let repaired = scratch.fsck(true);
         assert_eq!(repaired.problems[0].repair.as_deref(), Some("unpacked again from its blob"));
         assert_eq!(scratch.found(), []);
@@ -158,7 +163,7 @@ fn s087_orphans_are_collected() {
     fs::create_dir(scratch.dir.path().join("snapshots/overlay/snapshots/7")).unwrap();
 
     let check = |is_repairing| {
-        let report = scratch.store.fsck(is_repairing, &|id| id == "kept", &|_| ImageUse::Unused).unwrap();
+        let report = scratch.store.fsck(is_repairing, Uses { is_container: &|id| id == "kept", ..NOBODY }).unwrap();
         (report.problems.iter().map(|p| p.kind).collect::<Vec<_>>(), report.open_problems())
     };
     let all = vec!["tag", "record", "orphan", "orphan", "orphan", "orphan"];
@@ -180,7 +185,7 @@ fn s087_what_changes_meanwhile_is_in_order() {
     store.remove("one:1", true, &|_| ImageUse::Unused).unwrap();
     let mut report = FsckReport::default();
     store.repair_blobs(&BTreeSet::new(), &records, true, &mut report).unwrap();
-    store.check_layers(&known_layers(&records), &|_| ImageUse::Unused, true, &mut report).unwrap();
+    store.check_layers(&known_layers(&records), NOBODY, true, &mut report).unwrap();
     store.check_tags(&records, true, &mut report).unwrap();
     assert_eq!(report.problems, []);
     store.get("two:1").unwrap();
