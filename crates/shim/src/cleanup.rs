@@ -1,5 +1,7 @@
 //! The verb `delete`: what is left of a task whose shim is dead is killed and removed.
 
+mod unfinished;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
         source,
     })?;
     let mut pid = 0;
+    let is_unfinished = record.as_ref().is_none_or(Record::is_of_nothing);
     if let Some(record) = record {
         pid = record.pid;
         if let Some(shim) = &record.shim {
@@ -48,6 +51,10 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<Vec<u8>, ShimError> {
         if !record.cgroup.is_empty() {
             remove_cgroup(&record.cgroup)?;
         }
+    }
+    if is_unfinished {
+        let group = group::of(&invocation.environment, &bundle);
+        unfinished::remove(&bundle, &invocation.id, group.as_deref().unwrap_or(&invocation.id))?;
     }
     remove_socket(invocation, &bundle)?;
     let response = DeleteResponse {
@@ -124,8 +131,11 @@ fn kill_init(record: &Record) -> Result<(), ShimError> {
     }
 }
 
+fn failed(what: &'static str) -> impl Fn(CgroupError) -> ShimError {
+    move |source| ShimError::Cleanup { what, source: Box::new(source) }
+}
+
 fn remove_cgroup(path: &str) -> Result<(), ShimError> {
-    let failed = |what| move |source| ShimError::Cleanup { what, source: Box::new(source) };
     let layout = Layout::detect().map_err(failed("find the cgroup of"))?;
     let group = match Cgroup::open(&layout, path) {
         Err(CgroupError::NotFound { .. }) => return Ok(()),

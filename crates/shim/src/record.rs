@@ -90,6 +90,11 @@ impl Record {
         Ok(Some(record))
     }
 
+    /// Whether nothing was made yet that it would name.
+    pub(crate) const fn is_of_nothing(&self) -> bool {
+        self.pid == 0 && self.cgroup.is_empty() && self.runtime.is_none() && self.shim.is_none()
+    }
+
     /// Whether the process it names still exists.
     pub(crate) fn is_alive(&self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)

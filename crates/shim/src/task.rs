@@ -29,7 +29,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-pub(crate) use create::{CreateRequest, read_bounded};
+pub(crate) use create::{CONFIG_BYTES_MAX, CreateRequest, read_bounded};
 pub(crate) use exec::ExecRequest;
 pub(crate) use options::Options;
 

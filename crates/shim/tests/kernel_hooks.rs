@@ -199,6 +199,59 @@ fn nothing_half_made_is_left_by_a_shutdown() {
     });
 }
 
+/// S-155: the shim is killed while a hook holds up its create: there is no record of the container yet, and nothing of it is left all the same. Who
+/// else lives in the group keeps it.
+#[test]
+fn s155_a_shim_killed_in_its_create_leaves_no_cgroup() {
+    for is_shared in [false, true] {
+        run(async {
+            let mut fixture = Fixture::new(if is_shared { "sharedhook" } else { "dyinghook" }).sh("sleep 1000");
+            let outside = Slow::new(&mut fixture, "createRuntime");
+            let shim = fixture.start_shim().await;
+            let pidfd = rustix::process::pidfd_open(fixture.shim_pid(), rustix::process::PidfdFlags::empty()).unwrap();
+            let creating = fixture.try_create(&shim);
+            let meanwhile = async {
+                outside.begun(1).await;
+                assert!(!fixture.cgroups().is_empty(), "it has its group already");
+                let other = is_shared.then(|| Guest::enter(&fixture));
+                rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+                other
+            };
+            let (created, other) = tokio::join!(creating, meanwhile);
+            assert_eq!(created.unwrap_err().class(), ErrorClass::Unavailable);
+            drop(shim);
+            ShimClient::delete_dead(&fixture.options()).await.unwrap();
+            if let Some(mut other) = other {
+                assert!(other.0.try_wait().unwrap().is_none(), "it lives on");
+                drop(other);
+                ShimClient::delete_dead(&fixture.options()).await.unwrap();
+            }
+            fixture.assert_ended(&pidfd);
+            outside.end(0);
+        });
+    }
+}
+
+/// A process of somebody else in the container's cgroups, in every hierarchy.
+struct Guest(std::process::Child);
+
+impl Guest {
+    fn enter(fixture: &Fixture) -> Self {
+        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        for group in fixture.cgroups() {
+            std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// The same shim makes another task of its pod while the first one's hook runs.
 #[test]
 fn other_tasks_of_a_pod_are_made_while_a_hook_runs() {

@@ -32,7 +32,7 @@ use crate::process::{Addresses, Process, Status};
 use crate::record::{OtherShim, Record};
 use crate::{log, reaper, socket};
 
-pub(super) const CONFIG_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const CONFIG_BYTES_MAX: u64 = 16 << 20;
 const SECCOMP_BYTES_MAX: u64 = 1 << 20;
 /// Where a root file system is mounted for runtimes that want a path, below the bundle.
 pub(super) const ROOTFS: &str = "rootfs";

@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_cgroup::{Cgroup, Layout};
 use berth_oci::runtime::Spec;
-use berth_runtime::{Container, CriuOptions, CriuSwitches, RestoreOptions, Rootfs, Stdio};
+use berth_runtime::{CgroupDriver, Container, CriuOptions, CriuSwitches, RestoreOptions, Rootfs, Stdio};
 use berth_shim_client::find_executable;
 use berth_types::{ContainerId, Signal, Timestamp};
 
@@ -37,6 +38,16 @@ pub(super) struct Saved {
 }
 
 impl Saved {
+    /// What is restored in the group has other names than ours: whoever cleans up after a shim that dies meanwhile knows it by this.
+    fn note_group(&self) {
+        let Ok(path) = CgroupDriver::Cgroupfs.path_of(&self.spec, self.id.as_str()) else { return };
+        let found = Layout::detect().and_then(|layout| Cgroup::open(&layout, &path)).and_then(|group| group.pids());
+        // Somebody else's who is there already is not to be killed with it.
+        if !found.is_ok_and(|pids| !pids.is_empty()) {
+            note(&Record::new(0, &path), &self.bundle);
+        }
+    }
+
     fn restore(&self, stdio: Stdio) -> Result<Container, TaskError> {
         let options = RestoreOptions {
             scratch: &self.bundle,
@@ -97,6 +108,8 @@ impl Shim {
         let _hold = self.holds.hold();
         let (stdio, streams) = init.io.streams(terminal_size(&saved.spec))?;
         let object = saved.criu.images.display().to_string();
+        let bundle = saved.bundle.clone();
+        saved.note_group();
         let restored = aside(move || saved.restore(stdio)).await;
         let followed = match restored {
             Ok(container) => self.follow_restored(container, init, streams),
@@ -108,6 +121,7 @@ impl Shim {
             Ok(())
         })?;
         if followed.is_err() {
+            note(&Record::new(0, ""), &bundle);
             self.ended(init, Exit { code: UNKNOWN, at: Timestamp::now(), note: None }).await;
         }
         followed.map(|()| init.pid())

@@ -25,7 +25,7 @@ use super::ctr_run;
 const OWN: [&str; 3] = ["-d", "--runtime", "io.containerd.berth.v1"];
 
 /// The directory of criu; none where it was not fetched or cannot work on this kernel.
-fn criu() -> Option<PathBuf> {
+pub(super) fn criu() -> Option<PathBuf> {
     let program = std::env::var_os("BERTH_PEERS")
         .map_or_else(|| berth_testkit::peers::workspace().join("target/peers"), PathBuf::from)
         .join("trixie/usr/sbin/criu");
@@ -118,9 +118,9 @@ fn s112_checkpoints_of_our_own_shim() {
 }
 
 /// The calls of a checkpoint's way there and back, about one task.
-struct Task<'a> {
-    client: &'a Client,
-    id: &'a str,
+pub(super) struct Task<'a> {
+    pub(super) client: &'a Client,
+    pub(super) id: &'a str,
 }
 
 impl Task<'_> {
@@ -129,7 +129,7 @@ impl Task<'_> {
     }
 
     /// The task ends by it and is deleted.
-    async fn save(&self) -> Descriptor {
+    pub(super) async fn save(&self) -> Descriptor {
         let options = CheckpointOptions { exit: true, ..Default::default() };
         let container_id = self.id.to_owned();
         let save = CheckpointTaskRequest { container_id, options: Some(pack(&options)), ..Default::default() };
@@ -139,7 +139,7 @@ impl Task<'_> {
         saved.descriptors.into_iter().next().unwrap()
     }
 
-    async fn create(&self, request: CreateTaskRequest) -> Result<u32, tonic::Status> {
+    pub(super) async fn create(&self, request: CreateTaskRequest) -> Result<u32, tonic::Status> {
         let get = GetContainerRequest { id: self.id.to_owned() };
         let mut containers = ContainersClient::new(self.client.channel.clone());
         let container = containers.get(self.client.request(get)).await.unwrap().into_inner().container.unwrap();
@@ -151,7 +151,7 @@ impl Task<'_> {
         self.tasks().create(self.client.request(request)).await.map(|answer| answer.into_inner().pid)
     }
 
-    async fn start(&self) -> Result<u32, tonic::Status> {
+    pub(super) async fn start(&self) -> Result<u32, tonic::Status> {
         let start = StartRequest { container_id: self.id.to_owned(), ..Default::default() };
         self.tasks().start(self.client.request(start)).await.map(|answer| answer.into_inner().pid)
     }
@@ -161,17 +161,17 @@ impl Task<'_> {
         self.tasks().get(self.client.request(get)).await.unwrap().into_inner().process.unwrap()
     }
 
-    async fn kill(&self, signal: u32) -> Result<Response<()>, tonic::Status> {
+    pub(super) async fn kill(&self, signal: u32) -> Result<Response<()>, tonic::Status> {
         let kill = KillRequest { container_id: self.id.to_owned(), signal, ..Default::default() };
         self.tasks().kill(self.client.request(kill)).await
     }
 
-    async fn wait(&self) -> u32 {
+    pub(super) async fn wait(&self) -> u32 {
         let wait = WaitRequest { container_id: self.id.to_owned(), ..Default::default() };
         self.tasks().wait(self.client.request(wait)).await.unwrap().into_inner().exit_status
     }
 
-    async fn delete(&self) -> u32 {
+    pub(super) async fn delete(&self) -> u32 {
         let delete = DeleteTaskRequest { container_id: self.id.to_owned() };
         self.tasks().delete(self.client.request(delete)).await.unwrap().into_inner().exit_status
     }

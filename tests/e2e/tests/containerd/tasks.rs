@@ -1,7 +1,14 @@
 //! Containers and tasks made by `ctr`, on our own shim.
 
+use std::path::PathBuf;
+
+use berth_containerd_api::containerd::services::containers::v1::containers_client::ContainersClient;
+use berth_containerd_api::containerd::services::containers::v1::{GetContainerRequest, UpdateContainerRequest};
+use berth_containerd_api::containerd::services::tasks::v1::CreateTaskRequest;
 use berth_testkit::{Instance, wait_until};
 
+use super::checkpoint::Task;
+use super::client::{Client, block_on};
 use super::{ctr_exec, ctr_run, fifo_dir, rows};
 
 pub(super) fn task(instance: &Instance, id: &str) -> Option<(u32, String)> {
@@ -123,6 +130,127 @@ fn s155_a_dead_shim_leaves_nothing() {
     let actions: Vec<&str> = kept.ok().lines().filter(|line| *line == "die").collect();
     assert_eq!(actions, ["die"], "{kept:?}");
     instance.ctr(&["containers", "rm", "web"]).ok();
+}
+
+/// A task in whose making a hook says that it is there and waits.
+struct Hooked {
+    here: PathBuf,
+    gate: PathBuf,
+}
+
+impl Hooked {
+    fn new(instance: &Instance) -> Self {
+        let (here, gate) = (instance.directory.join("here"), instance.directory.join("gate"));
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &gate, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        Self { here, gate }
+    }
+
+    fn script(&self) -> String {
+        format!("echo here > {}; read go < {}", self.here.display(), self.gate.display())
+    }
+
+    /// Kills the shim of what is being made once the hook runs; with the daemon, if one says so.
+    async fn kill(&self, instance: &mut Instance, is_daemon_killed: bool) {
+        let begun = std::time::Instant::now();
+        while !self.here.exists() {
+            assert!(begun.elapsed().as_secs() < 60, "the hook does not run");
+            tokio::task::yield_now().await;
+        }
+        assert!(groups(instance) > 0, "it has its groups already");
+        let shim = std::fs::read_to_string(bundle(instance).join("shim.pid")).unwrap().trim().parse().unwrap();
+        if is_daemon_killed {
+            instance.kill_daemon();
+        }
+        let shim = rustix::process::Pid::from_raw(shim).unwrap();
+        rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    }
+
+    fn assert_nothing_left(&self, instance: &Instance) {
+        wait_until("its groups are gone", || (groups(instance) == 0).then_some(()));
+        wait_until("its bundle is gone", || (!bundle(instance).exists()).then_some(()));
+        // A hook is somebody else's program, and ends by itself.
+        std::fs::write(&self.gate, "go\n").unwrap();
+        std::fs::remove_file(&self.here).unwrap();
+    }
+}
+
+fn bundle(instance: &Instance) -> PathBuf {
+    instance.state().join("shims/default/web")
+}
+
+fn groups(instance: &Instance) -> usize {
+    let all = berth_testkit::leak::Picture::take(&instance.cgroup_parent()).cgroups;
+    all.iter().filter(|name| name.ends_with("/web")).count()
+}
+
+/// S-155: the shim is killed in the middle of a create, in which a hook runs, or with the daemon: its cgroup is known to nobody but by the document,
+/// and goes all the same.
+#[test]
+fn s155_a_shim_killed_in_a_create_leaves_nothing() {
+    let mut instance = Instance::with_busybox();
+    let hooked = Hooked::new(&instance);
+    ctr_run(&instance, &[], "web", &["true"]).ok();
+    block_on(hook(&instance, "web", &hooked.script()));
+    for is_daemon_killed in [false, true] {
+        block_on(async {
+            let client = Client::connect(&instance, "default").await;
+            let task = Task { client: &client, id: "web" };
+            let creating = task.create(CreateTaskRequest::default());
+            let (created, ()) = tokio::join!(creating, hooked.kill(&mut instance, is_daemon_killed));
+            created.unwrap_err();
+        });
+        if is_daemon_killed {
+            instance.spawn();
+        }
+        hooked.assert_nothing_left(&instance);
+    }
+    instance.ctr(&["containers", "rm", "web"]).ok();
+}
+
+/// S-155: the same in the middle of a restore, with criu at work in the container's cgroup.
+#[test]
+fn s155_a_shim_killed_in_a_restore_leaves_nothing() {
+    let Some(directory) = super::checkpoint::criu() else { return };
+    let mut instance = Instance::start_on_path(&directory);
+    instance.load(&berth_testkit::Image::busybox().docker_archive()).ok();
+    let hooked = Hooked::new(&instance);
+    ctr_run(&instance, &["-d", "--runtime", "io.containerd.berth.v1"], "web", &["sleep", "1000"]).ok();
+    let checkpoint = block_on(async {
+        let client = Client::connect(&instance, "default").await;
+        Task { client: &client, id: "web" }.save().await
+    });
+    block_on(hook(&instance, "web", &hooked.script()));
+    for is_daemon_killed in [false, true] {
+        block_on(async {
+            let client = Client::connect(&instance, "default").await;
+            let task = Task { client: &client, id: "web" };
+            let checkpoint = Some(checkpoint.clone());
+            task.create(CreateTaskRequest { checkpoint, ..Default::default() }).await.unwrap();
+            let (started, ()) = tokio::join!(task.start(), hooked.kill(&mut instance, is_daemon_killed));
+            started.unwrap_err();
+        });
+        if is_daemon_killed {
+            instance.spawn();
+        }
+        hooked.assert_nothing_left(&instance);
+    }
+    instance.ctr(&["containers", "rm", "web"]).ok();
+}
+
+/// Gives a container's document a hook of its creation.
+async fn hook(instance: &Instance, id: &str, script: &str) {
+    let client = Client::connect(instance, "default").await;
+    let mut containers = ContainersClient::new(client.channel.clone());
+    let get = client.request(GetContainerRequest { id: id.to_owned() });
+    let mut container = containers.get(get).await.unwrap().into_inner().container.unwrap();
+    let spec = container.spec.as_mut().unwrap();
+    let mut document: serde_json::Value = serde_json::from_slice(&spec.value).unwrap();
+    let hook = serde_json::json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]});
+    document["hooks"] = serde_json::json!({"createRuntime": [hook]});
+    spec.value = document.to_string().into_bytes();
+    let update = UpdateContainerRequest { container: Some(container), ..Default::default() };
+    containers.update(client.request(update)).await.unwrap();
 }
 
 /// S-133: bytes through FIFOs, exact, 64 MiB each way (1 GiB with BERTH_LONG_IO); then a terminal.
