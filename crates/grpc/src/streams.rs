@@ -9,7 +9,7 @@
 //! progress:              (nothing)          <-  Progress
 //! credentials:           AuthResponse       <-> AuthRequest
 //! ```
-//! A stream whose client goes is forgotten; one that a transfer has ends with it. Lock: `open` is a leaf, never held across an await.
+//! A stream whose client goes is forgotten; one that a transfer has ends with it, and with its error when it is refused. Lock: `open` is a leaf, never held across an await.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use berth_engine::api::{ByteStream, EngineError};
 use parking_lot::Mutex;
 use prost::{Message, Name};
 use prost_types::Any;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 /// Streams of one tenant that no transfer has taken up.
@@ -122,19 +122,51 @@ impl Streams {
     }
 }
 
+impl Streams {
+    /// Ends a stream that no transfer has taken up with the reason why none will; one that is not there needs none.
+    pub(crate) fn fail(&self, tenant: &Tenant, id: &str, status: &Status) {
+        if let Ok(stream) = self.take(tenant, id) {
+            stream.fail(status);
+        }
+    }
+}
+
 impl ClientStream {
-    /// What the client sends, until it closes its direction.
-    pub(crate) fn receive(self) -> ByteStream {
+    /// What the client sends, until it closes its direction. Whoever stops reading before that says why by the other part: the client's stream ends
+    /// with it, or without a reason when that is dropped.
+    pub(crate) fn receive(mut self) -> (ByteStream, oneshot::Sender<Status>) {
         let (sender, receiver) = mpsc::channel(CHUNKS);
-        tokio::spawn(receive(self, sender));
-        receiver
+        let (refusal, refused) = oneshot::channel();
+        tokio::spawn(async move {
+            let has_closed = tokio::select! {
+                () = sender.closed() => false,
+                has_closed = receive(&mut self, &sender) => has_closed,
+            };
+            if !has_closed && let Ok(status) = refused.await {
+                self.fail(&status);
+            }
+        });
+        (receiver, refusal)
+    }
+
+    /// Ends the stream with an error. A client that reads nothing learns it by the transfer's answer.
+    pub(crate) fn fail(self, status: &Status) {
+        drop(self.outgoing.try_send(Err(status.clone())));
     }
 
     /// Sends bytes as the client allows. It ends well when the source does.
     ///
     /// # Errors
     /// The source's; `Aborted` when the client goes first.
-    pub(crate) async fn send(mut self, mut source: ByteStream) -> Result<(), Status> {
+    pub(crate) async fn send(mut self, source: ByteStream) -> Result<(), Status> {
+        let sent = self.send_all(source).await;
+        if let Err(status) = &sent {
+            self.fail(status);
+        }
+        sent
+    }
+
+    async fn send_all(&mut self, mut source: ByteStream) -> Result<(), Status> {
         let mut allowed: usize = 0;
         while let Some(chunk) = source.recv().await {
             let chunk = chunk.map_err(crate::status::engine_status)?;
@@ -182,8 +214,8 @@ fn gone() -> Status {
     Status::aborted("the client's stream has ended")
 }
 
-/// Until the client closes, or nobody reads any more.
-async fn receive(mut stream: ClientStream, sender: mpsc::Sender<Result<Vec<u8>, EngineError>>) {
+/// Until the client closes (then `true`), or nobody reads any more.
+async fn receive(stream: &mut ClientStream, sender: &mpsc::Sender<Result<Vec<u8>, EngineError>>) -> bool {
     let mut open: i32 = 0;
     loop {
         if open < WINDOW / 2 {
@@ -194,7 +226,7 @@ async fn receive(mut stream: ClientStream, sender: mpsc::Sender<Result<Vec<u8>, 
         }
         let next = match stream.incoming.message().await {
             Ok(Some(any)) => unpack::<Data>(&any),
-            Ok(None) => return,
+            Ok(None) => return true,
             Err(status) => Err(status),
         };
         let item = match next {
@@ -205,8 +237,11 @@ async fn receive(mut stream: ClientStream, sender: mpsc::Sender<Result<Vec<u8>, 
             Err(status) => Err(EngineError::invalid(format!("the client's stream broke: {}", status.message()))),
         };
         let is_end = item.is_err();
-        if sender.send(item).await.is_err() || is_end {
-            return;
+        if sender.send(item).await.is_err() {
+            return false;
+        }
+        if is_end {
+            return true;
         }
     }
 }

@@ -25,7 +25,7 @@ use berth_containerd_api::containerd::types::transfer::{
     ImageExportStream, ImageImportStream, ImageStore, OciRegistry, Progress,
 };
 use berth_core::Tenant;
-use berth_engine::api::{TransferLease, TransferStep};
+use berth_engine::api::{ByteStream, TransferLease, TransferStep};
 use berth_image::TargetPlatform;
 use berth_image::tenant::{ExportOptions, ManifestFilter, NamedImage, Target};
 use berth_types::{Classify as _, Digest, ErrorClass};
@@ -70,6 +70,17 @@ impl End {
     }
 }
 
+impl End {
+    /// The client's stream of its bytes.
+    fn stream(&self) -> Option<String> {
+        match self {
+            Self::Import(from) => Some(from.stream.clone()),
+            Self::Export(to) => Some(to.stream.clone()),
+            Self::Store(_) | Self::Registry(_) => None,
+        }
+    }
+}
+
 /// A transfer under way.
 struct Job {
     face: Face,
@@ -87,6 +98,7 @@ impl Transfer for Face {
         let (Some(from), Some(to)) = (End::parse(&source)?, End::parse(&destination)?) else {
             return Err(unknown_pair(&source, &destination));
         };
+        let refused: Vec<String> = [&from, &to].into_iter().filter_map(End::stream).collect();
         let (told, steps) = mpsc::channel(STEPS);
         let id = request.options.unwrap_or_default().progress_stream;
         let progress = match id.is_empty() {
@@ -104,6 +116,9 @@ impl Transfer for Face {
             (End::Store(from), End::Registry(to)) => job.push(&from, &to).await,
             _ => Err(unknown_pair(&source, &destination)),
         };
+        if let Err(status) = &done {
+            refused.iter().for_each(|id| self.streams.fail(&job.tenant, id, status));
+        }
         let Job { lease, told, .. } = job;
         drop(told);
         lease.end().await;
@@ -164,7 +179,16 @@ impl Job {
             return Err(Status::unimplemented("compressing what is imported is not done: force_compress"));
         }
         self.say(TransferStep::line("Importing"));
-        let bytes = self.face.streams.take(&self.tenant, &from.stream)?.receive();
+        let (bytes, refusal) = self.face.streams.take(&self.tenant, &from.stream)?.receive();
+        let imported = self.import_bytes(bytes, to).await;
+        if let Err(status) = &imported {
+            // Nobody is told who has closed already.
+            drop(refusal.send(status.clone()));
+        }
+        imported
+    }
+
+    async fn import_bytes(&self, bytes: ByteStream, to: &ImageStore) -> Result<(), Status> {
         let filter = ManifestFilter {
             platforms: platforms(&to.platforms)?,
             keeps_metadata: to.all_metadata,
@@ -213,7 +237,13 @@ impl Job {
             skips_non_distributable: to.skip_non_distributable,
         };
         let stream = self.face.streams.take(&self.tenant, &to.stream)?;
-        let bytes = self.face.engine.export_blobs(&self.lease, names, options).await.map_err(engine_status)?;
+        let bytes = match self.face.engine.export_blobs(&self.lease, names, options).await.map_err(engine_status) {
+            Ok(bytes) => bytes,
+            Err(status) => {
+                stream.fail(&status);
+                return Err(status);
+            }
+        };
         stream.send(bytes).await?;
         self.say(TransferStep::line("Completed export"));
         Ok(())

@@ -105,23 +105,26 @@ impl Client {
 }
 
 impl Stream {
-    /// Sends bytes as the daemon allows, and closes.
-    pub(super) async fn send_all(mut self, bytes: Vec<u8>) {
+    /// Sends bytes as the daemon allows, and closes. An error is what the daemon ended the stream with.
+    pub(super) async fn send_all(mut self, bytes: Vec<u8>) -> Result<(), Status> {
         let outgoing = self.outgoing.take().unwrap();
         let (mut allowed, mut rest) = (0, bytes.as_slice());
         while !rest.is_empty() {
             if allowed == 0 {
-                let Some(update) = self.incoming.message().await.unwrap() else { return };
+                let Some(update) = self.incoming.message().await? else { return Ok(()) };
                 allowed = usize::try_from(unpack::<WindowUpdate>(&update).update).unwrap();
             }
             let (now, later) = rest.split_at(rest.len().min(allowed).min(32 << 10));
-            outgoing.send(pack(&Data { data: now.to_vec() })).await.unwrap();
+            if outgoing.send(pack(&Data { data: now.to_vec() })).await.is_err() {
+                break;
+            }
             allowed -= now.len();
             rest = later;
         }
         drop(outgoing);
         // Until the daemon has taken all of it: hanging up earlier would take the rest back.
-        while let Ok(Some(_)) = self.incoming.message().await {}
+        while self.incoming.message().await?.is_some() {}
+        Ok(())
     }
 
     /// Takes all the daemon sends; never gives it more than 64 KiB of room.

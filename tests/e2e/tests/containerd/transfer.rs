@@ -4,8 +4,8 @@ use berth_containerd_api::containerd::services::transfer::v1::transfer_client::T
 use berth_containerd_api::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
 use berth_containerd_api::containerd::types::Platform;
 use berth_containerd_api::containerd::types::transfer::{
-    AuthRequest, AuthResponse, AuthType, ImageExportStream, ImageImportStream, ImageReference, ImageStore, OciRegistry,
-    Progress, RegistryResolver, UnpackConfiguration,
+    AuthRequest, AuthResponse, AuthType, Data, ImageExportStream, ImageImportStream, ImageReference, ImageStore,
+    OciRegistry, Progress, RegistryResolver, UnpackConfiguration,
 };
 use berth_testkit::bombs::{self, Fate};
 use berth_testkit::disk::SmallDisk;
@@ -51,11 +51,12 @@ async fn import(client: &Client, archive: Vec<u8>, to: &ImageStore) -> Result<()
     let sending = tokio::spawn(stream.send_all(archive));
     let from = ImageImportStream { stream: "import".to_owned(), ..Default::default() };
     let done = transfer(client, pack(&from), pack(to), "").await;
-    if done.is_err() {
-        // Who refuses an archive does not read it to its end; containerd's clients hang up then.
-        sending.abort();
+    // Who refuses an archive does not read it to its end, and ends its stream with the reason.
+    let sent = sending.await.unwrap();
+    if let (Err(refused), Err(told)) = (&done, &sent) {
+        assert_eq!((refused.code(), refused.message()), (told.code(), told.message()));
     }
-    sending.await.unwrap_or(());
+    assert!(done.is_err() || sent.is_ok(), "{sent:?}");
     done
 }
 
@@ -191,6 +192,21 @@ fn transfer_refusals() {
         assert_eq!((missing.code(), missing.message()), (Code::NotFound, "stream \"nobody\": not found"));
         let rubbish = import(&client, vec![b'x'; 100_000], &store(APP)).await.unwrap_err();
         assert_eq!(rubbish.code(), Code::InvalidArgument, "{rubbish:?}");
+        // Also to a client that has nothing more to say, and waits.
+        for (id, force_compress) in [("rubbish", false), ("untouched", true)] {
+            let mut stream = client.stream(id).await.unwrap();
+            let rubbish = pack(&Data { data: vec![b'x'; 4096] });
+            stream.outgoing.as_ref().unwrap().send(rubbish).await.unwrap();
+            let from = ImageImportStream { stream: id.to_owned(), force_compress, ..Default::default() };
+            let refused = transfer(&client, pack(&from), pack(&store(APP)), "").await.unwrap_err();
+            let told = loop {
+                match stream.incoming.message().await {
+                    Ok(window) => assert!(window.is_some(), "the stream of a refused import ended without a reason"),
+                    Err(told) => break told,
+                }
+            };
+            assert_eq!((told.code(), told.message()), (refused.code(), refused.message()));
+        }
         let mut archive = Image::busybox().oci_archive();
         let at = archive.len() / 2;
         archive[at] ^= 1;
