@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// The spec and its reasons from the record as it is now.
-    fn spec_again(&self, record: &Record, request: &Request) -> Result<(Spec, Vec<Reason>)> {
+    pub(crate) fn spec_again(&self, record: &Record, request: &Request) -> Result<(Spec, Vec<Reason>)> {
         let mut held = Vec::new();
         let mut objects = HostObjects::look_up(record, request)?;
         objects.volumes = self.volume_sources(record, request, &mut held)?;

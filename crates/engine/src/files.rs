@@ -51,6 +51,16 @@ impl Engine {
         Ok(RootDir::new(mount))
     }
 
+    /// Whether a path is there as the container sees it, or as far as that can be seen while it does not run.
+    pub(crate) fn is_seen(&self, container: &Container, path: &Path) -> Result<bool> {
+        let place = self.place_of(container, path)?;
+        match archive::stat(&place.root, &place.path).map_err(EngineError::from) {
+            Ok(_) => Ok(true),
+            Err(error) if error.class == berth_types::ErrorClass::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// # Errors
     /// `NotFound` when the path is not there.
     pub async fn path_stat(&self, container_ref: &str, path: &str) -> Result<PathStat> {

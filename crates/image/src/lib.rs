@@ -47,7 +47,7 @@ pub use changes::{Change, ChangeKind, changes};
 pub use compression::Expansion;
 pub use disk::StoreUse;
 pub use error::ImageError;
-pub use explain::{LayerListing, PathStory, PathVersion, Say};
+pub use explain::{LayerListing, MountPoint, PathStory, PathVersion, Say};
 pub use extract::ExtractError;
 pub use fsck::{FsckReport, Problem, Uses};
 pub use layer_apply::{Applied, apply, apply_merged, apply_on};

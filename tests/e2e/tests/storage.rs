@@ -4,6 +4,8 @@
 mod damage;
 #[path = "storage/disk_use.rs"]
 mod disk_use;
+#[path = "storage/explain.rs"]
+mod explain;
 #[path = "storage/hostile.rs"]
 mod hostile;
 #[path = "storage/memory.rs"]

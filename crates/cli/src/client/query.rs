@@ -19,7 +19,12 @@ impl Query {
     }
 
     #[must_use]
-    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(self, name: &str, value: &str) -> Self {
+        self.with_bytes(name, value.as_bytes())
+    }
+
+    #[must_use]
+    pub(crate) fn with_bytes(mut self, name: &str, value: &[u8]) -> Self {
         self.text.push(if self.is_first { '?' } else { '&' });
         self.is_first = false;
         self.text.push_str(name);
@@ -59,18 +64,18 @@ impl Query {
     /// One path segment or several (image names keep their slashes).
     pub(crate) fn segment(text: &str) -> String {
         let mut out = String::with_capacity(text.len());
-        encode_into(&mut out, text, true);
+        encode_into(&mut out, text.as_bytes(), true);
         out
     }
 }
 
-fn encode_into(out: &mut String, text: &str, keep_slashes: bool) {
-    for byte in text.bytes() {
+fn encode_into(out: &mut String, bytes: &[u8], keep_slashes: bool) {
+    for byte in bytes {
         let is_plain = byte.is_ascii_alphanumeric()
             || matches!(byte, b'-' | b'.' | b'_' | b'~')
             || (keep_slashes && matches!(byte, b'/' | b':' | b'@'));
         if is_plain {
-            out.push(char::from(byte));
+            out.push(char::from(*byte));
         } else {
             write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
         }

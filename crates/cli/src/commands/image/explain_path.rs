@@ -1,5 +1,8 @@
 //! `berth explain path`.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+
 use clap::Parser;
 use serde_json::Value;
 
@@ -13,7 +16,7 @@ use crate::output::Tabs;
 #[command(
     override_usage = "berth explain path [OPTIONS] IMAGE|CONTAINER PATH",
     after_help = "Examples:\n  berth explain path web /etc/hosts\n  berth explain path --json busybox /bin/sh\n\n\
-        Layers are numbered from the bottom. Links on the way are not followed."
+        Layers are numbered from the bottom. Links on the way are followed, one at the end is told."
 )]
 pub(crate) struct Arguments {
     /// Print as JSON
@@ -22,11 +25,11 @@ pub(crate) struct Arguments {
     #[arg(value_name = "IMAGE|CONTAINER")]
     of: String,
     #[arg(value_name = "PATH")]
-    path: String,
+    path: OsString,
 }
 
 pub(crate) fn run(arguments: Arguments, cx: &mut Context) -> Outcome {
-    let query = Query::new("/berth/path").with("of", &arguments.of).with("path", &arguments.path);
+    let query = Query::new("/berth/path").with("of", &arguments.of).with_bytes("path", arguments.path.as_bytes());
     let story = cx.client.get(&query.build())?;
     if arguments.json {
         cx.out.line(&story)?;

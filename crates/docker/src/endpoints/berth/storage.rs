@@ -1,9 +1,12 @@
 //! `POST /berth/fsck`, `GET /berth/path` and `GET /berth/images/{name}/layers`: looking into the store.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, RawQuery, State};
 use berth_engine::api::{LayerListing, PathStory};
 use serde_json::{Value, json};
 
@@ -35,13 +38,36 @@ pub(super) async fn fsck(
     })))
 }
 
-/// `of` names a container or an image, `path` is absolute in it.
-pub(super) async fn explain_path(
-    State(face): State<Face>,
-    Query(query): Query<HashMap<String, String>>,
-) -> ApiResult<Json<PathStory>> {
-    let word = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
-    Ok(Json(face.engine.explain_path(word("of"), word("path")).await?))
+/// `of` names a container or an image, `path` is absolute in it: bytes, which need not be text.
+pub(super) async fn explain_path(State(face): State<Face>, RawQuery(query): RawQuery) -> ApiResult<Json<PathStory>> {
+    let query = query.unwrap_or_default();
+    let word = |name: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        decoded(pairs.into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value))
+    };
+    let (of, path) = (word("of"), PathBuf::from(OsString::from_vec(word("path"))));
+    Ok(Json(face.engine.explain_path(&String::from_utf8_lossy(&of), path).await?))
+}
+
+/// The bytes of a query's value (URL standard, "application/x-www-form-urlencoded").
+fn decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|hex| *first == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let hex = digits.and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(if *first == b'+' { b' ' } else { *first });
+                rest = after;
+            }
+        }
+    }
+    bytes
 }
 
 /// `files=1` also lists what is in them.
@@ -51,4 +77,22 @@ pub(super) async fn layers(
     Query(query): Query<HashMap<String, String>>,
 ) -> ApiResult<Json<Vec<LayerListing>>> {
     Ok(Json(face.engine.image_layers(&name, is_true(query.get("files").map(String::as_str))).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_bytes() {
+        for (text, bytes) in [
+            ("", &b""[..]),
+            ("%2Fa%ff+b%2B", b"/a\xff b+"),
+            ("100%", b"100%"),
+            ("%zz%+f%4", b"%zz% f%4"),
+            ("\u{fc}%C3%BC", "\u{fc}\u{fc}".as_bytes()),
+        ] {
+            assert_eq!(decoded(text), bytes, "{text}");
+        }
+    }
 }
