@@ -194,15 +194,17 @@ impl Session {
                 let answer = match self.read_patiently(endpoint, call, MANIFEST_BYTES_MAX).await {
                     Ok(answer) => answer,
                     Err(error) if error.is_for_next_host() => {
-                        last = Some(self.not_found(error, ""));
+                        last = Some(passed_over(endpoint, self.not_found(error, "")));
                         break;
                     }
                     Err(error) => return Err(error),
                 };
                 next = next_page(&uri, &answer);
-                let page: Page = serde_json::from_slice(&answer.bytes).map_err(|_| {
-                    RegistryError::misbehaves(&endpoint.authority, "its list of tags is not valid JSON")
-                })?;
+                let Ok(page) = serde_json::from_slice::<Page>(&answer.bytes) else {
+                    let why = "its list of tags is not valid JSON";
+                    last = Some(passed_over(endpoint, RegistryError::misbehaves(&endpoint.authority, why)));
+                    break;
+                };
                 tags.extend(page.tags.unwrap_or_default());
                 if pages >= TAG_PAGES_MAX || tags.len() > TAGS_MAX {
                     let what = format!("the list of tags of {}", self.reference.familiar_repository());

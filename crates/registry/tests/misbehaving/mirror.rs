@@ -15,7 +15,9 @@ impl Mirrored {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join(format!("127.0.0.1:{}", origin.port));
         std::fs::create_dir(&directory).unwrap();
-        let host = |mirror: &Rogue| format!("[host.\"http://127.0.0.1:{}\"]\ncapabilities = [\"pull\"]\n", mirror.port);
+        let host = |mirror: &Rogue| {
+            format!("[host.\"http://127.0.0.1:{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n", mirror.port)
+        };
         let text: String = mirrors.iter().map(host).collect();
         std::fs::write(directory.join("hosts.toml"), text).unwrap();
         let options = RegistryOptions { hosts_directories: vec![root.path().to_owned()], ..options() };
@@ -168,4 +170,17 @@ async fn a_mirror_with_wrong_documents_is_passed_over() {
     assert!(error.ends_with(&digest.to_string()), "{error}");
     let error = hosts.session.manifest(&digest.to_string()).await.unwrap_err().to_string();
     assert!(error.contains(&format!(" from 127.0.0.1:{} has digest ", hosts.origin.port)), "{error}");
+}
+
+/// A list of tags that is none is no reason not to ask the next host.
+#[tokio::test]
+async fn a_mirror_with_a_damaged_list_of_tags_is_passed_over() {
+    let list = |text: &'static [u8]| Rogue::new(move |_, wire| wire.answer("200 OK", "", text));
+    let tags = br#"{"name":"app","tags":["1","2"]}"#;
+    let hosts = Mirrored::new(list(tags), vec![list(&tags[..20])]);
+    assert_eq!(hosts.session.tags().await.unwrap(), ["1", "2"]);
+    assert_eq!(hosts.mirrors[0].seen().len(), 1);
+    let hosts = Mirrored::new(list(b"["), vec![list(b"")]);
+    let error = hosts.session.tags().await.unwrap_err().to_string();
+    assert_eq!(error, format!("127.0.0.1:{} misbehaves: its list of tags is not valid JSON", hosts.origin.port));
 }
