@@ -2,17 +2,20 @@
 //! nothing that another mount has is ever deleted, and `rootfs` itself is only ever removed empty, so no file of an image or of the host can be
 //! lost here.
 
+mod rubbish;
+
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::io::Errno;
 
 use super::runtime::Shim;
 use super::{FleetError, Result};
 use crate::objects::{AnyValue, Tenant};
 
+const ROOTFS: &str = "rootfs";
 const BINARY_FILE: &str = "shim-binary-path";
 /// Where shims keep what they write on the way, as containerd gives it to them.
 const WORK_DIR: &str = "work";
@@ -21,12 +24,6 @@ const BOOTSTRAP_FILE: &str = "bootstrap.json";
 /// The sandbox whose shim has the task.
 const SANDBOX_FILE: &str = "sandbox";
 const TEXT_BYTES_MAX: u64 = 4096;
-/// Mounts on one directory that are taken off at most.
-const MOUNTS_MAX: usize = 16;
-
-/// Directories in directories of a shim.
-const DEPTH_MAX: usize = 32;
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FleetBundle {
     path: PathBuf,
@@ -45,7 +42,7 @@ impl FleetBundle {
             let path = path.to_owned();
             move |source| FleetError::Bundle { operation, path, source }
         };
-        let rootfs = bundle.path.join("rootfs");
+        let rootfs = bundle.path.join(ROOTFS);
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&rootfs).map_err(failed("create", &rootfs))?;
         let work = bundle.path.join(WORK_DIR);
         std::fs::DirBuilder::new().mode(0o700).create(&work).map_err(failed("create", &work))?;
@@ -90,22 +87,18 @@ impl FleetBundle {
             let path = path.to_owned();
             move |source| FleetError::Bundle { operation, path, source }
         };
-        let rootfs = self.path.join("rootfs");
-        take_mounts_off(&rootfs);
-        let entries = match std::fs::read_dir(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(failed("list", &self.path))?,
-        };
-        let mount = mount_of(&self.path).map_err(failed("look at", &self.path))?;
-        for entry in entries {
-            let path = entry.map_err(failed("list", &self.path))?.path();
-            let removed = match path == rootfs {
-                true => std::fs::remove_dir(&path),
-                false => remove_tree(&path, mount, DEPTH_MAX),
-            };
-            removed.map_err(failed("remove", &path))?;
+        match rubbish::open(&self.path) {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(failed("open", &self.path)(errno.into())),
+            Ok(dir) => rubbish::empty(&dir, ROOTFS).map_err(|(name, errno)| {
+                let path = self.path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+                failed("remove", &path)(errno.into())
+            })?,
         }
-        std::fs::remove_dir(&self.path).map_err(failed("remove", &self.path))
+        match std::fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &self.path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// All there are, with their tenant and id.
@@ -123,40 +116,6 @@ impl FleetBundle {
         }
         found
     }
-}
-
-fn take_mounts_off(path: &Path) {
-    for _ in 0..MOUNTS_MAX {
-        if unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_err() {
-            break;
-        }
-    }
-}
-
-/// Which mount a file is on (statx(2), Linux 5.8).
-fn mount_of(path: &Path) -> io::Result<u64> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    Ok(statx(CWD, path, flags, StatxFlags::MNT_ID)?.stx_mnt_id)
-}
-
-/// What a shim left, as far as it is on the bundle's own mount. What is mounted there is taken off, never gone into.
-fn remove_tree(path: &Path, mount: u64, depth: usize) -> io::Result<()> {
-    if mount_of(path)? != mount {
-        take_mounts_off(path);
-        if mount_of(path)? != mount {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
-    }
-    if !std::fs::symlink_metadata(path)?.is_dir() {
-        return std::fs::remove_file(path);
-    }
-    if depth == 0 {
-        return Err(io::ErrorKind::DirectoryNotEmpty.into());
-    }
-    for entry in std::fs::read_dir(path)? {
-        remove_tree(&entry?.path(), mount, depth - 1)?;
-    }
-    std::fs::remove_dir(path)
 }
 
 #[cfg(test)]
