@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use berth_types::Digest;
+use berth_types::{Digest, Timestamp};
 pub use error::ContentError;
 pub use ingest::{Copying, Expected, Ingest, Staged};
 use ledger::Ledger;
@@ -252,6 +252,18 @@ impl ContentStore {
         fs::symlink_metadata(&path)
             .map(|found| found.len())
             .map_err(|e| ContentError::of_blob("stat", digest, &path, e))
+    }
+
+    /// Since when it is here.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such blob.
+    pub fn created(&self, digest: &Digest) -> Result<Timestamp> {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.path(digest);
+        let found = fs::symlink_metadata(&path).map_err(|e| ContentError::of_blob("stat", digest, &path, e))?;
+        // Nobody writes to it after it has its name.
+        Ok(Timestamp(found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())))
     }
 
     /// Opens a blob for reading, links not followed.

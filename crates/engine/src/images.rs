@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// As Docker's clients know it: its name for overlays is overlay2.
-    pub(crate) fn storage_driver(&self) -> String {
+    pub fn storage_driver(&self) -> String {
         match self.inner.images.snapshotter() {
             "overlay" => "overlay2".to_owned(),
             other => other.to_owned(),

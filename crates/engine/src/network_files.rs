@@ -28,12 +28,7 @@ pub(crate) fn write(
     let host_hosts = if is_host { read_bounded("/etc/hosts") } else { String::new() };
     let has_loopback_of_host = is_host || matches!(network, NetworkMode::Joined(_));
     let resolv = resolv_conf(&read_bounded("/etc/resolv.conf"), &record.host, has_loopback_of_host);
-    let name = if is_host && record.config.hostname.is_empty() {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
-    } else {
-        hostname(record)
-    };
-    bundle.write("hostname", 0o644, format!("{name}\n").as_bytes())?;
+    bundle.write("hostname", 0o644, format!("{}\n", hostname(record)).as_bytes())?;
     bundle.write("hosts", 0o644, hosts(record, &host_hosts, endpoint).as_bytes())?;
     bundle.write("resolv.conf", 0o644, resolv.as_bytes())?;
     Ok(())

@@ -112,9 +112,13 @@ pub(crate) fn generate(input: &SpecInput<'_>) -> (Spec, Vec<Reason>) {
     (spec, reasons)
 }
 
-/// The host name a container shows: asked for, else the short id.
+/// The host name a container shows: asked for, else the host's for one in its network, else the short id.
 pub(crate) fn hostname(record: &Record) -> String {
-    if record.config.hostname.is_empty() { record.id.short().to_owned() } else { record.config.hostname.clone() }
+    match record.config.hostname.as_str() {
+        "" if record.host.network_mode == "host" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        "" => record.id.short().to_owned(),
+        asked => asked.to_owned(),
+    }
 }
 
 fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {

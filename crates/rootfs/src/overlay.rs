@@ -121,6 +121,17 @@ impl OverlayRootfs {
         id_map::mount(self, user_ns)
     }
 
+    /// The same with the writable pair left as it is: its files have the host's ids of the container's users, as containerd's overlay snapshotter
+    /// makes it for id-mapped snapshots.
+    ///
+    /// # Errors
+    /// As [`Self::mount_detached`].
+    pub fn mount_detached_with_mapped_lowers(&self, user_ns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayError> {
+        self.writable_pair()?;
+        self.forget_volatile_mark();
+        id_map::mount_lowers(self, user_ns)
+    }
+
     fn writable_pair(&self) -> Result<Option<(&Path, &Path)>, OverlayError> {
         match (&self.upper, &self.work) {
             (None, None) => Ok(None),

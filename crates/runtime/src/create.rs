@@ -24,7 +24,7 @@ use crate::labels::Label;
 use crate::namespaces::Namespace;
 use crate::net_devices::Mover;
 use crate::options::{CreateOptions, Fault};
-use crate::plan::{Action, Plan, PlanInput, Stage, Step, plan_create};
+use crate::plan::{Action, OverlayMapping, Plan, PlanInput, Stage, Step, plan_create};
 use crate::rdt::RdtGroup;
 use crate::seccomp::Filter;
 use crate::state::{ContainerState, OCI_VERSION, Status};
@@ -185,10 +185,16 @@ impl Creation<'_> {
                 self.cgroup.as_ref().map_or(Ok(()), |group| group.apply(&settings)).map_err(cgroup)
             }
             Action::MapMounts => self.map_mounts(step),
-            Action::MountOverlay(overlay) => {
-                self.rootfs = Some(match self.mapping(None) {
-                    Some(user_ns) => overlay.mount_detached_idmapped(user_ns.as_fd())?,
-                    None => overlay.mount_detached()?,
+            Action::MountOverlay(overlay, mapping) => {
+                let of_lowers = match mapping {
+                    OverlayMapping::Lowers(maps) => self.mapping(Some(maps)),
+                    OverlayMapping::Container | OverlayMapping::None => None,
+                };
+                let of_all = if *mapping == OverlayMapping::Container { self.mapping(None) } else { None };
+                self.rootfs = Some(match (of_all, of_lowers) {
+                    (Some(user_ns), _) => overlay.mount_detached_idmapped(user_ns.as_fd())?,
+                    (None, Some(user_ns)) => overlay.mount_detached_with_mapped_lowers(user_ns.as_fd())?,
+                    (None, None) => overlay.mount_detached()?,
                 });
                 Ok(())
             }

@@ -25,7 +25,7 @@ use crate::error::RuntimeError;
 use crate::hooks::{self, HookStage};
 use crate::meanwhile::Meanwhile;
 use crate::namespaces::{Namespace, Namespaces};
-use crate::options::{Rootfs, Stdio};
+use crate::options::{LayerOwners, Rootfs, Stdio};
 use crate::process::{Inherited, ProcessPlan, capability_names};
 use crate::seccomp::Filter;
 use crate::sources::SourceError;
@@ -288,11 +288,11 @@ impl Restoring<'_> {
     /// A mount of its own, detached and private.
     fn tree(&self) -> Result<OwnedFd, RuntimeError> {
         let overlay = match &self.restore.rootfs {
-            Rootfs::Overlay(_) if self.namespaces.is_new(Namespace::User) => {
-                let what = "restoring a container with a user namespace of its own on an overlay".to_owned();
+            Rootfs::Overlay(_, owners) if is_mapped(owners, self.namespaces.is_new(Namespace::User)) => {
+                let what = "restoring a container on an overlay whose owners are mapped".to_owned();
                 return Err(RuntimeError::Unsupported { what });
             }
-            Rootfs::Overlay(overlay) => overlay,
+            Rootfs::Overlay(overlay, _) => overlay,
             Rootfs::Bundle => {
                 return match crate::sources::clone_rootfs(&rootfs(self.spec, self.bundle), false) {
                     Ok(tree) => Ok(tree),
@@ -471,6 +471,14 @@ fn saved_streams(images: &OwnedFd) -> Result<Vec<String>, RuntimeError> {
         .map_err(|error| RuntimeError::BadState { path: DESCRIPTORS.to_owned(), problem: error.to_string() })?;
     // No more than the three of ours can stand in for saved ones.
     Ok(streams.into_iter().take(3).collect())
+}
+
+fn is_mapped(owners: &LayerOwners, has_user_ns: bool) -> bool {
+    match owners {
+        LayerOwners::AsStored => false,
+        LayerOwners::Mapped => has_user_ns,
+        LayerOwners::LowersMapped { .. } => true,
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub use error::{ExecFailure, RuntimeError};
 pub use features::{Features, features};
 pub use meanwhile::{Meanwhile, Wait};
 pub use notify_socket::{NotifyDir, NotifySocket};
-pub use options::{CreateOptions, ExecTuning, Fault, Rights, Rootfs, Stdio, Tuning};
+pub use options::{CreateOptions, ExecTuning, Fault, LayerOwners, Rights, Rootfs, Stdio, Tuning};
 pub use plan::{PlannedStep, plan};
 pub use seal::sealed_executable;
 pub use spec_table::{FIELDS, Field, Support};

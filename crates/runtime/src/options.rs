@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use berth_oci::runtime::LinuxIdMapping;
 use berth_rootfs::OverlayRootfs;
 use berth_types::ContainerId;
 
@@ -15,7 +16,19 @@ pub enum Rootfs {
     /// `root.path` of the spec, relative to the bundle; used as it is (runb, foreign engines).
     Bundle,
     /// An overlay to be mounted by us as a detached mount, never visible on the host.
-    Overlay(OverlayRootfs),
+    Overlay(OverlayRootfs, LayerOwners),
+}
+
+/// Whose the files of an overlay's layers are in a container with a user namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LayerOwners {
+    /// As they are stored: somebody gave them to the container's users, or means them not to have any.
+    #[default]
+    AsStored,
+    /// Stored as in the image, the writable pair too, and mapped to the container's users by the mounts.
+    Mapped,
+    /// The lower layers are mapped so; the writable pair has the host's ids of the container's users.
+    LowersMapped { uids: Vec<LinuxIdMapping>, gids: Vec<LinuxIdMapping> },
 }
 
 /// The three standard streams of a process: either pipes or files handed over, or a new pseudo-terminal.

@@ -54,6 +54,15 @@ pub(crate) enum Stage {
     Release,
 }
 
+/// Of which layers the owners are mapped, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum OverlayMapping {
+    None,
+    /// All, as the container's user namespace has it.
+    Container,
+    Lowers(crate::id_map::IdMaps),
+}
+
 /// What is done. The payload is all that the doing needs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
@@ -66,7 +75,7 @@ pub(crate) enum Action {
     LimitResources(Box<Resources>),
     OpenNamespace(Namespace, PathBuf),
     MapMounts,
-    MountOverlay(OverlayRootfs),
+    MountOverlay(OverlayRootfs, OverlayMapping),
     CloneRootfs {
         path: PathBuf,
         is_slave: bool,
@@ -186,7 +195,7 @@ impl Action {
             Self::LimitResources(_) => "limit-resources",
             Self::OpenNamespace(..) => "open-namespace",
             Self::MapMounts => "map-mounts",
-            Self::MountOverlay(_) => "mount-rootfs",
+            Self::MountOverlay(..) => "mount-rootfs",
             Self::CloneRootfs { .. } => "clone-rootfs",
             Self::CloneSource(_) => "clone-source",
             Self::LoadProgram => "prepare-seccomp",

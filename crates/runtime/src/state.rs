@@ -89,7 +89,7 @@ impl StateDir {
             match builder.recursive(is_root).create(path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    return Err(this.problem("exists already", ErrorClass::AlreadyExists));
+                    return Err(this.problem("already exists", ErrorClass::AlreadyExists));
                 }
                 Err(source) => return Err(file_error("make", path, source)),
             }

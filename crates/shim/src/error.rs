@@ -107,6 +107,8 @@ pub(crate) enum TaskError {
     Relay { operation: &'static str, source: ShimClientError },
     #[error("cannot read the container's cgroup")]
     Cgroup { source: berth_cgroup::CgroupError },
+    #[error("cannot move the shim to the cgroup that was asked for it")]
+    ShimCgroup { source: berth_cgroup::CgroupError },
     #[error("cannot signal process {pid}")]
     Signal { pid: u32, source: io::Error },
     #[error("cannot become the parent of what other runtimes leave behind")]
@@ -149,7 +151,7 @@ impl Classify for TaskError {
             Self::Runtime { source, .. } => source.class(),
             Self::Command { source, .. } => source.class(),
             Self::Relay { source, .. } => source.class(),
-            Self::Cgroup { source } => source.class(),
+            Self::Cgroup { source } | Self::ShimCgroup { source } => source.class(),
             Self::Read { .. }
             | Self::Signal { .. }
             | Self::Watch { .. }
@@ -162,7 +164,7 @@ impl Classify for TaskError {
         match self {
             Self::Exec { cause, .. } => cause.hint(),
             Self::Runtime { source, .. } => source.hint(),
-            Self::Cgroup { source } => source.hint(),
+            Self::Cgroup { source } | Self::ShimCgroup { source } => source.hint(),
             _ => None,
         }
     }

@@ -35,7 +35,7 @@ pub(crate) use options::Options;
 
 use crate::error::TaskError;
 use crate::events::Publisher;
-use crate::io::OpenOutlets;
+use crate::io::{OpenOutlets, Owner};
 use crate::mounts::PrivateMounts;
 use crate::process::{Process, Status};
 use crate::reaper::{self, Holds};
@@ -95,6 +95,8 @@ struct Task {
     shares_pid_ns: bool,
     /// What its document says, for processes added later.
     oom_score: Option<i32>,
+    /// Of the pipes of all its processes.
+    io_owner: Owner,
     oom_watch: Option<JoinHandle<()>>,
     /// Where clients attach.
     attach_job: Option<JoinHandle<()>>,

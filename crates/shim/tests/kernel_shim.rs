@@ -320,6 +320,62 @@ fn sockets_are_private() {
     });
 }
 
+/// S-138: `no_pivot_root` and `no_new_keyring` reach the runtime that the options name.
+#[test]
+fn s138_switches_reach_the_runtime() {
+    run(async {
+        let fixture = Fixture::new("switches").sh("exit 5");
+        let (runtime, words) = (fixture.path("runtime"), fixture.path("words"));
+        let runc = support::peer("usr/sbin/runc");
+        let script = format!("#!/bin/sh\necho \" $* \" >> {}\nexec {} \"$@\"\n", words.display(), runc.display());
+        std::fs::write(&runtime, script).unwrap();
+        std::fs::set_permissions(&runtime, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::write(fixture.bundle().join("config.json"), fixture.spec.to_string()).unwrap();
+        let name = runtime.to_str().unwrap().as_bytes();
+        let options = [&[0x08, 1, 0x10, 1, 0x32, u8::try_from(name.len()).unwrap()], name].concat();
+        let options = Some(("containerd.runc.v1.Options".to_owned(), options));
+        let (rootfs, io) = (fixture.rootfs(), fixture.io.clone());
+        let new = berth_shim_client::CreateTask { rootfs, io, options, ..Default::default() };
+        let shim = fixture.start_shim().await;
+        shim.create_task(&fixture.bundle(), &new).await.unwrap();
+        shim.start_process(None).await.unwrap();
+        assert_eq!(shim.wait(None).await.unwrap().code, 5);
+        assert_eq!(fixture.finish(shim).await, 5);
+        let told = std::fs::read_to_string(&words).unwrap();
+        let create = told.lines().find(|line| line.contains(" create ")).unwrap();
+        assert!(create.contains(" --no-pivot ") && create.contains(" --no-new-keyring "), "{told}");
+    });
+}
+
+/// S-138: `shim_cgroup`: the shim moves to the group it is told, which has to be there; the container has its own all the same.
+#[test]
+fn s138_the_shim_moves_to_the_group_it_is_told() {
+    run(async {
+        let fixture = Fixture::new("moved").sh("sleep 1000");
+        std::fs::write(fixture.bundle().join("config.json"), fixture.spec.to_string()).unwrap();
+        let group = "/berth-test/moved-shim";
+        let options = [&[0x1a, u8::try_from(group.len()).unwrap()], group.as_bytes()].concat();
+        let options = Some(("containerd.runc.v1.Options".to_owned(), options));
+        let (rootfs, io) = (fixture.rootfs(), fixture.io.clone());
+        let new = berth_shim_client::CreateTask { rootfs, io, options, ..Default::default() };
+        let shim = fixture.start_shim().await;
+        let missing = shim.create_task(&fixture.bundle(), &new).await.unwrap_err();
+        assert_eq!(missing.class(), ErrorClass::NotFound);
+        assert!(missing.to_string().contains(group), "{missing}");
+        let made = berth_cgroup::Cgroup::create(&berth_cgroup::Layout::detect().unwrap(), group).unwrap();
+        let pid = shim.create_task(&fixture.bundle(), &new).await.unwrap();
+        let groups_of = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let of_shim = groups_of(fixture.shim_pid().as_raw_nonzero().get().unsigned_abs());
+        assert!(of_shim.lines().any(|line| line.ends_with(group)), "{of_shim}");
+        assert!(!groups_of(pid).contains(group));
+        shim.start_process(None).await.unwrap();
+        shim.kill(None, berth_types::Signal::KILL, false).await.unwrap();
+        shim.wait(None).await.unwrap();
+        assert_eq!(fixture.finish(shim).await, 137);
+        made.delete(std::time::Duration::from_secs(10)).unwrap();
+    });
+}
+
 /// S-132: a task whose deletion fails is still there, and is deleted by another try.
 #[test]
 fn s132_a_deletion_that_fails_can_be_tried_again() {

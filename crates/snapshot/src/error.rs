@@ -26,7 +26,7 @@ pub enum SnapshotError {
     /// containerd's clients look for these by class, people by text.
     #[error("snapshot {key:?} does not exist")]
     Unknown { key: String },
-    #[error("snapshot {key:?} exists already")]
+    #[error("snapshot {key:?} already exists")]
     Exists { key: String },
     #[error("{key:?} cannot be the key of a snapshot")]
     Key { key: String },

@@ -9,6 +9,7 @@ mod containerd {
     mod fsck;
     mod images;
     mod metadata;
+    mod options;
     mod pods;
     mod sandbox;
     mod shims;

@@ -120,6 +120,8 @@ fn s104_exec_writes_are_seen() {
     berth.berth(&["exec", "c1", "sh", "-c", "echo hi > /new"]).ok();
     assert_eq!(berth.berth(&["diff", "c1"]).ok(), "A /new");
     assert_eq!(fs::read_to_string(upper(&berth, "c1").join("new")).unwrap(), "hi\n");
+    let of_image = berth.berth(&["image", "inspect", "--format", "{{.GraphDriver.Name}}", "busybox"]);
+    assert_eq!(of_image.ok(), berth.inspect("c1", "{{.GraphDriver.Name}}"));
     let merged = PathBuf::from(berth.inspect("c1", "{{.GraphDriver.Data.MergedDir}}"));
     assert_eq!(fs::read_to_string(merged.join("new")).unwrap(), "hi\n");
     assert!(merged.join("bin/busybox").exists());

@@ -142,6 +142,10 @@ fn s015_uts() {
     let inside = berth
         .busybox(&["--hostname", "h", "--domainname", "d"], &["sh", "-c", "hostname; cat /proc/sys/kernel/domainname"]);
     assert_eq!(inside.ok(), "h\nd");
+    // In the host's network it has the host's name, in the file as in the kernel, and still a namespace of its own.
+    let words = ["sh", "-c", "hostname; cat /etc/hostname; echo $HOSTNAME"];
+    assert_eq!(berth.busybox(&["--network", "host"], &words).ok(), [host.trim(); 3].join("\n"));
+    assert_eq!(berth.busybox(&["--network", "host", "--hostname", "h"], &words).ok(), "h\nh\nh");
     let changed = berth.busybox(&["--cap-add", "SYS_ADMIN"], &["sh", "-c", "hostname other; hostname"]);
     assert_eq!(changed.ok(), "other");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), host);

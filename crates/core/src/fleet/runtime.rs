@@ -78,12 +78,6 @@ pub(super) fn check_options(task: Option<&(String, Vec<u8>)>, runtime: Option<&A
     let asked = [
         // A state directory is another runtime's: ours has none.
         ("root", !options.root.is_empty() && options.binary_name.is_empty()),
-        ("shim_cgroup", !options.shim_cgroup.is_empty()),
-        ("io_uid", options.io_uid != 0),
-        ("io_gid", options.io_gid != 0),
-        ("no_pivot_root", options.no_pivot_root),
-        ("no_new_keyring", options.no_new_keyring),
-        ("systemd_cgroup", options.systemd_cgroup),
         ("criu_image_path", !options.criu_image_path.is_empty()),
         ("criu_work_path", !options.criu_work_path.is_empty()),
     ];
@@ -108,11 +102,11 @@ mod tests {
         check_options(None, Some(&any(&Options::default()))).unwrap();
         let other = Options { binary_name: "crun".to_owned(), root: "/r".to_owned(), ..Default::default() };
         check_options(None, Some(&any(&other))).unwrap();
-        let other = Options { io_uid: 1, ..Default::default() };
+        let other = Options { criu_work_path: "/w".to_owned(), ..Default::default() };
         let error = check_options(None, Some(&any(&other))).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Unimplemented);
-        assert!(error.to_string().contains("io_uid"), "{error}");
-        let own = Options { systemd_cgroup: true, ..Default::default() };
+        assert!(error.to_string().contains("criu_work_path"), "{error}");
+        let own = Options { root: "/r".to_owned(), ..Default::default() };
         let task = ("containerd.runc.v1.Options".to_owned(), own.write_to_bytes().unwrap());
         assert!(check_options(Some(&task), None).is_err());
     }

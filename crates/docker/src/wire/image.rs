@@ -24,7 +24,8 @@ pub(crate) fn summary(view: &ImageView) -> Value {
     })
 }
 
-pub(crate) fn inspect(view: &ImageView) -> Value {
+/// `driver`: of its layers.
+pub(crate) fn inspect(view: &ImageView, driver: &str) -> Value {
     let lowers: Vec<_> = view.layer_dirs.iter().skip(1).map(|p| p.to_string_lossy()).collect();
     json!({
         "Id": view.id,
@@ -41,7 +42,7 @@ pub(crate) fn inspect(view: &ImageView) -> Value {
         "Size": view.size_bytes,
         "VirtualSize": view.size_bytes,
         "GraphDriver": {
-            "Name": "overlay",
+            "Name": driver,
             "Data": {
                 "UpperDir": view.layer_dirs.first(),
                 "LowerDir": lowers.join(":"),

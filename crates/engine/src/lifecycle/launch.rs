@@ -335,7 +335,8 @@ fn io_uris(record: &Record, log: &std::path::Path) -> Result<IoUris> {
     Ok(IoUris { stdin, stdout, stderr, terminal: config.tty })
 }
 
-/// The root file system in mount(8)'s terms; the shim mounts it detached.
+/// The root file system in mount(8)'s terms; the shim mounts it detached. Layers are stored as in the image: a user namespace is given them
+/// by the mount (our own option `idmap`).
 fn overlay_mount(rootfs: &OverlayRootfs) -> RootfsMount {
     let escaped = |path: &std::path::Path| path.display().to_string().replace('\\', "\\\\").replace(':', "\\:");
     let lowers: Vec<String> = rootfs.lowers.iter().map(|path| escaped(path)).collect();
@@ -348,5 +349,6 @@ fn overlay_mount(rootfs: &OverlayRootfs) -> RootfsMount {
     if rootfs.is_volatile {
         options.push("volatile".to_owned());
     }
+    options.push("idmap".to_owned());
     RootfsMount { fstype: "overlay".to_owned(), source: "overlay".to_owned(), target: String::new(), options }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use berth_runtime::LayerOwners;
 use berth_shim_client::RuntimeChoice;
 use berth_types::{Party, Timestamp};
 
@@ -170,7 +171,7 @@ impl Engine {
             volumes: &objects.volumes,
             shared_shm: objects.shared_shm.as_deref(),
         });
-        let steps = berth_runtime::plan(&spec, &berth_runtime::Rootfs::Overlay(rootfs))?;
+        let steps = berth_runtime::plan(&spec, &berth_runtime::Rootfs::Overlay(rootfs, LayerOwners::Mapped))?;
         let with_reason = |step: berth_runtime::PlannedStep| PlanStep {
             party: Party::Runtime,
             reason: reason_for(&reasons, &step).unwrap_or(step.reason),

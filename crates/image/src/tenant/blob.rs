@@ -412,7 +412,9 @@ impl<'s> Tenant<'s> {
         let record = match self.load::<BlobRecord>(Table::Blobs, &digest.to_string())? {
             Some(record) => Some(record),
             None if self.docker_blobs()?.contains(digest) => {
-                Some(BlobRecord { created_ns: 0, updated_ns: 0, labels: self.docker_labels(digest)? })
+                // Known by its images alone: it has been as it is since its bytes came.
+                let Ok(created) = self.store.content.created(digest) else { return Ok(None) };
+                Some(BlobRecord { created_ns: created.0, updated_ns: created.0, labels: self.docker_labels(digest)? })
             }
             None => None,
         };

@@ -11,10 +11,7 @@ use super::fs_context::Layer;
 use super::{Layers, OverlayError, OverlayOptions, OverlayRootfs, clone_tree, plain};
 
 pub(super) fn mount(rootfs: &OverlayRootfs, user_ns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayError> {
-    let mut lowers = Vec::with_capacity(rootfs.lowers.len());
-    for path in &rootfs.lowers {
-        lowers.push(Layer::Fd(clone_mapped(path, user_ns)?, path));
-    }
+    let lowers = mapped_lowers(rootfs, user_ns)?;
     let pair = match (&rootfs.upper, &rootfs.work) {
         (Some(upper), Some(work)) => Some(MappedPair::open(upper, work, user_ns)?),
         _ => None,
@@ -26,6 +23,24 @@ pub(super) fn mount(rootfs: &OverlayRootfs, user_ns: BorrowedFd<'_>) -> Result<O
         (_, None) => Layers { lowers, pair: None }.mount(false, OverlayOptions::default()),
         (_, Some(pair)) => pair.mount(lowers, rootfs.is_volatile),
     }
+}
+
+/// The writable pair is as it is.
+pub(super) fn mount_lowers(rootfs: &OverlayRootfs, user_ns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayError> {
+    let lowers = mapped_lowers(rootfs, user_ns)?;
+    let pair = match (&rootfs.upper, &rootfs.work) {
+        (Some(upper), Some(work)) => Some((Layer::Path(upper), Layer::Path(work))),
+        _ => None,
+    };
+    match (lowers.len(), pair) {
+        (0, _) => rootfs.mount_detached(),
+        (1, None) => plain(clone_mapped(&rootfs.lowers[0], user_ns)?, &rootfs.lowers[0], true),
+        (_, pair) => Layers { lowers, pair }.mount(rootfs.is_volatile, OverlayOptions::default()),
+    }
+}
+
+fn mapped_lowers<'p>(rootfs: &'p OverlayRootfs, user_ns: BorrowedFd<'_>) -> Result<Vec<Layer<'p>>, OverlayError> {
+    rootfs.lowers.iter().map(|path| Ok(Layer::Fd(clone_mapped(path, user_ns)?, path.as_path()))).collect()
 }
 
 fn clone_mapped(path: &Path, user_ns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayError> {

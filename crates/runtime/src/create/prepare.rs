@@ -13,7 +13,7 @@ use crate::cgroup_driver::{CgroupDriver, start_scope};
 use crate::error::RuntimeError;
 use crate::id_map::{IdMaps, mapping_namespace};
 use crate::namespaces::Namespace;
-use crate::plan::{Action, MountSource, Step};
+use crate::plan::{Action, MountSource, OverlayMapping, Step};
 use crate::process::capability_names;
 use crate::rdt::RdtPlan;
 use crate::seccomp::Filter;
@@ -99,7 +99,11 @@ impl Creation<'_> {
         let own = is_new.then(|| self.plan.id_maps.clone());
         let mounts = self.plan.sources.iter().chain(&self.plan.inside);
         let asked = mounts.filter_map(|mount| mount.id_maps.clone());
-        for maps in own.into_iter().chain(asked) {
+        let of_lowers = self.plan.steps.iter().find_map(|step| match &step.action {
+            Action::MountOverlay(_, OverlayMapping::Lowers(maps)) => Some(maps.clone()),
+            _ => None,
+        });
+        for maps in own.into_iter().chain(asked).chain(of_lowers) {
             if !self.mappings.iter().any(|(made, _)| *made == maps) {
                 let user_ns = mapping_namespace(&maps)
                     .map_err(|errno| failed(step, "cannot make a user namespace that carries the mapping", errno))?;

@@ -8,8 +8,8 @@ use rustix::mount::MountPropagationFlags as Propagation;
 
 use super::mounts::{MountPlan, Source};
 use super::{
-    Action, Keyring, Plan, PlanInput, RESET_REASON, RootEntry, Stage, Step, StepList, checks, devices, keyring_name,
-    release_steps,
+    Action, Keyring, OverlayMapping, Plan, PlanInput, RESET_REASON, RootEntry, Stage, Step, StepList, checks, devices,
+    keyring_name, release_steps,
 };
 use crate::cgroups::{ignored, resources};
 use crate::error::RuntimeError;
@@ -17,7 +17,7 @@ use crate::hooks::HookStage;
 use crate::id_map::IdMaps;
 use crate::namespaces::{Namespace, Namespaces};
 use crate::net_devices::NetDevice;
-use crate::options::{Rights, Rootfs};
+use crate::options::{LayerOwners, Rights, Rootfs};
 use crate::process::{Inherited, ProcessPlan};
 use crate::rdt::RdtPlan;
 use crate::seccomp;
@@ -169,9 +169,7 @@ impl Planning<'_> {
             let object = plan.text().to_owned();
             self.push(stage, Action::CreateRdtGroup(plan), object, "linux.intelRdt");
         }
-        let has_user_ns = self.namespaces.is_private(Namespace::User);
-        let is_overlay = matches!(self.input.rootfs, Rootfs::Overlay(_));
-        if (has_user_ns && is_overlay) || self.mounts.iter().any(MountPlan::is_id_mapped) {
+        if self.overlay_mapping()? != OverlayMapping::None || self.mounts.iter().any(MountPlan::is_id_mapped) {
             self.push(stage, Action::MapMounts, "", "files belong to the container's users without a copy");
         }
         if self.input.tuning.rights != Rights::Ordinary {
@@ -182,6 +180,18 @@ impl Planning<'_> {
         Ok(())
     }
 
+    fn overlay_mapping(&self) -> Result<OverlayMapping, RuntimeError> {
+        Ok(match self.input.rootfs {
+            Rootfs::Overlay(_, LayerOwners::Mapped) if self.namespaces.is_private(Namespace::User) => {
+                OverlayMapping::Container
+            }
+            Rootfs::Overlay(_, LayerOwners::LowersMapped { uids, gids }) => {
+                OverlayMapping::Lowers(IdMaps::new(uids, gids)?)
+            }
+            _ => OverlayMapping::None,
+        })
+    }
+
     /// What is mounted from the host: by the caller, or by init where only that has the right to.
     fn sources(&mut self, stage: Stage) -> Result<(), RuntimeError> {
         let is_ordinary = self.input.tuning.rights == Rights::Ordinary;
@@ -190,9 +200,11 @@ impl Planning<'_> {
             return Err(RuntimeError::NeedsRoot { what });
         }
         match self.input.rootfs {
-            Rootfs::Overlay(overlay) => {
+            Rootfs::Overlay(overlay, _) => {
                 let object = overlay.upper.as_deref().unwrap_or(Path::new("overlay")).display().to_string();
-                self.push(stage, Action::MountOverlay(overlay.clone()), object, "detached: the host never sees it");
+                let mapping = self.overlay_mapping()?;
+                let mount = Action::MountOverlay(overlay.clone(), mapping);
+                self.push(stage, mount, object, "detached: the host never sees it");
             }
             Rootfs::Bundle => {
                 let root = self.input.spec.root().as_ref().ok_or(missing("root"))?;

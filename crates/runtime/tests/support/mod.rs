@@ -202,12 +202,13 @@ impl Bundle {
             for name in ["upper", "work"] {
                 fs::create_dir_all(pair.join(name)).unwrap();
             }
-            Rootfs::Overlay(berth_runtime::OverlayRootfs {
+            let overlay = berth_runtime::OverlayRootfs {
                 lowers: vec![self.rootfs()],
                 upper: Some(pair.join("upper")),
                 work: Some(pair.join("work")),
                 is_volatile: true,
-            })
+            };
+            Rootfs::Overlay(overlay, berth_runtime::LayerOwners::Mapped)
         } else {
             Rootfs::Bundle
         };

@@ -29,7 +29,7 @@ pub(crate) use attach::{Attach, serve as serve_attach};
 pub(crate) use log_binary::Subject;
 pub(crate) use outlet::OpenOutlets;
 pub(crate) use process_io::{IoError, ProcessIo, Streams, remove_fifos};
-pub(crate) use uri::{IoRequest, UriError};
+pub(crate) use uri::{IoRequest, Owner, UriError};
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -15,7 +15,7 @@ use berth_proto::attach::Options;
 use berth_runtime::Stdio;
 use berth_shim_client::IoUris;
 use berth_types::{Classify, ErrorClass};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::pipe::PipeFlags;
 use rustix::termios::Winsize;
 use tokio::io::Interest;
@@ -31,7 +31,7 @@ use super::json_file::JsonFile;
 use super::log_binary::{LogBinary, Program};
 use super::outlet::{self, Manner, OpenOutlets, Outlet};
 use super::stdin::Stdin;
-use super::uri::{Input, IoRequest, Output};
+use super::uri::{Input, IoRequest, Output, Owner};
 use super::{Stream, copier, set_nonblocking, watch as register};
 use crate::log;
 
@@ -216,12 +216,20 @@ impl ProcessIo {
         }
         let failed = |errno: rustix::io::Errno| IoError::Setup { what: "pipes", source: errno.into() };
         let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed);
-        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed);
+        let Owner { uid, gid } = self.request.owner;
+        let owner = ((uid != 0).then(|| Uid::from_raw(uid)), (gid != 0).then(|| Gid::from_raw(gid)));
+        let pipe = || {
+            let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            if owner != (None, None) {
+                rustix::fs::fchown(&writer, owner.0, owner.1)?;
+            }
+            Ok((reader, writer))
+        };
         let mut ours = Streams::default();
         let stdin = if self.request.stdin == Input::Null {
             null()?
         } else {
-            let (reader, writer) = pipe()?;
+            let (reader, writer) = pipe().map_err(failed)?;
             ours.stdin = Some(writer);
             reader
         };
@@ -229,7 +237,7 @@ impl ProcessIo {
             if *request == Output::Null {
                 return null();
             }
-            let (reader, writer) = pipe()?;
+            let (reader, writer) = pipe().map_err(failed)?;
             *our_end = Some(reader);
             Ok(writer)
         };

@@ -61,6 +61,14 @@ pub(crate) struct IoRequest {
     pub(crate) stderr: Output,
     /// What a logger is told.
     pub(crate) subject: Subject,
+    pub(crate) owner: Owner,
+}
+
+/// Whose the pipes of a process are, as the host counts users and groups; 0 is left as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 impl IoRequest {
@@ -83,7 +91,14 @@ impl IoRequest {
         {
             return Err(UriError::TwoLogs { first: a.path.clone(), second: b.path.clone() });
         }
-        Ok(Self { terminal, stdin: input(stdin)?, stdout, stderr, subject: Subject::default() })
+        Ok(Self {
+            terminal,
+            stdin: input(stdin)?,
+            stdout,
+            stderr,
+            subject: Subject::default(),
+            owner: Owner::default(),
+        })
     }
 
     pub(crate) fn log(&self) -> Option<&LogTarget> {

@@ -44,6 +44,8 @@ pub(crate) struct NewContainer<'a> {
     pub(crate) document: Document,
     pub(crate) root: RootDir,
     pub(crate) stdio: Stdio,
+    /// Of `create`.
+    pub(crate) flags: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -80,10 +82,11 @@ pub(crate) fn state_directory(bundle: &Path) -> PathBuf {
 impl OciContainer {
     /// Runs `create`, with the master of a terminal if there is one; on failure nothing of it remains.
     pub(crate) async fn create(new: NewContainer<'_>) -> Result<(Self, Option<OwnedFd>), CommandError> {
-        let NewContainer { runtime, id, place, document, root, stdio } = new;
+        let NewContainer { runtime, id, place, document, root, stdio, flags } = new;
         in_file(&place.directory.join("config.json"), &document.json)?;
-        let words = ["create".to_owned(), "--bundle".to_owned(), place.directory.display().to_string()];
-        let init = match spawn(&runtime, &place, words.to_vec(), id, stdio).await {
+        let mut words = vec!["create".to_owned(), "--bundle".to_owned(), place.directory.display().to_string()];
+        words.extend(flags.into_iter().map(str::to_owned));
+        let init = match spawn(&runtime, &place, words, id, stdio).await {
             Ok(init) => init,
             Err(error) => {
                 delete_forced(&runtime, id, &place).await;

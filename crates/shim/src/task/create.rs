@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_cgroup::{Cgroup, Layout};
 use berth_oci::annotation;
 use berth_oci::document::Parsed;
 use berth_oci::runtime::{LinuxNamespaceType, Spec};
@@ -26,7 +27,7 @@ use super::trace::{Trace, now_ns};
 use super::{Options, Shim, Task, rootfs, runtime};
 use crate::aside::{MEANWHILE, aside};
 use crate::error::TaskError;
-use crate::io::{IoRequest, ProcessIo, Streams, Subject, serve_attach};
+use crate::io::{IoRequest, Owner, ProcessIo, Streams, Subject, serve_attach};
 use crate::oci::{self, CommandError, Document, NewContainer, OciContainer, OciRuntime, Place};
 use crate::process::{Addresses, Process, Status};
 use crate::record::{OtherShim, Record};
@@ -88,7 +89,10 @@ impl Shim {
         let begun = now_ns();
         let _reservation = self.reserve(&request.id)?;
         let _hold = self.holds.hold();
-        let io = open_io(&request.addresses, self, &request.id)?;
+        if let Some(path) = &request.options.shim_cgroup {
+            move_to(path)?;
+        }
+        let io = open_io(&request.addresses, self, &request.id, request.options.io_owner)?;
         let made = match io.ready().await.map_err(TaskError::from).and_then(|()| self.documents(&request)) {
             Ok(documents) => self.make(&request, documents, &io).await,
             Err(error) => Err(error),
@@ -190,6 +194,7 @@ impl Shim {
             is_paused: false,
             shares_pid_ns: shares_pid_ns(spec),
             oom_score: spec.process().as_ref().and_then(|process| process.oom_score_adj()),
+            io_owner: request.options.io_owner,
             oom_watch: self.watch_memory(&request.id, made.machine.cgroup()),
             attach_job: self.listen_for_clients(request),
             oom_kills_told: 0,
@@ -251,7 +256,13 @@ impl Shim {
         } else {
             CgroupDriver::default()
         };
-        let tuning = Tuning { cgroup_driver, meanwhile: MEANWHILE, ..Tuning::default() };
+        let tuning = Tuning {
+            cgroup_driver,
+            no_pivot: request.options.no_pivot_root,
+            keep_keyring: request.options.no_new_keyring,
+            meanwhile: MEANWHILE,
+            ..Tuning::default()
+        };
         let options = CreateOptions {
             id: request.id.parse().map_err(|source| TaskError::Id { id: request.id.clone(), source })?,
             bundle: request.bundle.clone(),
@@ -340,12 +351,15 @@ impl Shim {
         let directory = oci::make_directory(&request.bundle).map_err(failed)?;
         let place = Place::new(directory, &self.surroundings.search, Arc::clone(&self.holds));
         note(&Record { runtime: Some(runtime.clone()), ..Record::new(0, "") }, &request.bundle);
-        let new = NewContainer { runtime, id, place, document, root, stdio };
+        let options = &request.options;
+        let flags = [("--no-pivot", options.no_pivot_root), ("--no-new-keyring", options.no_new_keyring)];
+        let flags = flags.into_iter().filter_map(|(flag, is_asked)| is_asked.then_some(flag)).collect();
+        let new = NewContainer { runtime, id, place, document, root, stdio, flags };
         let (container, console) = OciContainer::create(new).await.map_err(failed)?;
         let spans =
             vec![super::trace::own_span("runtime.create", &container.runtime.binary.display().to_string(), begun)];
         let pid = container.pid;
-        let mut record = Record::new(pid, container.cgroup().map(berth_cgroup::Cgroup::path).unwrap_or_default());
+        let mut record = Record::new(pid, container.cgroup().map(Cgroup::path).unwrap_or_default());
         record.runtime = Some(container.runtime.clone());
         Ok(Made { machine: Machine::Command(Arc::new(container)), pid, streams, console, spans, record })
     }
@@ -389,7 +403,7 @@ impl Shim {
     /// The root file system as a descriptor and as a path.
     fn root_of(&self, request: &CreateRequest, documents: &Documents) -> Result<(RootDir, PathBuf), CommandError> {
         match &documents.rootfs {
-            Rootfs::Overlay(overlay) => {
+            Rootfs::Overlay(overlay, _) => {
                 let path = request.bundle.join(ROOTFS);
                 Ok((self.mounts.mount(overlay, &path)?, path))
             }
@@ -436,15 +450,23 @@ fn rewritten(documents: &Documents, root: &RootDir, path: &Path) -> Result<Docum
     })
 }
 
+/// The shim itself, for whoever asked that its engine's group is not charged for it.
+fn move_to(path: &str) -> Result<(), TaskError> {
+    let failed = |source| TaskError::ShimCgroup { source };
+    let group = Cgroup::open(&Layout::detect().map_err(failed)?, path).map_err(failed)?;
+    group.attach(rustix::process::getpid()).map_err(failed)
+}
+
 fn is_by_systemd(request: &CreateRequest, spec: &Spec) -> bool {
     request.options.systemd_cgroup || has_annotation(spec, annotation::CGROUP_DRIVER, "systemd")
 }
 
 /// `id`: the task's, or of an added process.
-pub(super) fn open_io(addresses: &Addresses, shim: &Shim, id: &str) -> Result<Arc<ProcessIo>, TaskError> {
+pub(super) fn open_io(addresses: &Addresses, shim: &Shim, id: &str, owner: Owner) -> Result<Arc<ProcessIo>, TaskError> {
     let Addresses { stdin, stdout, stderr, terminal } = addresses;
     let mut request = IoRequest::parse(*terminal, stdin, stdout, stderr)?;
     request.subject = Subject { id: id.to_owned(), namespace: shim.surroundings.namespace.clone() };
+    request.owner = owner;
     Ok(ProcessIo::open(request, &shim.outlets)?)
 }
 

@@ -31,7 +31,7 @@ impl Shim {
             if task.execs.contains_key(checked.as_str()) {
                 return Err(TaskError::ProcessExists { id: id.clone(), exec_id: exec_id.clone() });
             }
-            let io = open_io(&addresses, self, &exec_id)?;
+            let io = open_io(&addresses, self, &exec_id, task.io_owner)?;
             let process = Process::new(id.clone(), exec_id.clone(), addresses, io, Some(plan));
             task.execs.insert(exec_id.clone(), Arc::clone(&process));
             Ok(process)

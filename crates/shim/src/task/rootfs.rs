@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use berth_oci::runtime::Spec;
+use berth_oci::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Spec};
 use berth_proto::task::Mount;
-use berth_runtime::{OverlayRootfs, Rootfs};
+use berth_runtime::{LayerOwners, OverlayRootfs, Rootfs};
 
 use crate::error::TaskError;
 
@@ -13,7 +13,7 @@ use crate::error::TaskError;
 pub(super) fn from_wire(mounts: &[Mount], spec: &mut Spec) -> Result<Rootfs, TaskError> {
     match mounts {
         [] => Ok(Rootfs::Bundle),
-        [mount] if mount.type_ == "overlay" => overlay(mount).map(Rootfs::Overlay),
+        [mount] if mount.type_ == "overlay" => overlay(mount).map(|(overlay, owners)| Rootfs::Overlay(overlay, owners)),
         [mount] if mount.type_ == "bind" => {
             let mut root = spec.root().clone().unwrap_or_default();
             root.set_path(PathBuf::from(&mount.source));
@@ -28,14 +28,19 @@ pub(super) fn from_wire(mounts: &[Mount], spec: &mut Spec) -> Result<Rootfs, Tas
     }
 }
 
-fn overlay(mount: &Mount) -> Result<OverlayRootfs, TaskError> {
+/// `idmap` is our own engine's; `uidmap` and `gidmap` are those of containerd's overlay snapshotter (1.7 and later).
+fn overlay(mount: &Mount) -> Result<(OverlayRootfs, LayerOwners), TaskError> {
     let mut rootfs = OverlayRootfs::default();
+    let (mut is_mapped, mut uids, mut gids) = (false, Vec::new(), Vec::new());
     for option in &mount.options {
         match option.split_once('=') {
             Some(("lowerdir", dirs)) => rootfs.lowers = split_dirs(dirs),
             Some(("upperdir", dir)) => rootfs.upper = Some(PathBuf::from(unescape(dir))),
             Some(("workdir", dir)) => rootfs.work = Some(PathBuf::from(unescape(dir))),
             None if option == "volatile" => rootfs.is_volatile = true,
+            None if option == "idmap" => is_mapped = true,
+            Some(("uidmap", text)) => uids = mappings(option, text)?,
+            Some(("gidmap", text)) => gids = mappings(option, text)?,
             // Our overlays are made with these anyway.
             Some(("index" | "metacopy" | "redirect_dir", "off" | "nofollow")) => {}
             None if option == "rw" || option == "ro" => {}
@@ -47,7 +52,25 @@ fn overlay(mount: &Mount) -> Result<OverlayRootfs, TaskError> {
     if !absolute || rootfs.upper.is_some() != rootfs.work.is_some() || is_nothing {
         return Err(TaskError::Argument { what: "overlay", value: mount.options.join(",") });
     }
-    Ok(rootfs)
+    let owners = match (is_mapped, uids.is_empty() && gids.is_empty()) {
+        (true, true) => LayerOwners::Mapped,
+        (false, true) => LayerOwners::AsStored,
+        (false, false) => LayerOwners::LowersMapped { uids, gids },
+        (true, false) => return Err(TaskError::Argument { what: "overlay", value: mount.options.join(",") }),
+    };
+    Ok((rootfs, owners))
+}
+
+/// `container:host:size`, several with commas between them.
+fn mappings(option: &str, text: &str) -> Result<Vec<LinuxIdMapping>, TaskError> {
+    let one = |triple: &str| {
+        let mut numbers = triple.splitn(3, ':').map(|number| number.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten();
+        let (container, host, size) = (next()?, next()?, next()?);
+        LinuxIdMappingBuilder::default().container_id(container).host_id(host).size(size).build().ok()
+    };
+    let all: Option<Vec<_>> = text.split(',').map(one).collect();
+    all.ok_or_else(|| TaskError::Argument { what: "overlay option", value: option.to_owned() })
 }
 
 /// Colons separate; a backslash takes the next character as it is.
@@ -86,7 +109,7 @@ mod tests {
         }
     }
 
-    fn parse(options: &[&str]) -> Result<OverlayRootfs, TaskError> {
+    fn parse(options: &[&str]) -> Result<(OverlayRootfs, LayerOwners), TaskError> {
         overlay(&mount("overlay", options))
     }
 
@@ -99,17 +122,29 @@ mod tests {
             work: Some("/w".into()),
             is_volatile: true,
         };
-        assert_eq!(rootfs, expected);
-        assert!(parse(&["upperdir=/u", "workdir=/w"]).unwrap().lowers.is_empty());
+        assert_eq!(rootfs, (expected, LayerOwners::AsStored));
+        assert!(parse(&["upperdir=/u", "workdir=/w"]).unwrap().0.lowers.is_empty());
         for bad in [
             &["upperdir=/u"][..],
             &["index=off"],
             &["lowerdir=/a", "upperdir=/u"],
             &["lowerdir=a"],
             &["lowerdir=/a", "userxattr"],
+            &["lowerdir=/a", "uidmap=0:1"],
+            &["lowerdir=/a", "idmap", "uidmap=0:1:1"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn owners() {
+        assert_eq!(parse(&["lowerdir=/a", "idmap"]).unwrap().1, LayerOwners::Mapped);
+        let ids =
+            |host: u32| LinuxIdMappingBuilder::default().container_id(0_u32).host_id(host).size(9_u32).build().unwrap();
+        let mapped = parse(&["lowerdir=/a", "uidmap=0:5:9,0:6:9", "gidmap=0:7:9"]).unwrap().1;
+        let expected = LayerOwners::LowersMapped { uids: vec![ids(5), ids(6)], gids: vec![ids(7)] };
+        assert_eq!(mapped, expected);
     }
 
     #[test]

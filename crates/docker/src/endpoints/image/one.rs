@@ -14,7 +14,9 @@ use crate::wire::stream::bytes_response;
 
 pub(super) async fn get(State(face): State<Face>, Path(rest): Path<String>) -> ApiResult<Response> {
     match split_verb(&rest, &Method::GET) {
-        (name, Some("json")) => Ok(Json(image::inspect(&face.engine.image(name).await?)).into_response()),
+        (name, Some("json")) => {
+            Ok(Json(image::inspect(&face.engine.image(name).await?, &face.engine.storage_driver())).into_response())
+        }
         (name, Some("history")) => {
             let history = face.engine.history(name).await?;
             Ok(Json(history.iter().map(image::history).collect::<Value>()).into_response())
