@@ -12,7 +12,7 @@ STATIC_TARGET := $(shell sh tests/static-target.sh)
 STATIC_DIR := $(TARGET_DIR)/$(STATIC_TARGET)/static
 export BERTH_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
-.PHONY: all build static soak test demo bench install uninstall check clean peers fuzz
+.PHONY: all build static soak test compat demo bench install uninstall check clean peers fuzz
 
 all: build
 
@@ -47,6 +47,10 @@ test: build peers
 SOAK_SECONDS ?= 600
 soak: build peers
 	@BERTH_SOAK=$(SOAK_SECONDS) tests/soak.sh
+
+# With clients and daemons of another Debian release (SUITE): newer containerd and docker than the suite's.
+compat: build peers
+	@tests/compat.sh
 
 demo: build
 	@tests/demo.sh

@@ -33,8 +33,11 @@ pub fn binaries() -> PathBuf {
     bin
 }
 
-/// The stock docker client: the machine's own, else Debian's.
+/// The stock docker client: the one that `BERTH_DOCKER` names, the machine's own, else Debian's.
 pub fn docker() -> PathBuf {
+    if let Some(named) = std::env::var_os("BERTH_DOCKER") {
+        return named.into();
+    }
     let own = Path::new("/usr/local/bin/docker");
     if own.exists() { own.to_owned() } else { peer("usr/bin/docker") }
 }
