@@ -1,6 +1,6 @@
 //! What a caller says besides the spec.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use berth_oci::runtime::LinuxIdMapping;
@@ -8,6 +8,8 @@ use berth_rootfs::OverlayRootfs;
 use berth_types::ContainerId;
 
 use crate::cgroup_driver::CgroupDriver;
+use crate::error::RuntimeError;
+use crate::id_map::{IdMaps, mapping_namespace};
 use crate::meanwhile::Meanwhile;
 
 /// Where the container's root file system comes from.
@@ -29,6 +31,21 @@ pub enum LayerOwners {
     Mapped,
     /// The lower layers are mapped so; the writable pair has the host's ids of the container's users.
     LowersMapped { uids: Vec<LinuxIdMapping>, gids: Vec<LinuxIdMapping> },
+}
+
+impl LayerOwners {
+    /// Mounts an overlay for a runtime that wants its root ready: [`LayerOwners::Mapped`] is our own runtime's alone, and here as stored.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for mappings the kernel does not take; what the kernel says of the mount.
+    pub fn mount(&self, overlay: &OverlayRootfs) -> Result<OwnedFd, RuntimeError> {
+        let Self::LowersMapped { uids, gids } = self else { return Ok(overlay.mount_detached()?) };
+        let user_ns = mapping_namespace(&IdMaps::new(uids, gids)?).map_err(|source| RuntimeError::Kernel {
+            what: "make a user namespace that carries the mapping",
+            source,
+        })?;
+        Ok(overlay.mount_detached_with_mapped_lowers(user_ns.as_fd())?)
+    }
 }
 
 /// The three standard streams of a process: either pipes or files handed over, or a new pseudo-terminal.

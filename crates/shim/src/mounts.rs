@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_rootfs::{OverlayRootfs, RootDir};
+use berth_runtime::LayerOwners;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
@@ -33,7 +34,12 @@ impl PrivateMounts {
     }
 
     /// Mounts the container's root at a directory, which is made if need be.
-    pub(crate) fn mount(&self, rootfs: &OverlayRootfs, at: &Path) -> Result<RootDir, CommandError> {
+    pub(crate) fn mount(
+        &self,
+        rootfs: &OverlayRootfs,
+        owners: &LayerOwners,
+        at: &Path,
+    ) -> Result<RootDir, CommandError> {
         let failed = |source: io::Error| CommandError::Mount { source: source.into() };
         self.enter().map_err(|errno| failed(errno.into()))?;
         match std::fs::create_dir(at) {
@@ -42,7 +48,7 @@ impl PrivateMounts {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target = rustix::fs::open(at, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        let mount = rootfs.mount_detached().map_err(|error| CommandError::Mount { source: error.into() })?;
+        let mount = owners.mount(rootfs).map_err(|error| CommandError::Mount { source: error.into() })?;
         berth_rootfs::mounts::attach(mount.as_fd(), target.as_fd()).map_err(|errno| failed(errno.into()))?;
         Ok(RootDir::new(mount))
     }

@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 
 use berth_shim_client::{AttachOptions, IoUris, ShimClient, TaskState};
 use berth_types::{Classify, ErrorClass, ExecId, Signal};
@@ -317,6 +317,42 @@ fn sockets_are_private() {
         shim.kill(None, Signal::KILL, false).await.unwrap();
         shim.wait(None).await.unwrap();
         fixture.finish(shim).await;
+    });
+}
+
+/// S-014, S-137: layers whose owners containerd's snapshotter has the mount map (1.7 and later), under our own runtime and under another's: the image's
+/// files are the user namespace's root's, what is written has its host id in the upper directory.
+#[test]
+fn s137_layers_mapped_by_the_mount() {
+    run(async {
+        for (name, binary) in [("mapped-own", None), ("mapped-runc", Some("usr/sbin/runc"))] {
+            let script = "test $(stat -c %u:%g /bin/busybox) = 0:0 && touch /made && test $(stat -c %u /made) = 0";
+            let mut fixture = Fixture::new(name).sh(script);
+            let map = |host: u32| serde_json::json!([{"containerID": 0, "hostID": host, "size": 65536}]);
+            let namespaces = fixture.spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(serde_json::json!({"type": "user"}));
+            fixture.spec["linux"]["uidMappings"] = map(100_000);
+            fixture.spec["linux"]["gidMappings"] = map(200_000);
+            let upper = fixture.path("pair").join("upper");
+            std::os::unix::fs::chown(&upper, Some(100_000), Some(200_000)).unwrap();
+            std::fs::set_permissions(&upper, PermissionsExt::from_mode(0o755)).unwrap();
+            std::fs::write(fixture.bundle().join("config.json"), fixture.spec.to_string()).unwrap();
+            let mut rootfs = fixture.rootfs();
+            rootfs[0].options.extend(["uidmap=0:100000:65536".to_owned(), "gidmap=0:200000:65536".to_owned()]);
+            let options = binary.map(|path| {
+                let arguments = Vec::new();
+                let choice = berth_proto::choice::RuntimeChoice::Command { binary: support::peer(path), arguments };
+                (berth_proto::choice::TYPE_URL.to_owned(), serde_json::to_vec(&choice).unwrap())
+            });
+            let new = berth_shim_client::CreateTask { rootfs, io: fixture.io.clone(), options, ..Default::default() };
+            let shim = fixture.start_shim().await;
+            shim.create_task(&fixture.bundle(), &new).await.unwrap();
+            shim.start_process(None).await.unwrap();
+            assert_eq!(shim.wait(None).await.unwrap().code, 0, "{name}");
+            assert_eq!(fixture.finish(shim).await, 0);
+            let made = std::fs::metadata(upper.join("made")).unwrap();
+            assert_eq!((made.uid(), made.gid()), (100_000, 200_000), "{name}");
+        }
     });
 }
 

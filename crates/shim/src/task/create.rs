@@ -403,9 +403,9 @@ impl Shim {
     /// The root file system as a descriptor and as a path.
     fn root_of(&self, request: &CreateRequest, documents: &Documents) -> Result<(RootDir, PathBuf), CommandError> {
         match &documents.rootfs {
-            Rootfs::Overlay(overlay, _) => {
+            Rootfs::Overlay(overlay, owners) => {
                 let path = request.bundle.join(ROOTFS);
-                Ok((self.mounts.mount(overlay, &path)?, path))
+                Ok((self.mounts.mount(overlay, owners, &path)?, path))
             }
             Rootfs::Bundle => {
                 let named = documents.spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
