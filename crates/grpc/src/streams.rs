@@ -9,7 +9,8 @@
 //! progress:              (nothing)          <-  Progress
 //! credentials:           AuthResponse       <-> AuthRequest
 //! ```
-//! A stream whose client goes is forgotten; one that a transfer has ends with it, and with its error when it is refused. Lock: `open` is a leaf, never held across an await.
+//! A stream whose client goes is forgotten; one that a transfer has ends with it, and with its error when it is refused. Lock: `open` is a leaf,
+//! never held across an await.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -120,9 +121,7 @@ impl Streams {
         let taken = self.open.lock().remove(&(tenant.clone(), id.to_owned()));
         taken.map(|(_, stream)| stream).ok_or_else(|| Status::not_found(format!("stream {id:?}: not found")))
     }
-}
 
-impl Streams {
     /// Ends a stream that no transfer has taken up with the reason why none will; one that is not there needs none.
     pub(crate) fn fail(&self, tenant: &Tenant, id: &str, status: &Status) {
         if let Ok(stream) = self.take(tenant, id) {

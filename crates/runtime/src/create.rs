@@ -186,15 +186,14 @@ impl Creation<'_> {
             }
             Action::MapMounts => self.map_mounts(step),
             Action::MountOverlay(overlay, mapping) => {
-                let of_lowers = match mapping {
-                    OverlayMapping::Lowers(maps) => self.mapping(Some(maps)),
-                    OverlayMapping::Container | OverlayMapping::None => None,
-                };
-                let of_all = if *mapping == OverlayMapping::Container { self.mapping(None) } else { None };
-                self.rootfs = Some(match (of_all, of_lowers) {
-                    (Some(user_ns), _) => overlay.mount_detached_idmapped(user_ns.as_fd())?,
-                    (None, Some(user_ns)) => overlay.mount_detached_with_mapped_lowers(user_ns.as_fd())?,
-                    (None, None) => overlay.mount_detached()?,
+                let problem = "no user namespace carries the mapping of its owners";
+                let carrier = |maps| self.mapping(maps).ok_or_else(|| failed(step, problem, Errno::INVAL));
+                self.rootfs = Some(match mapping {
+                    OverlayMapping::None => overlay.mount_detached()?,
+                    OverlayMapping::Container => overlay.mount_detached_idmapped(carrier(None)?.as_fd())?,
+                    OverlayMapping::Lowers(maps) => {
+                        overlay.mount_detached_with_mapped_lowers(carrier(Some(maps))?.as_fd())?
+                    }
                 });
                 Ok(())
             }

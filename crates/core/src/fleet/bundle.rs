@@ -24,6 +24,7 @@ const BOOTSTRAP_FILE: &str = "bootstrap.json";
 /// The sandbox whose shim has the task.
 const SANDBOX_FILE: &str = "sandbox";
 const TEXT_BYTES_MAX: u64 = 4096;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FleetBundle {
     path: PathBuf,

@@ -68,9 +68,7 @@ impl End {
             () => return Ok(None),
         }))
     }
-}
 
-impl End {
     /// The client's stream of its bytes.
     fn stream(&self) -> Option<String> {
         match self {

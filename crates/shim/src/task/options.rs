@@ -86,7 +86,7 @@ mod tests {
         let any = |kind: &str, value: &[u8]| berth_proto::pack_as(kind, value.to_vec());
         let check = |kind: &str, value: &[u8]| Options::from_wire(Some(&any(kind, value)));
         // no_pivot_root, root = "x", systemd_cgroup
-        let value = [0x08, 0, 0x3a, 1, b'x', 0x48, 1];
+        let value = [0x08, 1, 0x3a, 1, b'x', 0x48, 1];
         assert!(check(TYPE, &value).unwrap().systemd_cgroup);
         assert!(check("type.googleapis.com/containerd.runc.v1.Options", &value).unwrap().systemd_cgroup);
         assert_eq!(check(TYPE, &[0x48, 0]).unwrap(), Options::default());
