@@ -125,6 +125,11 @@ impl Fleet {
         }
     }
 
+    /// Whether there is a task of that id, or somebody is making one.
+    pub fn is_taken(&self, tenant: &Tenant, id: &str) -> bool {
+        self.members.lock().contains_key(&(tenant.clone(), id.to_owned()))
+    }
+
     /// Of one tenant, sorted by id.
     pub fn members(&self, tenant: &Tenant) -> Vec<Arc<Member>> {
         let members = self.members.lock();

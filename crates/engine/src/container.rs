@@ -217,7 +217,8 @@ impl Inner {
         }
     }
 
-    fn is_at_rest(&self) -> bool {
+    /// Nothing of it runs or is written to.
+    pub(crate) fn is_at_rest(&self) -> bool {
         let has_run = |run: &Arc<Run>| *run.progress.borrow() < RunProgress::TornDown;
         self.writable.writers == 0 && !self.record.state.is_running() && !self.run.as_ref().is_some_and(has_run)
     }

@@ -17,6 +17,8 @@
 mod layer;
 mod layer_use;
 
+pub(crate) use layer_use::snapshots_on;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_content::{ContentError, Expected};
@@ -271,7 +273,6 @@ impl ImageStore {
     fn unpack_again(&self, chain_id: &ChainId, known: &Known) -> Result<String> {
         let changing = self.lock();
         self.content.verify(&known.blob)?;
-        self.snapshots.replace_layer(chain_id)?;
         let missing = crate::rootfs::Missing {
             diff_id: known.diff_id,
             blob: known.blob,

@@ -30,6 +30,7 @@ mod pull;
 mod push;
 mod record;
 mod remove;
+mod replaced;
 mod rootfs;
 mod save;
 mod spool;
@@ -57,6 +58,7 @@ pub use pull::{
     platform_of_config,
 };
 pub use push::{Outgoing, OutgoingBlob};
+pub use replaced::{LayerUsers, UserOfSnapshot, UsersOfImage};
 pub use store::{Collected, CollectionCounts, ImageStore, StorageOptions, ThinPool};
 
 type Result<T> = std::result::Result<T, ImageError>;

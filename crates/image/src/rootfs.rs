@@ -42,7 +42,7 @@ impl ImageStore {
     }
 
     /// Layers that a power failure cost (their files were not on the disk yet), that fsck dropped, or that somebody damaged, are unpacked again
-    /// from their blobs. All blobs are read before the first layer goes.
+    /// from their blobs. All blobs are read before the first layer goes. Containers that run on the old ones keep those (see `snapshot::replaced`).
     fn ensure_layers(&self, image: &Image) -> Result<()> {
         let chain: Vec<ChainId> = image.layers.iter().map(|layer| layer.chain_id).collect();
         if self.are_usable(&chain) {
@@ -62,9 +62,6 @@ impl ImageStore {
             let below = at.checked_sub(1).map(|below| chain[below]);
             missing.push(Missing { diff_id: layer.diff_id, blob: layer.blob, chain_id: layer.chain_id, below });
         }
-        for layer in &missing {
-            self.snapshots.replace_layer(&layer.chain_id)?;
-        }
         self.unpack_missing(&missing, &changing)
     }
 
@@ -83,8 +80,8 @@ impl ImageStore {
         unusable
     }
 
-    /// Bottom to top; their blobs were read and found whole.
-    pub(crate) fn unpack_missing(&self, missing: &[Missing], _changing: &MutexGuard<'_, ()>) -> Result<()> {
+    /// Bottom to top; their blobs were read and found whole. What is in their places now is kept aside for those who stand on it.
+    pub(crate) fn unpack_missing(&self, missing: &[Missing], changing: &MutexGuard<'_, ()>) -> Result<()> {
         let mut tasks = Vec::new();
         for layer in missing {
             let (compression, _) = compression::detect(self.content.reader(&layer.blob)?, "a stored layer")?;
@@ -98,7 +95,11 @@ impl ImageStore {
             });
         }
         let unpacker = Unpacker::new(&self.snapshots, self.expansion, &|_, _, _, _| {});
-        self.keep_layers(unpacker.run(tasks)?)
+        for layer in unpacker.run(tasks)? {
+            self.snapshots.replace_layer(layer.pending, layer.size_bytes)?;
+        }
+        // Those who are on the old copies now, before anybody comes to the new ones.
+        self.let_go_replaced(changing)
     }
 
     /// Top to bottom, as the overlay takes them. Asked for only now: a layer that was made again may be elsewhere than `image` says.

@@ -25,6 +25,7 @@ use crate::compression::Expansion;
 use crate::document::{self, CONFIG_BYTES_MAX, ConfigDocument, MANIFEST_BYTES_MAX};
 use crate::housekeeping::Housekeeping;
 use crate::record::ImageRecord;
+use crate::replaced::LayerUsers;
 use crate::tenant::gc::Needed;
 use crate::{Image, ImageError, Layer, Result};
 
@@ -47,7 +48,8 @@ pub struct ImageStore {
     /// One for each of `proxies`, held while its snapshots and what refers to them change together; before `changing`.
     proxied: Vec<Mutex<()>>,
     collections: Collections,
-    collector: OnceLock<Collector>,
+    pub(crate) collector: OnceLock<Collector>,
+    pub(crate) users: OnceLock<LayerUsers>,
     /// The collector was woken and has not been here.
     is_collection_due: AtomicBool,
     /// What documents name, of those that were looked at.
@@ -96,7 +98,7 @@ pub struct CollectionCounts {
 const CHILDREN_MAX: usize = 4096;
 
 /// Wakes who collects.
-struct Collector(Box<dyn Fn() + Send + Sync>);
+pub(crate) struct Collector(pub(crate) Box<dyn Fn() + Send + Sync>);
 
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,6 +145,7 @@ impl ImageStore {
             pins: Mutex::new(HashMap::new()),
             collections: Collections::default(),
             collector: OnceLock::new(),
+            users: OnceLock::new(),
             is_collection_due: AtomicBool::new(false),
             children: Mutex::new(HashMap::new()),
             applied: Mutex::new(HashMap::new()),

@@ -87,21 +87,10 @@ impl PendingLayer {
     /// # Errors
     /// What the kernel says; the layer is discarded then.
     pub fn commit(mut self, size_bytes: u64) -> Result<()> {
-        if !self.stays_directory {
-            self.driver.finish_layer(&self.home)?;
-        }
-        self.trash.put(&self.home.join(PUT_AWAY))?;
-        let path = self.home.join(LAYER_FILE);
-        let record = LayerRecord { size_bytes, boot_id: self.boot_id.clone(), seal: self.driver.seal(&self.home)? };
-        let json =
-            serde_json::to_vec(&record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
-        fs::write(&path, json).map_err(|source| SnapshotError::io("write", &path, source))?;
+        self.complete(size_bytes)?;
         match fs::rename(&self.home, &self.target) {
             Ok(()) => {
-                self.is_placed = true;
-                self.ledger.add(self.chain_id, LayerSize { size_bytes, disk_bytes: None });
-                self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(self.chain_id);
-                self.trash.wake();
+                self.placed(size_bytes);
                 Ok(())
             }
             // A complete layer is never an empty directory, so the rename cannot replace it.
@@ -110,6 +99,27 @@ impl PendingLayer {
             }
             Err(source) => Err(SnapshotError::io("put in place", &self.target, source)),
         }
+    }
+
+    /// Everything that belongs into the home is in it.
+    pub(crate) fn complete(&self, size_bytes: u64) -> Result<()> {
+        if !self.stays_directory {
+            self.driver.finish_layer(&self.home)?;
+        }
+        self.trash.put(&self.home.join(PUT_AWAY))?;
+        let path = self.home.join(LAYER_FILE);
+        let record = LayerRecord { size_bytes, boot_id: self.boot_id.clone(), seal: self.driver.seal(&self.home)? };
+        let json =
+            serde_json::to_vec(&record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
+        fs::write(&path, json).map_err(|source| SnapshotError::io("write", &path, source))
+    }
+
+    /// It is where it belongs.
+    pub(crate) fn placed(&mut self, size_bytes: u64) {
+        self.is_placed = true;
+        self.ledger.add(self.chain_id, LayerSize { size_bytes, disk_bytes: None });
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(self.chain_id);
+        self.trash.wake();
     }
 }
 

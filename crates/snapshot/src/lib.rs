@@ -9,6 +9,7 @@
 //!                         layer.json        {"size_bytes", "boot_id", "seal"}: written last
 //!                         settled           the files above are known to be on disk
 //!   pending/<n>/...                         a layer being unpacked; renamed into layers/ when complete
+//!   replaced/<chain id hex>.<n>/...         a damaged layer that was made again, as long as somebody may stand on it (see `replaced`)
 //!   containers/<id>/{fs,work}/              the writable pair of a container
 //!   throw-away/<id>/{fs,work}/              the same, mounted volatile: gone after a reboot
 //!   snapshots/<n>/{fs,work}/                a snapshot of the containerd API that is no layer (see `snapshotter`)
@@ -30,6 +31,7 @@ mod home;
 mod layer;
 mod ledger;
 mod recovery;
+mod replaced;
 mod snapshotter;
 pub mod testsuite;
 mod trash;
@@ -76,6 +78,7 @@ pub struct SnapshotStore {
     next_pending: AtomicU64,
     next_home: AtomicU64,
     removals: AtomicU64,
+    replaced: replaced::Replaced,
     snapshots: Mutex<children::Children>,
 }
 
@@ -93,7 +96,7 @@ impl SnapshotStore {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(root: &Path, driver: Box<dyn Driver>) -> Result<Self> {
-        for name in ["", "layers", "pending", "containers", "throw-away", "snapshots", "trash"] {
+        for name in ["", "layers", "pending", "replaced", "containers", "throw-away", "snapshots", "trash"] {
             make_dir_private(&root.join(name))?;
         }
         recovery::check_version(root)?;
@@ -108,6 +111,7 @@ impl SnapshotStore {
             next_pending: AtomicU64::new(0),
             next_home: AtomicU64::new(home::next_number(root)?),
             removals: AtomicU64::new(0),
+            replaced: replaced::Replaced::open(root)?,
             snapshots: Mutex::default(),
         };
         recovery::recover(&store)?;
@@ -207,28 +211,13 @@ impl SnapshotStore {
     /// # Errors
     /// What the kernel says.
     pub fn remove_layer(&self, chain_id: &ChainId) -> Result<()> {
-        self.take_layer(chain_id)?;
-        self.driver.forget(&self.layer_home(chain_id));
-        // The layer may be deleted by now: what was held of it, too.
-        self.trash.wake();
-        Ok(())
-    }
-
-    /// The same for a layer that is made again: a container that starts in this moment may still be given what is held of it.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn replace_layer(&self, chain_id: &ChainId) -> Result<()> {
-        self.take_layer(chain_id)?;
-        self.driver.retire(&self.layer_home(chain_id));
-        Ok(())
-    }
-
-    fn take_layer(&self, chain_id: &ChainId) -> Result<()> {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(chain_id);
         self.trash.put(&self.layer_home(chain_id))?;
         self.ledger.remove(chain_id);
         self.removals.fetch_add(1, Ordering::Release);
+        self.driver.forget(&self.layer_home(chain_id));
+        // The layer may be deleted by now: what was held of it, too.
+        self.trash.wake();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Opening a store: its version, and what a reboot since the last opening made unsure.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -31,6 +32,8 @@ pub(crate) fn boot_id() -> Result<String> {
 /// Drops unsettled layers and throw-away pairs of an earlier boot; remembers unsettled ones of this boot.
 pub(crate) fn recover(store: &SnapshotStore) -> Result<()> {
     store.driver.recover(&store.root)?;
+    let boot = store.root.join("boot");
+    let is_same_boot = read_small(&boot)?.as_deref() == Some(&store.boot_id);
     for chain_id in store.layers()? {
         let home = store.layer_home(&chain_id);
         // A record that cannot be read is one that never reached the disk, or is damaged: the layer is unpacked again.
@@ -44,12 +47,15 @@ pub(crate) fn recover(store: &SnapshotStore) -> Result<()> {
             }
             // To be flushed, or only measured, by the background work.
             store.unsettled.lock().unwrap_or_else(PoisonError::into_inner).insert(chain_id);
+        } else if is_same_boot {
+            // Containers outlive the daemon.
+            store.set_aside(&chain_id)?;
         } else {
             store.trash.put(&home)?;
         }
     }
-    let boot = store.root.join("boot");
-    if read_small(&boot)?.as_deref() != Some(&store.boot_id) {
+    if !is_same_boot {
+        store.drop_replaced(&|_| BTreeSet::new())?;
         let throw_away = store.root.join("throw-away");
         // One by one: a driver may keep something of each elsewhere.
         for name in names(&throw_away)? {

@@ -240,3 +240,54 @@ fn s115_records_follow_their_layers() {
     snapshots.adopt_layer("second", Some("first"), &none, &chain(2)).unwrap();
     assert_eq!(snapshots.walk().unwrap().len(), 2);
 }
+
+/// S-087: a layer made again takes its place in one step; the old one stays, whole, until nobody of those who were on it is left, or the host restarts.
+#[test]
+fn s087_a_replaced_layer_stays_for_those_on_it() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (dir, store) = store();
+    let root = dir.path().join("snapshots");
+    let make = |store: &SnapshotStore, text: &str| {
+        let layer = store.begin_layer(&chain(1)).unwrap();
+        fs::write(layer.dir().join("file"), text).unwrap();
+        layer
+    };
+    let aside = || names(&root.join("replaced")).unwrap();
+    let users = |names: &'static [&str]| move |_: &ChainId| names.iter().map(|name| (*name).to_owned()).collect();
+    make(&store, "old").commit(3).unwrap();
+    let inode = fs::metadata(store.layer_dir(&chain(1))).unwrap().ino();
+    let removals = store.removals();
+    store.replace_layer(make(&store, "newer"), 5).unwrap();
+    assert!(store.removals() > removals);
+    assert_eq!(fs::read_to_string(store.layer_dir(&chain(1)).join("file")).unwrap(), "newer");
+    assert_eq!(store.layer_size(&chain(1)), Some(5));
+    let name = aside().remove(0);
+    assert_eq!(fs::metadata(root.join("replaced").join(&name).join("fs")).unwrap().ino(), inode);
+
+    store.drop_replaced(&users(&["a", "b"])).unwrap();
+    store.drop_replaced(&users(&["b", "later"])).unwrap();
+    assert_eq!(aside(), [name.as_str()]);
+    drop(store);
+    // Another process does not know who came later.
+    let store = SnapshotStore::open(&root).unwrap();
+    store.sweep().unwrap();
+    store.drop_replaced(&users(&["b", "later"])).unwrap();
+    store.drop_replaced(&users(&["later"])).unwrap();
+    assert_eq!(aside(), [name]);
+    store.drop_replaced(&users(&["a", "newest"])).unwrap();
+    assert_eq!((aside().len(), store.has_replaced()), (0, false));
+
+    // Nothing there to be kept; one whose record is damaged when the next process looks.
+    store.remove_layer(&chain(1)).unwrap();
+    store.replace_layer(make(&store, "third"), 5).unwrap();
+    assert_eq!(aside().len(), 0);
+    fs::write(root.join("layers").join(chain(1).hex()).join("layer.json"), "{").unwrap();
+    drop(store);
+    let store = SnapshotStore::open(&root).unwrap();
+    assert!(!store.has_layer(&chain(1)) && store.has_replaced());
+    assert_eq!(fs::read_to_string(root.join("replaced").join(&aside()[0]).join("fs/file")).unwrap(), "third");
+    drop(store);
+    fs::write(root.join("boot"), "another-boot\n").unwrap();
+    assert!(!SnapshotStore::open(&root).unwrap().has_replaced());
+    assert_eq!(aside().len(), 0);
+}

@@ -30,7 +30,7 @@ impl Engine {
     }
 
     /// Who may have a writable snapshot or a view of a client of containerd's API mounted; nobody, where it is that of containers without a task.
-    fn snapshot_user(&self, tenant: &str, key: &str) -> Option<String> {
+    pub(super) fn snapshot_user(&self, tenant: &str, key: &str) -> Option<String> {
         let told = |user: &str| Some(format!("{user} of namespace {tenant} is on it"));
         let read =
             tenant.parse::<Tenant>().ok().map(|tenant| (self.inner.objects.list::<ContainerObject>(&tenant), tenant));
@@ -40,7 +40,7 @@ impl Engine {
         if owners.peek().is_none() {
             return told(&format!("snapshot {key:?}, which its client may have mounted,"));
         }
-        let has_task = |object: &ContainerObject| self.inner.fleet.member(&tenant, &object.id).is_ok();
+        let has_task = |object: &ContainerObject| self.inner.fleet.is_taken(&tenant, &object.id);
         owners.find(has_task).and_then(|owner| told(&format!("container {}", owner.id)))
     }
 

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use berth_image::{Image, ImageUse};
+use berth_image::{Image, ImageUse, LayerUsers};
 use berth_types::{Digest, Timestamp};
 use tokio::sync::Notify;
 
+use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 
@@ -68,6 +69,7 @@ impl Drop for ImageHold<'_> {
 impl Engine {
     /// Collects again and again, until the daemon ends.
     pub(crate) fn start_collector(&self) {
+        self.tell_layer_users();
         self.start_collector_of_removals();
         let interval = self.inner.options.collection.interval;
         if interval.is_zero() {
@@ -89,12 +91,19 @@ impl Engine {
         let due = Arc::new(Notify::new());
         let wake = Arc::clone(&due);
         self.inner.images.collect_later(Box::new(move || wake.notify_one()));
+        // Those of an earlier process.
+        self.inner.images.a_user_went();
         let engine = self.clone();
         tokio::spawn(async move {
             loop {
                 due.notified().await;
                 tokio::time::sleep(REMOVALS_TOGETHER).await;
-                let collected = engine.heavy(|engine| Ok(engine.inner.images.collect(&|id| engine.use_now(id))?)).await;
+                let collected = engine
+                    .heavy(|engine| {
+                        engine.inner.images.drop_replaced()?;
+                        Ok(engine.inner.images.collect(&|id| engine.use_now(id))?)
+                    })
+                    .await;
                 if let Err(error) = collected {
                     tracing::warn!("what was removed is not collected yet: {error}");
                 }
@@ -104,6 +113,7 @@ impl Engine {
 
     fn collect_now(&self) -> Result<()> {
         let images = &self.inner.images;
+        images.drop_replaced()?;
         images.collect(&|id| self.use_now(id))?;
         images.collect_proxied()?;
         let mut reclaimed: u64 = 0;
@@ -186,6 +196,30 @@ impl Engine {
             None => 0,
         };
         Ok(over.max(short))
+    }
+
+    /// Who keeps old copies of layers that were damaged and made again. An engine that is gone has nobody who asks.
+    fn tell_layer_users(&self) {
+        let (of_images, of_snapshots) = (Arc::downgrade(&self.inner), Arc::downgrade(&self.inner));
+        self.inner.images.know_layer_users(LayerUsers {
+            of_image: Box::new(move |id| {
+                of_images.upgrade().map(|inner| Self { inner }.alive_on(id)).unwrap_or_default()
+            }),
+            of_snapshot: Box::new(move |tenant, key| {
+                Self { inner: of_snapshots.upgrade()? }.snapshot_user(tenant, key)
+            }),
+        });
+    }
+
+    /// Containers on an image that run, or with which something is being done: one of these may be starting.
+    fn alive_on(&self, image: &Digest) -> Vec<String> {
+        let is_alive = |container: &Container| {
+            let is_busy = container.operation.try_lock().is_err();
+            let inner = container.lock();
+            inner.record.image_id == *image && (is_busy || !inner.is_at_rest())
+        };
+        let containers = self.inner.registry.all().into_iter();
+        containers.filter(|container| is_alive(container)).map(|container| container.id.to_string()).collect()
     }
 
     /// Whether containers use an image, those being created included.

@@ -129,6 +129,7 @@ impl Engine {
         self.tear_down(container, run, was_lost, &mut spans).await;
         self.add_spans(container, spans).await;
         run.advance(RunProgress::TornDown);
+        self.inner.images.a_user_went();
         if record.host.auto_remove {
             self.keep_report(container).await;
             let _operation = container.operation.lock().await;

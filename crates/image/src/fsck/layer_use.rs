@@ -29,13 +29,7 @@ impl ImageStore {
             }
         }
         let records = self.snapshot_records()?;
-        let is_mountable = |record: &SnapshotRecord| record.kind != Kind::Committed;
-        for (key, record) in records.iter().filter(|(_, record)| is_mountable(record)) {
-            let Some((tenant, name)) = key.split_once('/') else { continue };
-            if stands_on(&records, tenant, record, chain_id) {
-                users.extend((uses.of_snapshot)(tenant, name));
-            }
-        }
+        users.extend(snapshots_on(&records, chain_id).filter_map(|(tenant, name)| (uses.of_snapshot)(tenant, name)));
         Ok(users)
     }
 
@@ -66,12 +60,23 @@ impl ImageStore {
     }
 
     /// By `<tenant>/<name>`; what cannot be read is told elsewhere.
-    fn snapshot_records(&self) -> Result<BTreeMap<String, SnapshotRecord>> {
+    pub(crate) fn snapshot_records(&self) -> Result<BTreeMap<String, SnapshotRecord>> {
         let records = self.metadata.list(Table::Snapshots)?.into_iter();
         Ok(records
             .filter_map(|(key, bytes)| SnapshotRecord::parse(&key, &bytes).ok().map(|record| (key, record)))
             .collect())
     }
+}
+
+/// Tenant and key of those on a layer that can be mounted.
+pub(crate) fn snapshots_on<'r>(
+    records: &'r BTreeMap<String, SnapshotRecord>,
+    layer: &'r ChainId,
+) -> impl Iterator<Item = (&'r str, &'r str)> {
+    records.iter().filter(|(_, record)| record.kind != Kind::Committed).filter_map(move |(key, record)| {
+        let (tenant, name) = key.split_once('/')?;
+        stands_on(records, tenant, record, layer).then_some((tenant, name))
+    })
 }
 
 /// Whether the layer is the snapshot's own or one below it.

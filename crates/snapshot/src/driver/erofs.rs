@@ -143,7 +143,7 @@ impl Driver for ErofsDriver {
     }
 
     /// The descriptor stays taken until the daemon ends: its number is in plans of starts under way.
-    fn retire(&self, home: &Path) {
+    fn retire(&self, home: &Path, _aside: &Path) {
         let retired = self.mounts.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).extend(retired);
     }

@@ -117,9 +117,10 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Called before the trash is emptied: what was put aside is let go.
     fn let_go(&self) {}
 
-    /// Called when a layer that may be in use leaves its place to be made again: a path given out for it never comes to mean another layer.
-    fn retire(&self, home: &Path) {
-        self.forget(home);
+    /// Called when a layer that may be in use left its home for `aside` and was made again: a path given out for it never comes to mean another layer.
+    fn retire(&self, home: &Path, aside: &Path) {
+        let _ = home;
+        self.forget(aside);
     }
 
     /// Makes the writable layer of a container on top of `lowers` (top to bottom). On the path of every start: a few system calls.

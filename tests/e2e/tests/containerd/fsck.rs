@@ -70,3 +70,31 @@ fn s087_layers_of_clients_containers_are_not_made_anew() {
         instance.ctr(words).ok();
     }
 }
+
+/// S-087, S-115: a start that finds a layer damaged makes it anew beside the one that a client's container runs on.
+#[test]
+fn s087_a_start_does_not_take_a_clients_layer_away() {
+    let instance = Instance::start_with(&["--snapshotter", "overlay"]);
+    let archive = berth_testkit::Image::busybox().docker_archive();
+    instance.load(&archive).ok();
+    let file = instance.directory.join("busybox.tar");
+    fs::write(&file, &archive).unwrap();
+    instance.ctr(&["images", "import", file.to_str().unwrap()]).ok();
+    ctr_run(&instance, &["-d"], "web", &["sleep", "1000"]).ok();
+    let layers = instance.berth(&["image", "layers", "--json", "busybox"]).ok().to_owned();
+    let layers: serde_json::Value = serde_json::from_str(&layers).unwrap();
+    let directory = Path::new(layers[0]["directory"].as_str().unwrap()).to_owned();
+    let store = instance.root().join("snapshots/overlay");
+    let count = |name: &str| fs::read_dir(store.join(name)).unwrap().count();
+
+    let before = fs::metadata(&directory).unwrap().ino();
+    fs::write(directory.join("came-later"), "").unwrap();
+    assert_eq!(instance.berth(&["run", "--rm", "busybox", "ls", "/came-later"]).code, 1);
+    assert_ne!(fs::metadata(&directory).unwrap().ino(), before, "it was made anew");
+    wait_until("the trash is empty", || (count("trash") == 0).then_some(()));
+    assert_eq!(ctr_exec(&instance, "web", "e1", &["echo", "alive"]).ok(), "alive");
+    assert_eq!(count("replaced"), 1);
+    instance.ctr(&["tasks", "rm", "-f", "web"]).ok();
+    instance.ctr(&["containers", "rm", "web"]).ok();
+    wait_until("the old copy is let go", || (count("replaced") == 0).then_some(()));
+}

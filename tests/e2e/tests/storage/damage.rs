@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use berth_testkit::Instance;
 use berth_testkit::archive::digest;
 use berth_testkit::disk::SmallDisk;
+use berth_testkit::{Instance, wait_until};
 
 use super::three_layers;
 
@@ -102,6 +102,51 @@ fn s087_a_damaged_layer_is_found_on_use_btrfs() {
     homes(&berth, "btrfs").iter().for_each(|home| gone(home));
     assert_eq!(berth.berth(&[&["run", "--rm", "three"], &SEEN[..]].concat()).ok(), "third3");
     drop(berth);
+}
+
+/// S-087: a layer is made anew in another place than that which containers run on: these see everything of it as before, those that start see the new
+/// one, also when it is the next daemon that finds the damage; and the old one goes with the last that runs on it.
+#[test]
+fn s087_containers_keep_the_layer_they_run_on() {
+    let mut berth = Instance::start_with(&["--snapshotter", "overlay"]);
+    berth.load(&three_layers().docker_archive()).ok();
+    let store = berth.root().join("snapshots/overlay");
+    let count = |name: &str| fs::read_dir(store.join(name)).unwrap().count();
+    let spoil = |berth: &Instance| {
+        homes(berth, "overlay").iter().for_each(|home| fs::write(home.join("layer.json"), "{\"size").unwrap());
+    };
+    let sees = |berth: &Instance, name: &str| berth.berth(&[&["exec", name], &SEEN[..]].concat()).ok().to_owned();
+    let directory = |berth: &Instance| {
+        fs::metadata(homes(berth, "overlay")[0].join("fs")).map(|found| std::os::unix::fs::MetadataExt::ino(&found))
+    };
+    berth.berth(&["run", "-d", "--name", "old", "three", "sleep", "1000"]).ok();
+    let before = directory(&berth).unwrap();
+    spoil(&berth);
+    berth.berth(&["run", "-d", "--name", "new", "three", "sleep", "1000"]).ok();
+    assert_ne!(directory(&berth).unwrap(), before, "it was made anew");
+    wait_until("the trash is empty", || (count("trash") == 0).then_some(()));
+    assert_eq!(
+        (count("replaced"), sees(&berth, "old").as_str()),
+        (3, "third3"),
+        "what nobody had looked at before is there"
+    );
+    assert!(berth.berth(&["fsck"]).ok().ends_with("all in order"));
+    berth.berth(&["rm", "-f", "old"]).ok();
+    wait_until("the old copies are let go", || (count("replaced") == 0).then_some(()));
+    assert_eq!(sees(&berth, "new"), "third3");
+
+    spoil(&berth);
+    berth.kill_daemon();
+    berth.spawn();
+    wait_until("the trash is empty", || (count("trash") == 0).then_some(()));
+    assert_eq!((count("replaced"), sees(&berth, "new").as_str()), (3, "third3"));
+    assert_eq!(berth.berth(&[&["run", "--rm", "three"], &SEEN[..]].concat()).ok(), "third3");
+    berth.kill_daemon();
+    berth.spawn();
+    wait_until("the trash is empty", || (count("trash") == 0).then_some(()));
+    assert_eq!((count("replaced"), sees(&berth, "new").as_str()), (3, "third3"));
+    berth.berth(&["rm", "-f", "new"]).ok();
+    wait_until("the old copies are let go", || (count("replaced") == 0).then_some(()));
 }
 
 /// S-087: images.
