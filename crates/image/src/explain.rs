@@ -177,7 +177,7 @@ impl ImageStore {
         }
         if let Some(upper) = container.and_then(|rootfs| rootfs.upper.clone()) {
             let place = Place { layer: None, diff_id: None, created_by: "the container".to_owned(), created: None };
-            layers.push((upper, place));
+            layers.push((upper.into(), place));
         }
         let is_layered = self.snapshots.driver().is_layered();
         let story_of = |components: &[OsString]| {

@@ -219,7 +219,8 @@ impl ImageStore {
         if diff_id != *blob || !self.snapshots.has_layer(chain_id) || !self.snapshots.driver().is_layered() {
             return Ok(false);
         }
-        let lowers: Vec<_> = below.map(|below| self.snapshots.layer_dir(below)).into_iter().collect();
+        let below = below.map(|below| self.snapshots.layer_dir(below));
+        let lowers: Vec<_> = below.iter().map(|below| below.to_path_buf()).collect();
         let mut ingest = self.content.begin()?;
         layer_pack::pack(&self.snapshots.layer_dir(chain_id), &lowers, &mut ingest)?;
         match ingest.finish(Expected { digest: Some(*blob), size_bytes: None }) {

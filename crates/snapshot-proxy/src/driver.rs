@@ -1,23 +1,26 @@
 //! The engine's layers and writable layers in an external snapshotter's hands.
 //!
 //! ```text
-//! <home>/snapshot.json    {"key", "parent", "is_committed"}: written before the snapshot is made, gone after it is
+//! <home>/snapshot.json    {"key", "parent", "is_committed"}: on the disk before the snapshot is made, gone after it is
 //! ```
 //!
 //! A layer's files are seen through a detached mount that this process holds: of the active snapshot while it is unpacked, of a view later.
-//! Containers' root file systems are mounted by the shim from what the snapshotter says, and do not need us.
+//! Containers' root file systems are mounted by the shim from what the snapshotter says, and do not need us. Where a path of such a mount is given
+//! out, [`Files`] keeps it mounted; in plans of root file systems it holds until the home is deleted.
 //!
 //! Crashes: whatever a home names is removed when the home is, so the snapshotter keeps nothing that nobody knows. A layer can only go after
-//! those based on it, so its home may wait in the trash.
+//! those based on it, so its home may wait in the trash. Snapshotters make snapshots durable at once, so the name of one goes to the disk first, for
+//! containers of `--rm`, too: what a power failure leaves is the old record or the new one, and no snapshot without a record.
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
-use berth_snapshot::{Driver, Mount, Seal, SnapshotError, Snapshotter as _, Trash};
+use berth_snapshot::{Driver, Files, Mount, Seal, SnapshotError, Snapshotter as _, Trash};
 use berth_types::{Classify, ErrorClass, Labels};
 
 use crate::{ProxySnapshotter, Result, mounts};
@@ -44,25 +47,12 @@ impl Record {
     }
 }
 
-/// A mount held open.
-#[derive(Debug)]
-struct Held {
-    mount: OwnedFd,
-    home: PathBuf,
-}
-
-impl Held {
-    fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{}/.", std::process::id(), self.mount.as_raw_fd()))
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct ProxyDriver {
     snapshots: ProxySnapshotter,
-    /// By the key or view that is mounted.
-    held: Mutex<HashMap<String, Held>>,
+    /// Mounts by the key or view that is mounted.
+    held: Mutex<HashMap<String, Arc<OwnedFd>>>,
 }
 
 impl ProxyDriver {
@@ -76,19 +66,35 @@ impl ProxyDriver {
         serde_json::from_slice(&bytes).map_err(|source| SnapshotError::Record { path, source })
     }
 
+    /// Complete on the disk before it has its name.
     fn store(home: &Path, record: &Record) -> Result<()> {
         let path = home.join(RECORD_FILE);
-        let draft = home.join("snapshot.new");
         let json = serde_json::to_vec(record).map_err(|source| SnapshotError::Record { path: path.clone(), source })?;
-        let written = fs::write(&draft, json).and_then(|()| fs::rename(&draft, &path));
-        written.map_err(|source| SnapshotError::io("write", &path, source))
+        let written = || {
+            let draft = home.join("snapshot.new");
+            let mut file = fs::File::create(&draft)?;
+            file.write_all(&json)?;
+            file.sync_all()?;
+            fs::rename(&draft, &path)
+        };
+        written().map_err(|source| SnapshotError::io("write", &path, source))
+    }
+
+    /// The same for a home that is new: it is on the disk itself, with the name.
+    fn store_first(home: &Path, record: &Record) -> Result<()> {
+        Self::store(home, record)?;
+        for directory in [Some(home), home.parent()].into_iter().flatten() {
+            let flushed = fs::File::open(directory).and_then(|directory| directory.sync_all());
+            flushed.map_err(|source| SnapshotError::io("flush", directory, source))?;
+        }
+        Ok(())
     }
 
     /// An active snapshot of the home's own.
     fn prepare(&self, home: &Path, parent: Option<String>) -> Result<(Record, Vec<Mount>)> {
         let id = fs::read_to_string(UUID).map_err(|source| SnapshotError::io("read", Path::new(UUID), source))?;
         let record = Record { key: format!("berth-{}", id.trim()), parent, is_committed: false };
-        Self::store(home, &record)?;
+        Self::store_first(home, &record)?;
         let mounts = self.snapshots.prepare(&record.key, record.parent.as_deref(), &Labels::new())?;
         if let Some(OverlayRootfs { upper: Some(upper), lowers, .. }) = mounts::plan(&mounts)
             && let Some(top) = lowers.first()
@@ -98,19 +104,19 @@ impl ProxyDriver {
         Ok((record, mounts))
     }
 
-    fn hold(&self, key: &str, home: &Path, mounts: &[Mount]) -> Result<PathBuf> {
+    fn hold(&self, key: &str, mounts: &[Mount]) -> Result<Files> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = held.get(key) {
-            return Ok(there.path());
+            return Ok(Files::of_mount(there));
         }
-        let new = Held { mount: mounts::mount(mounts)?, home: home.to_owned() };
-        let path = new.path();
+        let new = Arc::new(mounts::mount(mounts)?);
+        let files = Files::of_mount(&new);
         held.insert(key.to_owned(), new);
-        Ok(path)
+        Ok(files)
     }
 
-    fn held(&self, key: &str) -> Option<PathBuf> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Held::path)
+    fn held(&self, key: &str) -> Option<Files> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Files::of_mount)
     }
 
     fn let_go(&self, key: &str) {
@@ -134,23 +140,18 @@ impl ProxyDriver {
         Ok(record)
     }
 
-    /// The committed snapshot that stands below: a lower's name, or the directory of a layer that was unpacked just now.
+    /// The committed snapshot that stands below, by the name that stands for it ([`Driver::lower`]).
     fn parent(&self, below: Option<&Path>) -> Result<Option<String>> {
-        let Some(below) = below else { return Ok(None) };
-        let just_now = {
-            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.values().find(|held| held.path() == below).map(|held| held.home.clone())
-        };
-        let home = just_now.or_else(|| below.parent().map(Path::to_owned)).unwrap_or_default();
-        Ok(Some(self.commit(&home)?.name()))
+        let Some(home) = below.map(|below| below.parent().unwrap_or(below)) else { return Ok(None) };
+        Ok(Some(self.commit(home)?.name()))
     }
 
     /// The files of a home, mounted for as long as it is there.
-    fn mounted(&self, home: &Path) -> Result<PathBuf> {
+    fn mounted(&self, home: &Path) -> Result<Files> {
         let record = Self::load(home)?;
         if !record.is_committed {
             let held = self.held(&record.key);
-            return held.map_or_else(|| self.hold(&record.key, home, &self.snapshots.mounts(&record.key)?), Ok);
+            return held.map_or_else(|| self.hold(&record.key, &self.snapshots.mounts(&record.key)?), Ok);
         }
         if let Some(path) = self.held(&record.view()) {
             return Ok(path);
@@ -160,7 +161,7 @@ impl ProxyDriver {
             Err(error) if error.class() == ErrorClass::AlreadyExists => self.snapshots.mounts(&record.view())?,
             other => other?,
         };
-        self.hold(&record.view(), home, &mounts)
+        self.hold(&record.view(), &mounts)
     }
 
     fn remove(&self, key: &str) -> Result<()> {
@@ -187,11 +188,11 @@ impl Driver for ProxyDriver {
         false
     }
 
-    fn files(&self, home: &Path) -> PathBuf {
+    fn files(&self, home: &Path) -> Files {
         // What cannot be mounted has no files; whoever looks for them is told that they are not there.
         self.mounted(home).unwrap_or_else(|error| {
             tracing::warn!(home = %home.display(), "{}", berth_types::report(&error));
-            home.join("fs")
+            home.join("fs").into()
         })
     }
 
@@ -201,7 +202,7 @@ impl Driver for ProxyDriver {
 
     fn make_layer(&self, home: &Path, below: Option<&Path>) -> Result<PathBuf> {
         let (record, mounts) = self.prepare(home, self.parent(below)?)?;
-        let path = self.hold(&record.key, home, &mounts)?;
+        let path = self.hold(&record.key, &mounts)?.to_path_buf();
         if below.is_none() {
             let mode = rustix::fs::Mode::from_raw_mode(0o755);
             rustix::fs::chmodat(rustix::fs::CWD, &path, mode, rustix::fs::AtFlags::empty())
@@ -237,7 +238,7 @@ impl Driver for ProxyDriver {
     }
 
     fn visible(&self, lowers: Vec<PathBuf>) -> Vec<PathBuf> {
-        lowers.first().and_then(|lower| lower.parent()).map(|home| self.files(home)).into_iter().collect()
+        lowers.first().and_then(|lower| lower.parent()).map(|home| self.files(home).to_path_buf()).into_iter().collect()
     }
 
     fn rootfs(&self, home: &Path, _lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
@@ -248,11 +249,11 @@ impl Driver for ProxyDriver {
         match mounts::plan(&mounts) {
             Some(plan) if !plan.lowers.is_empty() => Ok(OverlayRootfs { is_volatile: is_throw_away, ..plan }),
             Some(OverlayRootfs { upper: Some(upper), .. }) => Ok(whole(upper)),
-            _ => Ok(whole(self.hold(&record.key, home, &mounts)?)),
+            _ => Ok(whole(self.hold(&record.key, &mounts)?.to_path_buf())),
         }
     }
 
-    fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
+    fn base(&self, rootfs: &OverlayRootfs) -> Option<Files> {
         if !rootfs.lowers.is_empty() {
             return None;
         }
@@ -266,7 +267,7 @@ impl Driver for ProxyDriver {
             Err(error) if error.class() == ErrorClass::AlreadyExists => self.snapshots.mounts(&view),
             other => other,
         };
-        self.hold(&view, Path::new(""), &mounts.ok()?).ok()
+        self.hold(&view, &mounts.ok()?).ok()
     }
 
     fn forget(&self, home: &Path) {

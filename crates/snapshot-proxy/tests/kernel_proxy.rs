@@ -68,3 +68,53 @@ fn s085_an_unreachable_snapshotter_is_named() {
     let _server = Containerd::start(&dir.path().join("ctd"));
     assert_eq!(proxy.snapshots("").stat("kept").unwrap().name, "kept", "it is found again by itself");
 }
+
+/// S-085: files of a layer are there as long as somebody holds on to them, also when the layer goes; the path never means another's meanwhile. What is
+/// written of a snapshot is whole, and nothing half written is left beside it.
+#[test]
+fn s085_files_hold_as_long_as_they_are_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Containerd::start(&dir.path().join("ctd"));
+    let proxy = proxy(&server, "overlayfs");
+    let store = SnapshotStore::open_with(&dir.path().join("store"), Box::new(proxy.driver())).unwrap();
+    let chain = |number: u8| berth_types::ChainId::from_bytes([number; 32]);
+    let make = |number: u8| {
+        let layer = store.begin_layer(&chain(number)).unwrap();
+        std::fs::write(layer.dir().join("file"), number.to_string()).unwrap();
+        layer
+    };
+    make(1).commit(1).unwrap();
+    let files = store.layer_dir(&chain(1));
+    let home = dir.path().join("store/layers").join(chain(1).hex());
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(home.join("snapshot.json")).unwrap()).unwrap();
+    assert_eq!(record["is_committed"], true);
+    assert!(!home.join("snapshot.new").exists());
+
+    store.remove_layer(&chain(1)).unwrap();
+    store.trash().empty().unwrap();
+    for number in 2..6 {
+        make(number).commit(1).unwrap();
+        assert_eq!(std::fs::read_to_string(store.layer_dir(&chain(number)).join("file")).unwrap(), number.to_string());
+    }
+    // The server deleted what was below; the mount is still this layer's and nobody else's.
+    assert!(!files.join("file").exists() || std::fs::read_to_string(files.join("file")).unwrap() == "1");
+    assert!(files.is_dir());
+    drop(files);
+
+    // Made again while somebody looks at the old one: both are right.
+    let old = store.layer_dir(&chain(2));
+    let again = store.begin_layer(&chain(2)).unwrap();
+    std::fs::write(again.dir().join("file"), "new").unwrap();
+    store.replace_layer(again, 3).unwrap();
+    assert_eq!(std::fs::read_to_string(old.join("file")).unwrap(), "2");
+    assert_eq!(std::fs::read_to_string(store.layer_dir(&chain(2)).join("file")).unwrap(), "new");
+    drop(old);
+    store.drop_replaced(&|_| std::collections::BTreeSet::new()).unwrap();
+    for number in 2..6 {
+        store.remove_layer(&chain(number)).unwrap();
+    }
+    store.trash().empty().unwrap();
+    let left = proxy.snapshots("").walk().unwrap();
+    assert!(left.is_empty(), "the server still keeps {left:?}");
+}

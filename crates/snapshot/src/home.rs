@@ -12,7 +12,7 @@ use berth_types::ChainId;
 
 use crate::layer::{LAYER_FILE, LayerRecord};
 use crate::ledger::LayerSize;
-use crate::{Place, Result, SnapshotError, SnapshotStore, TreeSize, Usage, make_dir, names};
+use crate::{Files, Place, Result, SnapshotError, SnapshotStore, TreeSize, Usage, make_dir, names};
 
 /// A number that no home of the store has.
 pub(crate) fn next_number(root: &Path) -> Result<u64> {
@@ -34,7 +34,7 @@ impl SnapshotStore {
         made.map(|()| number)
     }
 
-    pub(crate) fn home_files(&self, number: u64) -> PathBuf {
+    pub(crate) fn home_files(&self, number: u64) -> Files {
         self.driver.files(&self.home(number))
     }
 

@@ -47,8 +47,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use berth_rootfs::OverlayRootfs;
 use berth_types::ChainId;
 pub use driver::{
-    BtrfsDriver, DRIVERS, DevmapperDriver, Driver, ErofsDriver, NativeDriver, OverlayDriver, Seal, TreeSize, choose,
-    try_out,
+    BtrfsDriver, DRIVERS, DevmapperDriver, Driver, ErofsDriver, Files, NativeDriver, OverlayDriver, Seal, TreeSize,
+    choose, try_out,
 };
 pub use erofs::{ErofsWriter, ImageMemory, ImageMemoryError, NodeAttributes, NodeId, NodeKind, is_out_of_memory};
 pub use error::SnapshotError;
@@ -124,7 +124,7 @@ impl SnapshotStore {
     }
 
     /// Where the layer's files are (or would be): to be read, and with layered drivers an overlay lower directory.
-    pub fn layer_dir(&self, chain_id: &ChainId) -> PathBuf {
+    pub fn layer_dir(&self, chain_id: &ChainId) -> Files {
         self.driver.files(&self.layer_home(chain_id))
     }
 
@@ -325,7 +325,7 @@ impl SnapshotStore {
     }
 
     /// The tree a container's writable layer began as a copy of; nothing where it holds only changes.
-    pub fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
+    pub fn base(&self, rootfs: &OverlayRootfs) -> Option<Files> {
         self.driver.base(rootfs)
     }
 

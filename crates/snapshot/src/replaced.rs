@@ -74,7 +74,7 @@ impl SnapshotStore {
         };
         pending.placed(size_bytes);
         self.removals.fetch_add(1, Ordering::Release);
-        self.driver.retire(&pending.target, &aside);
+        self.driver.retire(&pending.target);
         if is_kept {
             self.replaced.waiting().insert(name, None);
         }
@@ -89,7 +89,7 @@ impl SnapshotStore {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(chain_id);
         self.ledger.remove(chain_id);
         self.removals.fetch_add(1, Ordering::Release);
-        self.driver.retire(&home, &aside);
+        self.driver.retire(&home);
         self.replaced.waiting().insert(name, None);
         Ok(())
     }

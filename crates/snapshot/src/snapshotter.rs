@@ -359,9 +359,10 @@ impl LocalSnapshotter {
         let lowers = self.lowers_of(record.parent.as_deref())?;
         match record.kind {
             Kind::Active => self.store.home_rootfs(number, lowers),
-            Kind::View if lowers.is_empty() => {
-                Ok(OverlayRootfs { lowers: vec![self.store.home_files(number)], ..OverlayRootfs::default() })
-            }
+            Kind::View if lowers.is_empty() => Ok(OverlayRootfs {
+                lowers: vec![self.store.home_files(number).to_path_buf()],
+                ..OverlayRootfs::default()
+            }),
             Kind::View | Kind::Committed => {
                 Ok(OverlayRootfs { lowers: self.store.driver().visible(lowers), ..OverlayRootfs::default() })
             }

@@ -19,7 +19,7 @@ fn store() -> (tempfile::TempDir, SnapshotStore) {
 fn s083_containers_share_layers() {
     let (_dir, store) = store();
     store.begin_layer(&chain(1)).unwrap().commit(0).unwrap();
-    let lowers = vec![store.layer_dir(&chain(1))];
+    let lowers = vec![store.lower(&chain(1))];
     let a = store.prepare("a", lowers.clone(), true).unwrap();
     let b = store.prepare("b", lowers.clone(), true).unwrap();
     assert_eq!(a.lowers, b.lowers);
@@ -31,7 +31,7 @@ fn s083_containers_share_layers() {
 fn reopening_keeps_what_is_complete() {
     let (dir, store) = store();
     store.begin_layer(&chain(1)).unwrap().commit(7).unwrap();
-    store.prepare("kept", vec![store.layer_dir(&chain(1))], false).unwrap();
+    store.prepare("kept", vec![store.lower(&chain(1))], false).unwrap();
     store.prepare("gone", vec![], true).unwrap();
     // A process that died while it unpacked a layer runs no destructors.
     fs::create_dir(dir.path().join("snapshots/pending/7")).unwrap();
@@ -104,7 +104,7 @@ fn opaque_root_cuts_the_stack() {
         }
         pending.commit(0).unwrap();
     }
-    let lowers: Vec<PathBuf> = [3, 2, 1].map(|number| store.layer_dir(&chain(number))).to_vec();
+    let lowers: Vec<PathBuf> = [3, 2, 1].map(|number| store.lower(&chain(number))).to_vec();
     let rootfs = store.prepare("c", lowers.clone(), true).unwrap();
     assert_eq!(rootfs.lowers, lowers[..2]);
     assert_eq!(store.rootfs("c", lowers).unwrap(), rootfs);

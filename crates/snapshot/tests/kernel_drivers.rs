@@ -94,7 +94,7 @@ fn assert_blocks_are_shared(at: &Path) {
     let free = || rustix::fs::statvfs(at).unwrap().f_bfree * 4096;
     rustix::fs::sync();
     let before = free();
-    native.prepare("c", vec![native.layer_dir(&chain(1))], false).unwrap();
+    native.prepare("c", vec![native.lower(&chain(1))], false).unwrap();
     rustix::fs::sync();
     assert!(before.saturating_sub(free()) < 16 << 20, "64 MiB were copied");
 }

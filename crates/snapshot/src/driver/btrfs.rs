@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use berth_rootfs::OverlayRootfs;
 use berth_sys::btrfs;
 
-use super::Driver;
 use super::native::{first, note_base, noted_base, whole_tree};
 use super::usage::open;
+use super::{Driver, Files};
 use crate::{Result, SnapshotError};
 
 /// See the module.
@@ -24,7 +24,7 @@ impl Driver for BtrfsDriver {
     }
 
     fn make_layer(&self, home: &Path, below: Option<&Path>) -> Result<PathBuf> {
-        let files = self.files(home);
+        let files = home.join("fs");
         let directory = open(home)?;
         let name = c"fs";
         let made = match below {
@@ -52,11 +52,11 @@ impl Driver for BtrfsDriver {
     }
 
     fn rootfs(&self, home: &Path, _lowers: Vec<PathBuf>, _is_throw_away: bool) -> Result<OverlayRootfs> {
-        Ok(whole_tree(self.files(home), home))
+        Ok(whole_tree(home.join("fs"), home))
     }
 
-    fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
-        noted_base(rootfs)
+    fn base(&self, rootfs: &OverlayRootfs) -> Option<Files> {
+        noted_base(rootfs).map(Files::from)
     }
 
     /// One call instead of one per file. Where it fails (a container made a subvolume inside) the files are deleted one by one.

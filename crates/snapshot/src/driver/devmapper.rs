@@ -17,7 +17,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ use rustix::mount::{
 };
 
 use super::native::{first, note_base, noted_base, whole_tree};
-use super::{Driver, Seal};
+use super::{Driver, Files, Seal};
 use crate::{Result, SnapshotError, Trash};
 
 pub(crate) const NAME: &str = "devmapper";
@@ -55,7 +55,7 @@ struct State {
     /// Known from when the driver was opened.
     blank: u32,
     /// Mounts by device id, and whether they can be written to.
-    held: HashMap<u32, OwnedFd>,
+    held: HashMap<u32, Arc<OwnedFd>>,
     /// Homes whose files are being written, by the path these were given out under.
     unfinished: HashMap<PathBuf, PathBuf>,
 }
@@ -280,27 +280,24 @@ impl DevmapperDriver {
         }
         let root = self.hold(id, true)?;
         fs::remove_dir(root.join("lost+found")).map_err(|source| SnapshotError::io("empty", &root, source))?;
-        rustix::fs::chmodat(CWD, &root, Mode::from_raw_mode(0o755), AtFlags::empty())
+        rustix::fs::chmodat(CWD, root.as_ref(), Mode::from_raw_mode(0o755), AtFlags::empty())
             .map_err(|errno| SnapshotError::io("change the mode of", &root, errno.into()))?;
+        // It keeps the device mounted.
+        drop(root);
         self.deactivate(id);
         self.write_number("blank", id)?;
         Ok(id)
     }
 
     /// The device's file system, mounted for as long as it is held.
-    fn hold(&self, id: u32, is_writable: bool) -> Result<PathBuf> {
-        let known = self.state().held.get(&id).map(AsRawFd::as_raw_fd);
-        let number = match known {
-            Some(number) => number,
-            None => {
-                let node = self.activate(id)?;
-                // A journal may have to be read: others do not wait for it. Who mounts the same one meanwhile gets the same file system.
-                let mounted =
-                    mount(&node, is_writable).map_err(|errno| SnapshotError::io("mount", &node, errno.into()))?;
-                self.state().held.entry(id).or_insert(mounted).as_raw_fd()
-            }
-        };
-        Ok(PathBuf::from(format!("/proc/{}/fd/{number}/.", std::process::id())))
+    fn hold(&self, id: u32, is_writable: bool) -> Result<Files> {
+        if let Some(known) = self.state().held.get(&id) {
+            return Ok(Files::of_mount(known));
+        }
+        let node = self.activate(id)?;
+        // A journal may have to be read: others do not wait for it. Who mounts the same one meanwhile gets the same file system.
+        let mounted = mount(&node, is_writable).map_err(|errno| SnapshotError::io("mount", &node, errno.into()))?;
+        Ok(Files::of_mount(self.state().held.entry(id).or_insert(Arc::new(mounted))))
     }
 
     fn load(home: &Path) -> Result<Record> {
@@ -376,10 +373,10 @@ impl Driver for DevmapperDriver {
         false
     }
 
-    fn files(&self, home: &Path) -> PathBuf {
+    fn files(&self, home: &Path) -> Files {
         // What cannot be mounted has no files; whoever looks for them is told that they are not there.
         let mounted = Self::load(home).and_then(|record| self.hold(record.id, !Self::is_layer(home)));
-        mounted.unwrap_or_else(|_| home.join("fs"))
+        mounted.unwrap_or_else(|_| home.join("fs").into())
     }
 
     fn lower(&self, home: &Path) -> PathBuf {
@@ -388,7 +385,7 @@ impl Driver for DevmapperDriver {
 
     fn make_layer(&self, home: &Path, below: Option<&Path>) -> Result<PathBuf> {
         let record = self.make(home, below)?;
-        let path = self.hold(record.id, true)?;
+        let path = self.hold(record.id, true)?.to_path_buf();
         self.state().unfinished.insert(path.clone(), home.to_owned());
         Ok(path)
     }
@@ -415,14 +412,14 @@ impl Driver for DevmapperDriver {
     }
 
     fn visible(&self, lowers: Vec<PathBuf>) -> Vec<PathBuf> {
-        first(lowers).iter().filter_map(|lower| lower.parent()).map(|home| self.files(home)).collect()
+        first(lowers).iter().filter_map(|lower| lower.parent()).map(|home| self.files(home).to_path_buf()).collect()
     }
 
     fn rootfs(&self, home: &Path, _lowers: Vec<PathBuf>, _is_throw_away: bool) -> Result<OverlayRootfs> {
-        Ok(whole_tree(self.hold(Self::load(home)?.id, true)?, home))
+        Ok(whole_tree(self.hold(Self::load(home)?.id, true)?.to_path_buf(), home))
     }
 
-    fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
+    fn base(&self, rootfs: &OverlayRootfs) -> Option<Files> {
         let home = rootfs.work.as_ref()?.parent()?;
         let lower = noted_base(&whole_tree(home.join("fs"), home))?;
         Some(self.files(lower.parent()?))

@@ -5,14 +5,14 @@
 //! Committed snapshots that were written by hand, and layers whose names and attributes would take too much memory, stay directories.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_rootfs::OverlayRootfs;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
-use super::{Driver, OverlayDriver, Seal, measure};
+use super::{Driver, Files, OverlayDriver, Seal, measure};
 use crate::{Result, SnapshotError};
 
 /// In a layer's home.
@@ -24,27 +24,24 @@ pub(crate) const PUT_AWAY: &str = "packed";
 #[derive(Debug, Default)]
 pub struct ErofsDriver {
     /// By the home's name, which does not change while it is a layer.
-    mounts: Mutex<HashMap<PathBuf, OwnedFd>>,
+    mounts: Mutex<HashMap<PathBuf, Arc<OwnedFd>>>,
     /// Of damaged layers, which are few.
-    retired: Mutex<Vec<OwnedFd>>,
+    retired: Mutex<Vec<Arc<OwnedFd>>>,
     /// Of removed layers, until [`Driver::let_go`].
-    forgotten: Mutex<Vec<OwnedFd>>,
+    forgotten: Mutex<Vec<Arc<OwnedFd>>>,
 }
 
 impl ErofsDriver {
     /// The root of the home's mount, made when it is first asked for.
-    fn mounted(&self, home: &Path) -> std::result::Result<PathBuf, rustix::io::Errno> {
+    fn mounted(&self, home: &Path) -> std::result::Result<Files, rustix::io::Errno> {
         let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mount = match mounts.get(home) {
-            Some(mount) => mount.as_raw_fd(),
-            None => {
-                let mount = mount(&home.join(IMAGE_FILE))?;
-                let number = mount.as_raw_fd();
-                mounts.insert(home.to_owned(), mount);
-                number
-            }
-        };
-        Ok(PathBuf::from(format!("/proc/{}/fd/{mount}/.", std::process::id())))
+        if let Some(mount) = mounts.get(home) {
+            return Ok(Files::of_mount(mount));
+        }
+        let mount = Arc::new(mount(&home.join(IMAGE_FILE))?);
+        let files = Files::of_mount(&mount);
+        mounts.insert(home.to_owned(), mount);
+        Ok(files)
     }
 }
 
@@ -69,8 +66,8 @@ impl Driver for ErofsDriver {
         true
     }
 
-    fn files(&self, home: &Path) -> PathBuf {
-        let directory = home.join("fs");
+    fn files(&self, home: &Path) -> Files {
+        let directory = Files::from(home.join("fs"));
         if !home.join(IMAGE_FILE).exists() {
             return directory;
         }
@@ -143,7 +140,7 @@ impl Driver for ErofsDriver {
     }
 
     /// The descriptor stays taken until the daemon ends: its number is in plans of starts under way.
-    fn retire(&self, home: &Path, _aside: &Path) {
+    fn retire(&self, home: &Path) {
         let retired = self.mounts.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).extend(retired);
     }

@@ -17,6 +17,7 @@ mod copy;
 mod detect;
 mod devmapper;
 mod erofs;
+mod held;
 mod native;
 mod overlay;
 mod usage;
@@ -32,6 +33,7 @@ pub use detect::{DRIVERS, choose, try_out};
 pub use devmapper::DevmapperDriver;
 pub use erofs::ErofsDriver;
 pub(crate) use erofs::{IMAGE_FILE, PUT_AWAY};
+pub use held::Files;
 pub use native::NativeDriver;
 pub use overlay::OverlayDriver;
 pub use usage::TreeSize;
@@ -84,14 +86,14 @@ pub trait Driver: fmt::Debug + Send + Sync {
     }
 
     /// Where a layer's files are in its home.
-    fn files(&self, home: &Path) -> PathBuf {
-        home.join("fs")
+    fn files(&self, home: &Path) -> Files {
+        home.join("fs").into()
     }
 
     /// What stands for a layer among the lowers given to [`Self::make_writable`] and [`Self::rootfs`]: as [`Self::files`] where those are at
-    /// hand anyway, else a name below the home. Asking for it costs nothing.
+    /// hand anyway, else a name below the home. Asking for it costs nothing. It holds as long as the layer is in its home, and while it is aside.
     fn lower(&self, home: &Path) -> PathBuf {
-        self.files(home)
+        self.files(home).to_path_buf()
     }
 
     /// Makes the directory a layer is unpacked into, and returns it. `below` is the layer it is on, for drivers that are not layered.
@@ -117,10 +119,10 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Called before the trash is emptied: what was put aside is let go.
     fn let_go(&self) {}
 
-    /// Called when a layer that may be in use left its home for `aside` and was made again: a path given out for it never comes to mean another layer.
-    fn retire(&self, home: &Path, aside: &Path) {
+    /// Called when a layer that may be in use left its home to be made again: a path given out for it never comes to mean another layer. What is
+    /// held of it is let go with it ([`Self::destroy`]).
+    fn retire(&self, home: &Path) {
         let _ = home;
-        self.forget(aside);
     }
 
     /// Makes the writable layer of a container on top of `lowers` (top to bottom). On the path of every start: a few system calls.
@@ -147,7 +149,7 @@ pub trait Driver: fmt::Debug + Send + Sync {
     }
 
     /// The tree that a writable layer began as a copy of; nothing for one that holds only changes.
-    fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
+    fn base(&self, rootfs: &OverlayRootfs) -> Option<Files> {
         let _ = rootfs;
         None
     }

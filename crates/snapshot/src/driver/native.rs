@@ -7,7 +7,7 @@ use berth_rootfs::OverlayRootfs;
 use rustix::fs::Mode;
 
 use super::overlay::make_dir;
-use super::{Driver, TreeSize, copy, measure};
+use super::{Driver, Files, TreeSize, copy, measure};
 use crate::{Result, SnapshotError};
 
 /// In a home: the path of the tree the files began as a copy of.
@@ -27,7 +27,7 @@ impl Driver for NativeDriver {
     }
 
     fn make_layer(&self, home: &Path, below: Option<&Path>) -> Result<PathBuf> {
-        let files = self.files(home);
+        let files = home.join("fs");
         make_dir(&files, Mode::from_raw_mode(0o755))?;
         if let Some(below) = below {
             copy::copy_tree(below, &files)?;
@@ -49,7 +49,7 @@ impl Driver for NativeDriver {
     }
 
     fn rootfs(&self, home: &Path, _lowers: Vec<PathBuf>, _is_throw_away: bool) -> Result<OverlayRootfs> {
-        Ok(whole_tree(self.files(home), home))
+        Ok(whole_tree(home.join("fs"), home))
     }
 
     /// Only what differs is the container's own; on the disk all of it is a copy. (Where blocks are shared `du` counts them twice, too.)
@@ -59,8 +59,8 @@ impl Driver for NativeDriver {
         Ok(TreeSize { disk_bytes: measure(upper, None)?.disk_bytes, ..own })
     }
 
-    fn base(&self, rootfs: &OverlayRootfs) -> Option<PathBuf> {
-        noted_base(rootfs)
+    fn base(&self, rootfs: &OverlayRootfs) -> Option<Files> {
+        noted_base(rootfs).map(Files::from)
     }
 }
 

@@ -26,14 +26,14 @@ impl Driver for OverlayDriver {
     }
 
     fn make_layer(&self, home: &Path, _below: Option<&Path>) -> Result<PathBuf> {
-        let files = self.files(home);
+        let files = home.join("fs");
         make_dir(&files, Mode::from_raw_mode(0o755))?;
         Ok(files)
     }
 
     /// The upper directory is the merged root as the container sees it, so it takes owner, mode and time of the uppermost layer's.
     fn make_writable(&self, home: &Path, lowers: &[PathBuf]) -> Result<()> {
-        let (upper, work) = (self.files(home), home.join("work"));
+        let (upper, work) = (home.join("fs"), home.join("work"));
         let top = match lowers.first() {
             Some(top) => Some(fs::metadata(top).map_err(|source| SnapshotError::io("stat layer", top, source))?),
             None => None,
@@ -67,7 +67,7 @@ impl Driver for OverlayDriver {
     fn rootfs(&self, home: &Path, lowers: Vec<PathBuf>, is_throw_away: bool) -> Result<OverlayRootfs> {
         Ok(OverlayRootfs {
             lowers: self.visible(lowers),
-            upper: Some(self.files(home)),
+            upper: Some(home.join("fs")),
             work: Some(home.join("work")),
             is_volatile: is_throw_away,
         })
