@@ -147,7 +147,7 @@ impl TaskManager {
             Ok(reply) => {
                 let phase = match reply.state {
                     TaskState::Created => Phase::Created,
-                    TaskState::Running => Phase::Running,
+                    TaskState::Running | TaskState::Unknown => Phase::Running,
                     TaskState::Paused => Phase::Paused,
                     TaskState::Stopped => Phase::Stopped,
                 };

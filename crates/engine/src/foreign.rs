@@ -263,7 +263,7 @@ fn status_of(state: Option<&StateReply>) -> (Status, i32, Option<Timestamp>) {
     let Some(state) = state else { return (Status::Created, 0, None) };
     match (state.state, state.exit) {
         (TaskState::Created, _) => (Status::Created, 0, None),
-        (TaskState::Running, _) => (Status::Running, 0, None),
+        (TaskState::Running | TaskState::Unknown, _) => (Status::Running, 0, None),
         (TaskState::Paused, _) => (Status::Paused, 0, None),
         (TaskState::Stopped, exit) => {
             let code = exit.map_or(0, |exit| i32::try_from(exit.code).unwrap_or(255));

@@ -437,6 +437,7 @@ fn task_state(status: EnumOrUnknown<Status>) -> Result<TaskState, ShimError> {
         Ok(Status::RUNNING) => Ok(TaskState::Running),
         Ok(Status::PAUSED | Status::PAUSING) => Ok(TaskState::Paused),
         Ok(Status::STOPPED) => Ok(TaskState::Stopped),
-        _ => Err(ShimError::Answer { answer: format!("task status {}", status.value()) }),
+        Ok(Status::UNKNOWN) => Ok(TaskState::Unknown),
+        Err(_) => Err(ShimError::Answer { answer: format!("task status {}", status.value()) }),
     }
 }

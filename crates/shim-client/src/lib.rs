@@ -114,6 +114,8 @@ pub enum TaskState {
     Running,
     Paused,
     Stopped,
+    /// The shim does not say: gVisor's of a paused task.
+    Unknown,
 }
 
 #[derive(Debug)]

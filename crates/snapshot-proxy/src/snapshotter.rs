@@ -17,6 +17,9 @@ use crate::connection::{Connection, body};
 
 /// Keeps what we made from a collector of the server's own (a containerd); ours alone decides. Not seen from here.
 const KEEP: (&str, &str) = ("containerd.io/gc.root", "berth");
+/// The name a snapshot will be committed under. A lazy snapshotter (stargz, nydus, soci) commits it by itself under just that name, so it must be the
+/// whole one; not seen from here.
+const WILL_BE: &str = "containerd.io/snapshot.ref";
 /// Snapshots read in one walk, and the text of those that are ours.
 const LIST_MAX: usize = 1_000_000;
 const LIST_BYTES_MAX: usize = 64 << 20;
@@ -60,6 +63,9 @@ impl ProxySnapshotter {
         if labels.get(KEEP.0).is_some_and(|value| value == KEEP.1) {
             labels.remove(KEEP.0);
         }
+        if let Some(name) = labels.get_mut(WILL_BE) {
+            *name = plain(name);
+        }
         Info {
             name: plain(&info.name),
             parent: (!info.parent.is_empty()).then(|| plain(&info.parent)),
@@ -74,6 +80,16 @@ impl ProxySnapshotter {
         }
     }
 
+    /// Labels as the server gets them.
+    fn kept(&self, labels: &Labels) -> Labels {
+        let mut labels = labels.clone();
+        labels.entry(KEEP.0.to_owned()).or_insert_with(|| KEEP.1.to_owned());
+        if let Some(name) = labels.get_mut(WILL_BE) {
+            *name = self.full(name);
+        }
+        labels
+    }
+
     fn checked<'k>(&self, key: &'k str) -> Result<&'k str> {
         if key.is_empty() {
             return Err(SnapshotError::Key { key: String::new() });
@@ -85,12 +101,6 @@ impl ProxySnapshotter {
 fn text_bytes(info: &WireInfo) -> usize {
     let labels = info.labels.iter().map(|(key, value)| key.len() + value.len());
     size_of::<WireInfo>() + info.name.len() + info.parent.len() + labels.sum::<usize>()
-}
-
-fn kept(labels: &Labels) -> Labels {
-    let mut labels = labels.clone();
-    labels.entry(KEEP.0.to_owned()).or_insert_with(|| KEEP.1.to_owned());
-    labels
 }
 
 fn mounts(mounts: Vec<WireMount>) -> Vec<Mount> {
@@ -113,7 +123,7 @@ impl Snapshotter for ProxySnapshotter {
         let labels = label::updated(self.stat(key)?.labels, labels, fields)?;
         let message = UpdateSnapshotRequest {
             snapshotter: self.remote(),
-            info: Some(WireInfo { name: self.full(key), labels: kept(&labels), ..WireInfo::default() }),
+            info: Some(WireInfo { name: self.full(key), labels: self.kept(&labels), ..WireInfo::default() }),
             update_mask: Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] }),
         };
         let request = self.connection.request(message);
@@ -146,7 +156,7 @@ impl Snapshotter for ProxySnapshotter {
             snapshotter: self.remote(),
             key: self.full(self.checked(key)?),
             parent: self.full_parent(parent),
-            labels: kept(labels),
+            labels: self.kept(labels),
         };
         let request = self.connection.request(message);
         let made = self
@@ -160,7 +170,7 @@ impl Snapshotter for ProxySnapshotter {
             snapshotter: self.remote(),
             key: self.full(self.checked(key)?),
             parent: self.full_parent(parent),
-            labels: kept(labels),
+            labels: self.kept(labels),
         };
         let request = self.connection.request(message);
         let made =
@@ -173,7 +183,7 @@ impl Snapshotter for ProxySnapshotter {
             snapshotter: self.remote(),
             name: self.full(self.checked(name)?),
             key: self.full(key),
-            labels: kept(labels),
+            labels: self.kept(labels),
             ..CommitSnapshotRequest::default()
         };
         let request = self.connection.request(message);

@@ -93,7 +93,7 @@ impl Engine {
             return;
         }
         match found {
-            Some(TaskState::Running | TaskState::Paused) => {
+            Some(TaskState::Running | TaskState::Paused | TaskState::Unknown) => {
                 self.exec_supervise(Arc::clone(container), Arc::clone(run), exec);
             }
             Some(TaskState::Stopped) => {

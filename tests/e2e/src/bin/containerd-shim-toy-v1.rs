@@ -395,7 +395,8 @@ impl Task for Service {
     fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
         note("pause");
         self.0.act(&request.id, "", |process| {
-            process.status = Status::PAUSED;
+            // gVisor's has no word for it.
+            process.status = if kind() == "runsc" { Status::UNKNOWN } else { Status::PAUSED };
             signal(process.pid, 19)
         })?;
         Ok(Empty::new())

@@ -1,8 +1,11 @@
-//! Secure containers. gVisor itself (Debian's `runsc`) by its command line; and how Kata's and gVisor's shims are called. Those are not here, and Kata
+//! Secure containers. gVisor itself (Debian's `runsc`) by its command line, on both faces and under Debian's containerd; and how Kata's and gVisor's shims are called. Those are not here, and Kata
 //! wants a machine monitor: what answers is a stand-in under their names, so this shows that they are found, get their options and are asked
 //! what they are asked elsewhere; not that a guest boots.
 
-use berth_testkit::{peers, wait_until};
+use std::path::{Path, PathBuf};
+
+use berth_testkit::containerd::Containerd;
+use berth_testkit::{Output, peers, wait_until};
 
 use super::{Shims, ctr_run};
 
@@ -75,6 +78,96 @@ fn s136_gvisor_by_its_command_line() {
     berth.berth(&["kill", "c1"]).ok();
     assert_eq!(berth.berth(&["wait", "c1"]).ok(), "137");
     berth.berth(&["rm", "c1"]).ok();
+}
+
+/// `runsc` with what this machine asks for, as a user would wrap it.
+fn runsc(into: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = into.join("runsc");
+    let binary = peers::peer("usr/bin/runsc");
+    let text =
+        format!("#!/bin/sh\nexec {} --platform=ptrace --network=none --ignore-cgroups \"$@\"\n", binary.display());
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    file
+}
+
+/// A container's life in gVisor by `ctr`, whatever daemon is behind it; `c1` is removed at the end.
+fn life_in_gvisor(ctr: impl Fn(&[&str]) -> Output, run: impl Fn(&[&str], &str, &[&str]) -> Output) {
+    let ran = run(&["--rm"], "c0", &["sh", "-c", "dmesg; echo err >&2; exit 3"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (3, "err\n"), "{ran:?}");
+    assert!(ran.stdout.contains("Starting gVisor"), "{ran:?}");
+    run(&["-d"], "c1", &["sleep", "1000"]).ok();
+    let state = || {
+        let listed = ctr(&["tasks", "ls"]);
+        let line = listed.ok().lines().find(|line| line.starts_with("c1 ")).map(str::to_owned);
+        line.and_then(|line| line.split_whitespace().last().map(str::to_owned)).unwrap_or_default()
+    };
+    let joined = ctr(&["tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "echo joined; exit 4"]);
+    assert_eq!((joined.code, joined.stdout.as_str()), (4, "joined\n"), "{joined:?}");
+    assert!(ctr(&["tasks", "ps", "c1"]).ok().lines().count() > 1);
+    ctr(&["tasks", "metrics", "c1"]).ok();
+    ctr(&["tasks", "pause", "c1"]).ok();
+    assert_eq!(state(), "PAUSED");
+    ctr(&["tasks", "resume", "c1"]).ok();
+    assert_eq!(state(), "RUNNING");
+    ctr(&["tasks", "kill", "-s", "SIGKILL", "c1"]).ok();
+    wait_until("it is dead", || (state() == "STOPPED").then_some(()));
+    ctr(&["tasks", "delete", "c1"]).ok();
+    ctr(&["containers", "rm", "c1"]).ok();
+}
+
+/// S-136, S-137: the same by containerd's API: the runtime that the options name, under our shim.
+#[test]
+fn s136_gvisor_by_containerds_options() {
+    let berth = berth_testkit::Instance::with_busybox();
+    let binary = runsc(&berth.directory).display().to_string();
+    let run = |options: &[&str], id: &str, words: &[&str]| {
+        ctr_run(&berth, &[&["--runc-binary", &binary], options].concat(), id, words)
+    };
+    life_in_gvisor(|words| berth.ctr(words), run);
+}
+
+/// S-136, S-138: gVisor by our shim in the place of runc's, under Debian's containerd.
+#[test]
+fn s136_gvisor_by_our_shim_under_containerd() {
+    let bin = berth_testkit::instance::test_root().join(format!("gvisor-bin-{}", std::process::id()));
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::copy(peers::binaries().join("containerd-shim-berth-v1"), bin.join("containerd-shim-runc-v2")).unwrap();
+    let binary = runsc(&bin).display().to_string();
+    {
+        let containerd = Containerd::with_busybox(&bin);
+        let run = |options: &[&str], id: &str, words: &[&str]| {
+            containerd.run(&[&["--runc-binary", &binary], options].concat(), id, words)
+        };
+        life_in_gvisor(|words| containerd.ctr(words), run);
+    }
+    std::fs::remove_dir_all(&bin).unwrap();
+}
+
+/// S-136: gVisor's shim says of a paused task that its state is unknown; it is shown so, and is resumed, killed and deleted like any other, by a daemon
+/// that was started meanwhile, too.
+#[test]
+fn s136_a_shim_that_does_not_say_the_state() {
+    let shims = Shims::new(&[RUNSC]);
+    let mut berth = shims.instance(&[]);
+    let runtime = ["-d", "--runtime", "io.containerd.runsc.v1"];
+    ctr_run(&berth, &runtime, "c1", &["sleep", "1000"]).ok();
+    berth.ctr(&["tasks", "pause", "c1"]).ok();
+    let listed = berth.ctr(&["tasks", "ls"]);
+    assert!(listed.ok().contains("UNKNOWN"), "{listed:?}");
+    berth.kill_daemon();
+    berth.spawn();
+    let listed = berth.berth(&["ps", "--format", "{{.Names}} {{.State}}"]);
+    assert_eq!(listed.ok(), "c1 running");
+    berth.ctr(&["tasks", "resume", "c1"]).ok();
+    assert!(berth.ctr(&["tasks", "ls"]).ok().contains("RUNNING"));
+    berth.ctr(&["tasks", "pause", "c1"]).ok();
+    berth.ctr(&["tasks", "kill", "-s", "SIGKILL", "c1"]).ok();
+    wait_until("it is dead", || berth.ctr(&["tasks", "ls"]).ok().contains("STOPPED").then_some(()));
+    berth.ctr(&["tasks", "delete", "c1"]).ok();
+    berth.ctr(&["containers", "rm", "c1"]).ok();
+    wait_until("the shim ends", || shims.processes(RUNSC).is_empty().then_some(()));
 }
 
 /// S-142, S-143: a pod of Kata's: one shim process for the sandbox and its containers, no further one beside it; `berth shim ls`

@@ -51,6 +51,7 @@ impl TaskRef {
             TaskState::Running => WireStatus::Running,
             TaskState::Paused => WireStatus::Paused,
             TaskState::Stopped => WireStatus::Stopped,
+            TaskState::Unknown => WireStatus::Unknown,
         };
         Ok(Process {
             container_id: self.id().to_owned(),
