@@ -37,6 +37,7 @@ use crate::objects::{AnyValue, ContainerObject, Tenant};
 pub use checkpoint::CheckpointDir;
 pub use error::FleetError;
 pub use member::Member;
+pub use runtime::restore_path;
 pub use sandbox::SandboxMember;
 pub use words::{container_of, docker_words};
 

@@ -190,9 +190,15 @@ impl Shim {
             }
             Some(Elsewhere::Command(container)) => self.kill_by_command(&container, id, exec_id, number, all).await,
             None => {
-                if exec_id.is_empty() && self.saved(id)?.is_some() {
+                if exec_id.is_empty()
+                    && let Some(saved) = self.saved(id)?
+                {
                     let init = self.process(id, exec_id)?;
+                    let was_interrupted = number == Signal::KILL && saved.interrupt();
                     let _changing = init.changing.lock().await;
+                    if was_interrupted && matches!(init.status(), Status::Exited(_)) {
+                        return Ok(());
+                    }
                     // It may have been restored meanwhile.
                     if self.saved(id)?.is_some() {
                         return self.end_saved(&init, number).await;

@@ -78,13 +78,19 @@ pub(super) fn check_options(task: Option<&(String, Vec<u8>)>, runtime: Option<&A
     let asked = [
         // A state directory is another runtime's: ours has none.
         ("root", !options.root.is_empty() && options.binary_name.is_empty()),
-        ("criu_image_path", !options.criu_image_path.is_empty()),
-        ("criu_work_path", !options.criu_work_path.is_empty()),
     ];
     match asked.into_iter().find(|(_, is_asked)| *is_asked) {
         Some((option, _)) => refused(option),
         None => Ok(()),
     }
+}
+
+/// The directory of images that runc's options say a task is to be restored from (`criu_image_path`), as containerd takes it: of the host, and in
+/// place of a checkpoint of the content store.
+pub fn restore_path(options: Option<&(String, Vec<u8>)>) -> Option<PathBuf> {
+    let (_, value) = options.filter(|(type_url, _)| type_url.ends_with("containerd.runc.v1.Options"))?;
+    let path = Options::parse_from_bytes(value).ok()?.criu_image_path;
+    (!path.is_empty()).then(|| path.into())
 }
 
 #[cfg(test)]
@@ -102,13 +108,16 @@ mod tests {
         check_options(None, Some(&any(&Options::default()))).unwrap();
         let other = Options { binary_name: "crun".to_owned(), root: "/r".to_owned(), ..Default::default() };
         check_options(None, Some(&any(&other))).unwrap();
-        let other = Options { criu_work_path: "/w".to_owned(), ..Default::default() };
-        let error = check_options(None, Some(&any(&other))).unwrap_err();
-        assert_eq!(error.class(), ErrorClass::Unimplemented);
-        assert!(error.to_string().contains("criu_work_path"), "{error}");
         let own = Options { root: "/r".to_owned(), ..Default::default() };
         let task = ("containerd.runc.v1.Options".to_owned(), own.write_to_bytes().unwrap());
-        assert!(check_options(Some(&task), None).is_err());
+        let error = check_options(Some(&task), None).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Unimplemented);
+        assert!(error.to_string().contains("root"), "{error}");
+        let saved = Options { criu_image_path: "/i".to_owned(), criu_work_path: "/w".to_owned(), ..Default::default() };
+        let task = ("containerd.runc.v1.Options".to_owned(), saved.write_to_bytes().unwrap());
+        check_options(Some(&task), None).unwrap();
+        assert_eq!(restore_path(Some(&task)), Some("/i".into()));
+        assert_eq!(restore_path(Some(&("other".to_owned(), task.1))), None);
     }
 
     /// S-138: which shim a name means.

@@ -21,7 +21,7 @@ use berth_containerd_api::containerd::types::Metric;
 use berth_containerd_api::containerd::v1::types::ProcessInfo;
 use berth_core::Tenant;
 use berth_core::filter::Fields;
-use berth_core::fleet::NewTask;
+use berth_core::fleet::{NewTask, restore_path};
 use berth_shim_client::{CreateTask, IoUris, RootfsMount, ShimClient};
 use berth_types::{ExecId, Signal, Timestamp};
 use prost_types::Any;
@@ -96,10 +96,18 @@ impl Tasks for Face {
         let object = self.container(&tenant, &container_id)?;
         let mut request = request;
         let checkpoint = request.checkpoint.take();
-        let is_restored = checkpoint.is_some();
         let mut new = new_task(request);
-        if let Some(checkpoint) = checkpoint {
-            new.task.checkpoint = self.take_checkpoint(&tenant, &container_id, checkpoint).await?;
+        let named = restore_path(new.task.options.as_ref());
+        let is_restored = named.is_none() && checkpoint.is_some();
+        match (named, checkpoint) {
+            (Some(path), _) if !path.is_absolute() => {
+                return Err(Status::invalid_argument(format!("criu_image_path {path:?} is no absolute path")));
+            }
+            (Some(path), _) => new.task.checkpoint = path.display().to_string(),
+            (None, Some(checkpoint)) => {
+                new.task.checkpoint = self.take_checkpoint(&tenant, &container_id, checkpoint).await?;
+            }
+            (None, None) => {}
         }
         let fleet = std::sync::Arc::clone(self.engine.fleet());
         let owner = tenant.clone();

@@ -22,7 +22,7 @@ use berth_types::Span;
 
 use super::machine::{Machine, command};
 use super::relay::{NewRelay, Patience, Relay};
-use super::restore::Saved;
+use super::restore::{Progress, Saved};
 use super::trace::{Trace, now_ns};
 use super::{Options, Shim, Task, rootfs, runtime};
 use crate::aside::{MEANWHILE, aside};
@@ -307,7 +307,8 @@ impl Shim {
             bundle: request.bundle.clone(),
             spec: spec.clone(),
             rootfs,
-            criu: self.restorer(images)?,
+            criu: self.restorer(images, request.options.criu_work.clone())?,
+            progress: Progress::default(),
         };
         let machine = Machine::Saved(Arc::new(saved));
         let (streams, record) = (Streams::default(), Record::new(0, ""));

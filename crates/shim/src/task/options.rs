@@ -25,6 +25,9 @@ pub(crate) struct Options {
     pub(crate) choice: Option<RuntimeChoice>,
     /// Where another runtime keeps its state; `None`: in the bundle.
     pub(crate) root: Option<PathBuf>,
+    /// Where criu puts its log when it restores, made when it is missing; `None`: beside the images. These, whose place containerd tells as the
+    /// checkpoint of the request, need no option.
+    pub(crate) criu_work: Option<PathBuf>,
 }
 
 const TYPE: &str = "containerd.runc.v1.Options";
@@ -39,8 +42,16 @@ impl Options {
             return Ok(Self { choice: Some(choice), ..Self::default() });
         }
         match any.type_url.rsplit('/').next() {
-            Some(TYPE) => Self::from_runc(&any.value)
-                .map_err(|error| TaskError::Argument { what: "runtime options", value: error.to_string() }),
+            Some(TYPE) => {
+                let options = Self::from_runc(&any.value)
+                    .map_err(|error| TaskError::Argument { what: "runtime options", value: error.to_string() })?;
+                match &options.criu_work {
+                    Some(path) if !path.is_absolute() => {
+                        Err(TaskError::Argument { what: "criu_work_path", value: path.display().to_string() })
+                    }
+                    _ => Ok(options),
+                }
+            }
             _ => Ok(Self::default()),
         }
     }
@@ -55,6 +66,7 @@ impl Options {
         const BINARY_NAME: u32 = 6 << 3 | 2;
         const ROOT: u32 = 7 << 3 | 2;
         const SYSTEMD_CGROUP: u32 = 9 << 3;
+        const CRIU_WORK_PATH: u32 = 11 << 3 | 2;
         let mut options = Self::default();
         let mut stream = CodedInputStream::from_bytes(value);
         while let Some(tag) = stream.read_raw_tag_or_eof()? {
@@ -69,6 +81,7 @@ impl Options {
                     options.choice = Some(RuntimeChoice::Command { binary, arguments: Vec::new() });
                 }
                 ROOT => options.root = Some(PathBuf::from(stream.read_string()?)),
+                CRIU_WORK_PATH => options.criu_work = Some(PathBuf::from(stream.read_string()?)),
                 SYSTEMD_CGROUP => options.systemd_cgroup = stream.read_bool()?,
                 other => berth_proto::protobuf::rt::skip_field_for_tag(other, &mut stream)?,
             }
@@ -98,10 +111,13 @@ mod tests {
     /// S-138: what runc's shim is told by its options.
     #[test]
     fn s138_options_of_runcs_shim() {
-        let value = [&[0x08, 1, 0x10, 1, 0x1a, 2][..], b"/s", &[0x20, 0xa0, 0x8d, 6, 0x28, 7]].concat();
+        let value =
+            [&[0x08, 1, 0x10, 1, 0x1a, 2][..], b"/s", &[0x20, 0xa0, 0x8d, 6, 0x28, 7], &[0x5a, 2], b"/w"].concat();
         let options = Options::from_wire(Some(&berth_proto::pack_as(TYPE, value))).unwrap();
         assert!(options.no_pivot_root && options.no_new_keyring);
         assert_eq!((options.shim_cgroup.as_deref(), options.io_owner), (Some("/s"), Owner { uid: 100_000, gid: 7 }));
+        assert_eq!(options.criu_work, Some("/w".into()));
+        assert!(Options::from_wire(Some(&berth_proto::pack_as(TYPE, vec![0x5a, 1, b'w']))).is_err(), "not absolute");
     }
 
     /// S-137: another runtime is named by runc's options, and by our own engine's.

@@ -1,11 +1,14 @@
 //! Restore: a task that is made from a checkpoint has no process before it is started; then criu (criu.org) makes them all, and init becomes our
 //! child. That takes its time, and everybody else is served meanwhile ([`crate::aside`]).
 //!
-//! A task whose restore fails has ended; nothing of it is left in the kernel. One that is killed before its start ends without having run.
+//! A task whose restore fails has ended; nothing of it is left in the kernel. One that is killed before its start ends without having run; one that is
+//! killed while criu is at work takes criu along, which is in the container's cgroup with all that it has made so far.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use berth_cgroup::{Cgroup, Layout};
 use berth_oci::runtime::Spec;
@@ -26,6 +29,10 @@ use crate::{log, reaper};
 const OPERATION: &str = "restore";
 /// containerd's code of an end that is none of the process's own.
 const UNKNOWN: u32 = 255;
+const KILLED: u32 = 128 + 9;
+const KILLED_STATE: &str = "killed";
+/// For what a restore has made so far to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a start makes the container of.
 #[derive(Debug)]
@@ -35,6 +42,15 @@ pub(super) struct Saved {
     pub(super) spec: Spec,
     pub(super) rootfs: Rootfs,
     pub(super) criu: CriuOptions,
+    pub(super) progress: Progress,
+}
+
+/// How far a restore is, for whoever would end it.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The group is the restore's alone, and it is under way.
+    is_interruptible: AtomicBool,
+    is_killed: AtomicBool,
 }
 
 impl Saved {
@@ -44,11 +60,35 @@ impl Saved {
         let found = Layout::detect().and_then(|layout| Cgroup::open(&layout, &path)).and_then(|group| group.pids());
         // Somebody else's who is there already is not to be killed with it.
         if !found.is_ok_and(|pids| !pids.is_empty()) {
+            self.progress.is_interruptible.store(true, Ordering::Relaxed);
             note(&Record::new(0, &path), &self.bundle);
         }
     }
 
+    /// Ends a restore that is under way: criu and what it has made. False when none is. The restore fails then, and tidies up.
+    pub(super) fn interrupt(&self) -> bool {
+        if !self.progress.is_interruptible.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.progress.is_killed.store(true, Ordering::Relaxed);
+        // Without a group criu is not there yet; what does not die is told by the restore, which kills once more.
+        if let Ok(path) = CgroupDriver::Cgroupfs.path_of(&self.spec, self.id.as_str())
+            && let Ok(group) = Layout::detect().and_then(|layout| Cgroup::open(&layout, &path))
+            && let Err(error) = group.kill_all(Signal::KILL, KILL_TIMEOUT)
+        {
+            log::error(&format!("kill of a restore: {}", berth_types::report(&error)));
+        }
+        true
+    }
+
+    fn was_killed(&self) -> bool {
+        self.progress.is_killed.load(Ordering::Relaxed)
+    }
+
     fn restore(&self, stdio: Stdio) -> Result<Container, TaskError> {
+        if self.was_killed() {
+            return Err(TaskError::State { operation: OPERATION, state: KILLED_STATE });
+        }
         let options = RestoreOptions {
             scratch: &self.bundle,
             rootfs: self.rootfs.clone(),
@@ -65,7 +105,7 @@ impl Shim {
     ///
     /// # Errors
     /// `NotFound` for a directory that is not there, `Unimplemented` without criu.
-    pub(super) fn restorer(&self, images: &Path) -> Result<CriuOptions, TaskError> {
+    pub(super) fn restorer(&self, images: &Path, work: Option<PathBuf>) -> Result<CriuOptions, TaskError> {
         const CONNECTION: &str = "tcp-stream-";
         let failed = |source| TaskError::Read { path: images.to_owned(), source };
         let mut has_connections = false;
@@ -76,7 +116,7 @@ impl Shim {
             program: find_executable(Path::new("criu"), &self.surroundings.search)
                 .ok_or_else(|| TaskError::NoCriu { search: self.surroundings.search.clone() })?,
             images: images.to_owned(),
-            work: None,
+            work,
             switches: CriuSwitches {
                 tcp_established: has_connections,
                 ext_unix_sk: true,
@@ -110,7 +150,9 @@ impl Shim {
         let object = saved.criu.images.display().to_string();
         let bundle = saved.bundle.clone();
         saved.note_group();
-        let restored = aside(move || saved.restore(stdio)).await;
+        let restoring = Arc::clone(&saved);
+        let restored = aside(move || restoring.restore(stdio)).await;
+        saved.progress.is_interruptible.store(false, Ordering::Relaxed);
         let followed = match restored {
             Ok(container) => self.follow_restored(container, init, streams),
             Err(error) => Err(error),
@@ -122,9 +164,14 @@ impl Shim {
         })?;
         if followed.is_err() {
             note(&Record::new(0, ""), &bundle);
-            self.ended(init, Exit { code: UNKNOWN, at: Timestamp::now(), note: None }).await;
+            let code = if saved.was_killed() { KILLED } else { UNKNOWN };
+            self.ended(init, Exit { code, at: Timestamp::now(), note: None }).await;
         }
-        followed.map(|()| init.pid())
+        match followed {
+            // What criu said when it went is not the reason.
+            Err(_) if saved.was_killed() => Err(TaskError::State { operation: OPERATION, state: KILLED_STATE }),
+            other => other.map(|()| init.pid()),
+        }
     }
 
     /// It runs: from here on it is a container like any other.
@@ -166,7 +213,6 @@ impl Shim {
 
     /// A signal to a task that is not restored: there is nobody to get it, but SIGKILL is the end in any case. The caller holds `init.changing`.
     pub(super) async fn end_saved(&self, init: &Arc<Process>, signal: Signal) -> Result<(), TaskError> {
-        const KILLED: u32 = 128 + 9;
         match init.status() {
             Status::Created if signal == Signal::KILL => {
                 self.ended(init, Exit { code: KILLED, at: Timestamp::now(), note: None }).await;

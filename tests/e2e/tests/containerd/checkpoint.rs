@@ -4,7 +4,7 @@ use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use berth_containerd_api::containerd::runc::v1::CheckpointOptions;
+use berth_containerd_api::containerd::runc::v1::{CheckpointOptions, Options as RuncOptions};
 use berth_containerd_api::containerd::services::containers::v1::GetContainerRequest;
 use berth_containerd_api::containerd::services::containers::v1::containers_client::ContainersClient;
 use berth_containerd_api::containerd::services::snapshots::v1::MountsRequest;
@@ -15,6 +15,7 @@ use berth_containerd_api::containerd::services::tasks::v1::{
 };
 use berth_containerd_api::containerd::types::Descriptor;
 use berth_containerd_api::containerd::v1::types::{Process, Status};
+use berth_testkit::instance::test_root;
 use berth_testkit::{Image, Instance, wait_until};
 use tonic::transport::Channel;
 use tonic::{Code, Response};
@@ -236,6 +237,98 @@ fn s112_restore_by_our_own_shim() {
         assert_eq!(told.last(), Some(&"delete"), "{told:?}");
     });
     assert!(!instance.state().join("checkpoints/default/web").exists());
+    instance.ctr(&["containers", "rm", "web"]).ok();
+}
+
+/// S-112, S-155: a task that is killed while criu restores it ends at once, with criu and everything below it; and is restored another time.
+#[test]
+fn s112_a_restore_is_killed_at_once() {
+    let Some(directory) = criu() else { return };
+    // The real one, which is held up in the middle of a process tree of its own while a file says so.
+    let slow = test_root().join("slow-criu");
+    std::fs::create_dir_all(&slow).unwrap();
+    let hold = slow.join("hold");
+    let script = format!(
+        "#!/bin/sh\n[ -e {hold} ] && {{ sleep 987654 & echo $! > {hold}; wait; }}\nexec {criu} \"$@\"\n",
+        hold = hold.display(),
+        criu = directory.join("criu").display()
+    );
+    std::fs::write(slow.join("criu"), script).unwrap();
+    std::fs::set_permissions(slow.join("criu"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let instance = Instance::start_on_path(&slow);
+    instance.load(&Image::busybox().docker_archive()).ok();
+    ctr_run(&instance, &OWN, "web", &["sleep", "1000"]).ok();
+    block_on(async {
+        let client = Client::connect(&instance, "default").await;
+        let task = Task { client: &client, id: "web" };
+        let checkpoint = task.save().await;
+        let request = || CreateTaskRequest { checkpoint: Some(checkpoint.clone()), ..Default::default() };
+        std::fs::write(&hold, "").unwrap();
+        task.create(request()).await.unwrap();
+        let held = || std::fs::read_to_string(&hold).ok().filter(|pid| pid.ends_with('\n'));
+        let fatal = async {
+            while held().is_none() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            task.kill(9).await.unwrap();
+        };
+        let (started, ()) = tokio::join!(task.start(), fatal);
+        let refused = started.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        let pid = held().unwrap().trim().to_owned();
+        wait_until("criu's tree is gone", || (!Path::new("/proc").join(&pid).exists()).then_some(()));
+        assert_eq!((task.wait().await, task.delete().await), (137, 137));
+        let topics = client.topics().await;
+        assert_eq!(topics.iter().filter(|topic| *topic == "/tasks/exit").count(), 2, "{topics:?}");
+
+        std::fs::remove_file(&hold).unwrap();
+        task.create(request()).await.unwrap();
+        assert_ne!(task.start().await.unwrap(), 0);
+        task.kill(9).await.unwrap();
+        assert_eq!((task.wait().await, task.delete().await), (137, 137));
+    });
+    std::fs::remove_dir_all(&slow).unwrap();
+    assert!(!Path::new("/sys/fs/cgroup").join(super::cgroup(&instance, "web").trim_start_matches('/')).exists());
+    instance.ctr(&["containers", "rm", "web"]).ok();
+}
+
+/// S-112, S-138: images in a directory of the host and criu's log in another, as runc's options say (`criu_image_path`, `criu_work_path`).
+#[test]
+fn s112_s138_criu_paths_of_runcs_options() {
+    let Some(directory) = criu() else { return };
+    let instance = Instance::start_on_path(&directory);
+    instance.load(&Image::busybox().docker_archive()).ok();
+    ctr_run(&instance, &OWN, "web", &["sleep", "1000"]).ok();
+    let (images, work) = (instance.directory.join("images"), instance.directory.join("work"));
+    block_on(async {
+        let client = Client::connect(&instance, "default").await;
+        let task = Task { client: &client, id: "web" };
+        let image_path = images.display().to_string();
+        let options = CheckpointOptions { exit: true, image_path: image_path.clone(), ..Default::default() };
+        let save = CheckpointTaskRequest {
+            container_id: "web".to_owned(),
+            options: Some(pack(&options)),
+            ..Default::default()
+        };
+        task.tasks().checkpoint(client.request(save)).await.unwrap();
+        assert_eq!((task.wait().await, task.delete().await), (137, 137));
+        let request = |image: &str, work: &str| {
+            let (criu_image_path, criu_work_path) = (image.to_owned(), work.to_owned());
+            let options = RuncOptions { criu_image_path, criu_work_path, ..Default::default() };
+            CreateTaskRequest { options: Some(pack(&options)), ..Default::default() }
+        };
+        for (image, work) in [("images", "/w"), (image_path.as_str(), "work")] {
+            let refused = task.create(request(image, work)).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        }
+        let work_path = work.display().to_string();
+        assert_eq!(task.create(request(&image_path, &work_path)).await.unwrap(), 0);
+        assert_ne!(task.start().await.unwrap(), 0);
+        assert!(work.join("restore.log").exists() && !images.join("restore.log").exists());
+        task.kill(9).await.unwrap();
+        assert_eq!((task.wait().await, task.delete().await), (137, 137));
+    });
+    assert!(images.join("inventory.img").exists(), "the client's directory stays");
     instance.ctr(&["containers", "rm", "web"]).ok();
 }
 
