@@ -6,13 +6,15 @@ use berth_containerd_api::containerd::types;
 use berth_core::objects::{AnyValue, ContainerObject, RuntimeChoice, Sandbox};
 use berth_image::tenant::{NamedImage, Target};
 use berth_snapshot::Mount;
-use berth_types::{Digest, Timestamp};
+use berth_types::{Digest, Labels, Timestamp};
 use prost_types::Any;
 use tonic::Status;
 
 use crate::status::IntoStatus as _;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
+/// Go's zero time, 0001-01-01T00:00:00Z: how containerd says that something has not happened.
+pub(crate) const NEVER: prost_types::Timestamp = prost_types::Timestamp { seconds: -62_135_596_800, nanos: 0 };
 
 pub(crate) fn instant(at: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.0.rem_euclid(NANOS_PER_SECOND)).unwrap_or_default();
@@ -53,7 +55,7 @@ pub(crate) fn container_from_wire(message: wire::Container) -> ContainerObject {
     let runtime = message.runtime.unwrap_or_default();
     ContainerObject {
         id: message.id,
-        labels: message.labels,
+        labels: stored_labels(message.labels),
         image: message.image,
         runtime: RuntimeChoice { name: runtime.name, options: runtime.options.map(any_from_wire) },
         spec: message.spec.map(any_from_wire),
@@ -64,6 +66,12 @@ pub(crate) fn container_from_wire(message: wire::Container) -> ContainerObject {
         extensions: message.extensions.into_iter().map(|(key, value)| (key, any_from_wire(value))).collect(),
         sandbox: message.sandbox,
     }
+}
+
+/// containerd stores no label without a value.
+fn stored_labels(mut labels: Labels) -> Labels {
+    labels.retain(|_, value| !value.is_empty());
+    labels
 }
 
 /// # Errors

@@ -12,6 +12,7 @@ mod convert;
 mod event;
 mod face;
 mod latency;
+mod restart;
 mod server;
 mod services;
 mod status;

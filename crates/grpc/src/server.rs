@@ -70,7 +70,10 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
         .add_service(service!(api::streaming::v1::streaming_server::StreamingServer<Face>, face))
         .add_service(service!(api::transfer::v1::transfer_server::TransferServer<Face>, face))
         .add_service(service!(api::version::v1::version_server::VersionServer<Face>, face));
-    router.serve_with_incoming(connections(listener)).await.map_err(ServeError::Serve)
+    tokio::select! {
+        served = router.serve_with_incoming(connections(listener)) => served.map_err(ServeError::Serve),
+        () = face.monitor_restarts() => Ok(()),
+    }
 }
 
 /// Without an end: an accept that fails is tried again.

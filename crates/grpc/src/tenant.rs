@@ -25,6 +25,17 @@ pub(crate) fn from_metadata(metadata: &MetadataMap) -> Result<Tenant, Status> {
     text.parse::<Tenant>().map_err(|error| error.into_status())
 }
 
+/// A request of our own about a tenant.
+///
+/// # Errors
+/// Never for a name that is one.
+pub(crate) fn request_for<T>(tenant: &Tenant, message: T) -> Result<Request<T>, Status> {
+    let value = tenant.as_str().parse().map_err(|_| Status::internal("a namespace's name is no header"))?;
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(HEADER, value);
+    Ok(request)
+}
+
 /// The lease under which the client works, if any.
 pub(crate) fn lease_of<T>(request: &Request<T>) -> Option<String> {
     let text = request.metadata().get(LEASE_HEADER)?.to_str().ok()?;

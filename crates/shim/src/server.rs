@@ -125,6 +125,7 @@ impl Server {
         let io_path = self.bundle.join(SOCKET_NAME);
         let io_listener =
             socket::listen_in(&self.bundle, SOCKET_NAME).and_then(into_async).map_err(failed("bind", &io_path))?;
+        shim.set_addresses(vec![self.socket.clone(), io_path]);
         tokio::spawn(shim_io::serve_attach(io_listener, shim.attacher(&self.id)));
         let listener = into_async(self.listener).map_err(failed("listen at", &self.socket))?;
         let task: Arc<dyn Task + Send + Sync> = Arc::new(Service(Arc::clone(&shim)));
@@ -138,12 +139,9 @@ impl Server {
         server.start().await.map_err(unserved)?;
 
         shim.shutdown_asked().await;
+        shim.leave_addresses();
         for _ in 0..LAST_TURNS {
             tokio::task::yield_now().await;
-        }
-        for path in [&self.socket, &io_path] {
-            // The engine may have removed the bundle already.
-            std::fs::remove_file(path).ok();
         }
         tokio::time::timeout(LAST_EVENTS, shim.events.delivered()).await.ok();
         shim.outlets.none_left().await;

@@ -81,6 +81,8 @@ pub(crate) struct Shim {
     saving: tokio::sync::Mutex<()>,
     pub(crate) events: Arc<Publisher>,
     pub(crate) outlets: Arc<OpenOutlets>,
+    /// Sockets that are ours until we end.
+    addresses: Mutex<Vec<PathBuf>>,
     shutdown: Notify,
 }
 
@@ -128,6 +130,7 @@ impl Shim {
             saving: tokio::sync::Mutex::default(),
             events,
             outlets: Arc::default(),
+            addresses: Mutex::default(),
             shutdown: Notify::new(),
         })
     }
@@ -292,8 +295,24 @@ impl Shim {
                 false => Err(TaskError::State { operation: "shut down", state }),
             };
         }
+        // Whoever has the answer may start another shim for this id at once: it must not find us, nor we its sockets.
+        if self.creating().is_empty() {
+            self.leave_addresses();
+        }
         self.shutdown.notify_one();
         Ok(())
+    }
+
+    pub(crate) fn set_addresses(&self, paths: Vec<PathBuf>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = paths;
+    }
+
+    /// Takes our sockets away, once.
+    pub(crate) fn leave_addresses(&self) {
+        for path in std::mem::take(&mut *self.addresses.lock().unwrap_or_else(PoisonError::into_inner)) {
+            // The engine may have removed the bundle already.
+            std::fs::remove_file(path).ok();
+        }
     }
 
     /// Of any task; `None`: there is none.

@@ -11,6 +11,7 @@ mod containerd {
     mod metadata;
     mod options;
     mod pods;
+    mod restarts;
     mod sandbox;
     mod shims;
     mod streams;

@@ -72,6 +72,12 @@ impl Object for ContainerObject {
 }
 
 impl ContainerObject {
+    /// Whether its document asks for a terminal.
+    pub fn wants_terminal(&self) -> bool {
+        let document = self.spec.as_ref().map(|spec| serde_json::from_slice::<serde_json::Value>(&spec.value));
+        document.is_some_and(|document| document.is_ok_and(|document| document["process"]["terminal"] == true))
+    }
+
     /// Takes the named fields of `new`; without names, all that may change.
     ///
     /// # Errors
@@ -90,7 +96,11 @@ impl ContainerObject {
         let all = ALL.map(str::to_owned);
         for path in if paths.is_empty() { &all[..] } else { paths } {
             if let Some(key) = path.strip_prefix("labels.") {
-                self.labels.insert(key.to_owned(), new.labels.get(key).cloned().unwrap_or_default());
+                // An empty value is how a label is taken away.
+                match new.labels.get(key).filter(|value| !value.is_empty()) {
+                    Some(value) => drop(self.labels.insert(key.to_owned(), value.clone())),
+                    None => drop(self.labels.remove(key)),
+                }
             } else if let Some(key) = path.strip_prefix("extensions.") {
                 self.extensions.insert(key.to_owned(), new.extensions.get(key).cloned().unwrap_or_default());
             } else {

@@ -77,12 +77,19 @@ impl Face {
         let data = &self.options.data_root;
         let mut plugins = vec![
             with_root(plugin("content", "content"), &data.join("content")),
-            Plugin { capabilities: vec!["rebase".to_owned()], ..with_platform(plugin("snapshotter", "overlayfs")) },
+            Plugin {
+                capabilities: ["remap-ids", "rebase"].map(str::to_owned).to_vec(),
+                ..with_platform(plugin("snapshotter", "overlayfs"))
+            },
             with_root(plugin("metadata", "redb"), &data.join("metadata.redb")),
             with_platform(plugin("differ", "walking")),
             plugin("event", "exchange"),
             plugin("gc", "scheduler"),
             plugin("lease", "manager"),
+            Plugin {
+                capabilities: crate::restart::POLICIES.map(str::to_owned).to_vec(),
+                ..plugin("monitor.container", "restart")
+            },
             Plugin { r#type: "io.containerd.runtime.v2".to_owned(), ..with_platform(plugin("runtime", "task")) },
             Plugin { r#type: "io.containerd.ttrpc.v1".to_owned(), id: "events".to_owned(), ..Default::default() },
         ];

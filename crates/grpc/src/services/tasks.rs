@@ -22,7 +22,7 @@ use berth_containerd_api::containerd::v1::types::ProcessInfo;
 use berth_core::Tenant;
 use berth_core::filter::Fields;
 use berth_core::fleet::{NewTask, restore_path};
-use berth_shim_client::{CreateTask, IoUris, RootfsMount, ShimClient};
+use berth_shim_client::{CreateTask, IoUris, RootfsMount, ShimClient, ShimError};
 use berth_types::{ExecId, Signal, Timestamp};
 use prost_types::Any;
 use tonic::{Request, Response, Status};
@@ -206,7 +206,11 @@ impl Tasks for Face {
             }
             (_, exec, _) => {
                 let killed = task.shim().kill_number(exec.as_ref(), request.signal, request.all).await;
-                killed.map_err(|error| error.into_status())?;
+                killed.map_err(|error| match error {
+                    // Deleted meanwhile, by somebody else.
+                    ShimError::Gone { .. } => Status::not_found("process already finished: its shim has ended"),
+                    other => other.into_status(),
+                })?;
             }
         }
         Ok(Response::new(()))

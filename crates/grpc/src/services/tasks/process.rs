@@ -12,7 +12,7 @@ use berth_types::ExecId;
 use tonic::Status;
 
 use crate::Face;
-use crate::convert::instant;
+use crate::convert::{NEVER, instant};
 use crate::event::Docker;
 use crate::status::IntoStatus as _;
 
@@ -63,7 +63,7 @@ impl TaskRef {
             stderr: state.io.stderr,
             terminal: state.io.terminal,
             exit_status: state.exit.map_or(0, |exit| exit.code),
-            exited_at: state.exit.map(|exit| instant(exit.exited_at)),
+            exited_at: Some(state.exit.map_or(NEVER, |exit| instant(exit.exited_at))),
         })
     }
 }
