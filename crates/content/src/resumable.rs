@@ -8,7 +8,7 @@
 //! ```
 //!
 //! This is also where blobs are while they come from a registry: several writers, each with ranges of its own, and readers that follow them.
-//! A range is noted after its bytes were written, in steps of [`NOTE_BYTES`]. After a crash of the process every noted range is there (the kernel
+//! A range is noted after its bytes were written, in steps of `NOTE_BYTES` (see `journal`). After a crash of the process every noted range is there (the kernel
 //! has it); after a crash of the host only what a `synced` line vouches for is, which is written behind an `fdatasync`, by [`ResumableIngest::sync`]
 //! and after every [`SYNC_BYTES`] that were appended. Whatever was kept, the digest is taken of the bytes as they are read back at the end. Data
 //! with a second name is in the store already and is never written again.
@@ -30,21 +30,17 @@ use sha2::Digest as _;
 use crate::ingest::{Draft, Staged};
 use crate::{ContentError, Expected, PIECE_BYTES, Result};
 
+mod journal;
 mod ranges;
 
+use journal::trusted;
 pub(crate) use ranges::Ranges;
 use ranges::overlap;
 
 const FORMAT: u32 = 1;
 /// What a crash of the host can cost of one ingest.
 pub const SYNC_BYTES: u64 = 16 << 20;
-/// What a crash of the process can cost of one ingest: written bytes are noted when there are so many.
-const NOTE_BYTES: u64 = 64 << 10;
-/// Notes after which the journal is written anew with merged ranges.
-const NOTES_MAX: u32 = 100_000;
-const JOURNAL_BYTES_MAX: u64 = 16 << 20;
 const ABOUT_BYTES_MAX: u64 = 64 << 10;
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How far an ingest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,22 +86,6 @@ struct State {
     /// How often it began from nothing since it was opened.
     restarts: u64,
     updated: Timestamp,
-}
-
-impl State {
-    fn note(&mut self) -> io::Result<()> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        let unnoted = std::mem::take(&mut self.unnoted);
-        self.notes += u32::try_from(unnoted.0.len()).unwrap_or(u32::MAX);
-        journal.write_all(unnoted.lines("").as_bytes())
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        // Not noted: these bytes are fetched again.
-        drop(self.note());
-    }
 }
 
 /// An ingest that outlives its process. Shared by threads: each may write its own ranges. Dropped: it stays and can be opened again.
@@ -417,14 +397,6 @@ impl ResumableIngest {
         Ok(opened)
     }
 
-    fn journal<'s>(&self, state: &'s mut State) -> Result<&'s mut File> {
-        let journal = match state.journal.take() {
-            Some(open) => open,
-            None => open_file(&self.home.join("journal"), true)?,
-        };
-        Ok(state.journal.insert(journal))
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -439,38 +411,6 @@ impl ResumableIngest {
         let mut state = self.state();
         self.note_written(&mut state, range)?;
         Ok(state)
-    }
-
-    fn note_written(&self, state: &mut State, range: Range<u64>) -> Result<()> {
-        self.journal(state)?;
-        state.updated = Timestamp::now();
-        state.unsynced += range.end - range.start;
-        state.ranges.add(range.clone());
-        state.unnoted.add(range);
-        if state.unnoted.bytes() >= NOTE_BYTES {
-            state.note().map_err(|e| self.journal_error(e))?;
-        }
-        if state.notes >= NOTES_MAX {
-            self.rewrite_journal(state)?;
-        }
-        Ok(())
-    }
-
-    /// One line per range instead of one per write, for this boot.
-    fn rewrite_journal(&self, state: &mut State) -> Result<()> {
-        let text = format!("boot {}\n{}", boot_id(), state.ranges.lines(""));
-        let (path, draft) = (self.home.join("journal"), self.home.join("journal-new"));
-        fs::write(&draft, text).map_err(|e| ContentError::io("write", &draft, e))?;
-        fs::rename(&draft, &path).map_err(|e| ContentError::io("name", &path, e))?;
-        state.journal = Some(open_file(&path, true)?);
-        state.unnoted = Ranges::default();
-        state.notes = u32::try_from(state.ranges.0.len()).unwrap_or(u32::MAX);
-        state.unsynced = state.ranges.bytes();
-        Ok(())
-    }
-
-    fn journal_error(&self, source: io::Error) -> ContentError {
-        ContentError::io("write", &self.home.join("journal"), source)
     }
 }
 
@@ -522,46 +462,9 @@ fn load_about(home: &Path) -> Result<Option<About>> {
     Ok(serde_json::from_slice::<About>(&bytes).ok().filter(|about| about.format == FORMAT))
 }
 
-/// Which ranges of the data are known to be there, and when the last was written.
-fn trusted(home: &Path, data: &File) -> Result<(Ranges, Timestamp)> {
-    let found = data.metadata().map_err(|e| ContentError::io("stat", &home.join("data"), e))?;
-    let modified = found.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    let updated = Timestamp(modified.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0));
-    let journal = read_small(&home.join("journal"), JOURNAL_BYTES_MAX)?.unwrap_or_default();
-    Ok((replay(&String::from_utf8_lossy(&journal), &boot_id(), found.len()), updated))
-}
-
 /// The inode of data that has a second name: of a blob, when a crash came before this one was taken away.
 pub(crate) fn shared_inode(home: &Path) -> Option<u64> {
     fs::symlink_metadata(home.join("data")).ok().filter(|found| found.nlink() > 1).map(|found| found.ino())
-}
-
-/// Ranges the journal vouches for. `length` is that of the data, which in the same boot counts even where nothing was noted after it.
-pub(crate) fn replay(journal: &str, boot: &str, length: u64) -> Ranges {
-    let mut lines = journal.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-    let is_this_boot = lines.next().and_then(|line| line.strip_prefix("boot ")) == Some(boot);
-    let (mut noted, mut synced) = (Ranges::default(), Ranges::default());
-    for line in lines {
-        let (list, range) = match line.strip_prefix("synced ") {
-            Some(range) => (&mut synced, range),
-            None if line == "synced" => {
-                synced = noted.clone();
-                continue;
-            }
-            None => (&mut noted, line),
-        };
-        if let Some((start, end)) = range.split_once(' ')
-            && let (Ok(start), Ok(end)) = (start.parse::<u64>(), end.parse::<u64>())
-            && end <= length
-        {
-            list.add(start..end);
-        }
-    }
-    if is_this_boot { noted } else { synced }
-}
-
-fn boot_id() -> String {
-    fs::read_to_string(BOOT_ID).map(|text| text.trim_end().to_owned()).unwrap_or_default()
 }
 
 fn read_small(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>> {

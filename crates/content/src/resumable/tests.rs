@@ -2,6 +2,7 @@ use std::path::Path;
 
 use berth_types::{Classify as _, ErrorClass};
 
+use super::journal::replay;
 use super::*;
 use crate::{ContentStore, digest_of};
 
