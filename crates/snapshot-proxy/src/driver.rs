@@ -291,6 +291,11 @@ impl Driver for ProxyDriver {
             self.let_go(key);
             self.remove(key)?;
         }
-        self.remove(&record.name())
+        self.remove(&record.name())?;
+        // What has been removed may stand there until then (stargz's own removal is asynchronous); the next time does as well.
+        if let Err(error) = self.snapshots.cleanup() {
+            tracing::debug!("not cleaned up: {}", berth_types::report(&error));
+        }
+        Ok(())
     }
 }

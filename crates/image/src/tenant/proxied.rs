@@ -243,11 +243,17 @@ impl ImageStore {
                 self.collect_tenants(false)?.foreign
             };
             let roots = needed.into_iter().filter(|(name, _)| name == proxy.name()).map(|(_, key)| key);
-            for key in dead(&all, roots, &tenants) {
+            let dead = dead(&all, roots, &tenants);
+            let is_any = !dead.is_empty();
+            for key in dead {
                 match snapshots.remove(&key) {
                     Ok(()) => removed += 1,
                     Err(error) => tracing::debug!(key, "not collected: {}", berth_types::report(&error)),
                 }
+            }
+            // One that removes asynchronously (stargz) keeps directories and mounts until it is told.
+            if is_any && let Err(error) = snapshots.cleanup() {
+                tracing::warn!(snapshotter = proxy.name(), "not cleaned up: {}", berth_types::report(&error));
             }
         }
         Ok(removed)
