@@ -77,7 +77,15 @@ fn s136_gvisor_by_its_command_line() {
     assert_eq!(berth.berth(&["exec", "c1", "echo", "again"]).ok(), "again");
     berth.berth(&["kill", "c1"]).ok();
     assert_eq!(berth.berth(&["wait", "c1"]).ok(), "137");
-    berth.berth(&["rm", "c1"]).ok();
+    let terminal = berth.busybox(&[&options[..], &["-t"]].concat(), &["sh", "-c", "test -t 1 && echo a terminal"]);
+    assert_eq!(terminal.ok(), "a terminal\r");
+    let script = "trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+    berth.berth(&[&["run", "-d", "--name", "c2"], &options[..], &["busybox", "sh", "-c", script]].concat()).ok();
+    wait_until("it is ready", || (berth.berth(&["logs", "c2"]).ok() == "ready").then_some(()));
+    berth.berth(&["stop", "c2"]).ok();
+    assert_eq!(berth.inspect("c2", "{{.State.ExitCode}}"), "5");
+    assert_eq!(berth.berth(&["logs", "c2"]).ok(), "ready\nasked");
+    berth.berth(&["rm", "c1", "c2"]).ok();
 }
 
 /// `runsc` with what this machine asks for, as a user would wrap it.
