@@ -1,7 +1,10 @@
 //! The restart monitor, by the labels with which containerd's clients ask for it.
 
+use berth_containerd_api::containerd::services::tasks::v1::CreateTaskRequest;
 use berth_testkit::{Instance, wait_until};
 
+use super::checkpoint::Task;
+use super::client::{Client, block_on};
 use super::tasks::task;
 use super::{ctr_run, rows};
 
@@ -66,4 +69,22 @@ fn s110_restart_policies() {
     wait_until("the monitor ends what is to be stopped", || task(&instance, "killed").is_none().then_some(()));
     instance.ctr(&["containers", "label", "killed", "containerd.io/restart.status="]).ok();
     assert_eq!(label(&instance, "killed", "status"), None);
+}
+
+/// S-110: a deleted task's id is free at once: another task is made under it before the first one's shim has ended.
+#[test]
+fn s110_ids_are_free_after_a_deletion() {
+    let instance = Instance::with_busybox();
+    ctr_run(&instance, &["-d"], "again", &["true"]).ok();
+    block_on(async {
+        let client = Client::connect(&instance, "default").await;
+        let task = Task { client: &client, id: "again" };
+        for _ in 0..20 {
+            assert_eq!(task.wait().await, 0);
+            task.delete().await;
+            let made = task.create(CreateTaskRequest::default()).await;
+            made.unwrap_or_else(|error| panic!("{error:?}"));
+            task.start().await.unwrap();
+        }
+    });
 }

@@ -289,6 +289,25 @@ fn s134_an_exec_that_does_not_start_is_taken_back() {
     });
 }
 
+/// S-110: who has the answer to Shutdown may start another shim for the id: the old one's sockets are gone by then, and it touches no other's.
+#[test]
+fn s110_sockets_are_gone_before_shutdown_is_answered() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        std::fs::write(&socket, "ours").unwrap();
+        let events = Publisher::new(None, "default".to_owned(), Selection::OutOfMemory);
+        let shim = Shim::new("task".to_owned(), None, None, Surroundings::default(), events);
+        shim.set_addresses(vec![socket.clone()]);
+        shim.shut_down(false).unwrap();
+        assert!(!socket.exists());
+        std::fs::write(&socket, "another's").unwrap();
+        shim.shutdown_asked().await;
+        shim.leave_addresses();
+        assert!(socket.exists());
+    });
+}
+
 /// Shutdown while a Create is under way: refused; told to end all the same, the shim waits for what it has asked for.
 #[test]
 fn s132_shutdown_while_a_create_is_under_way() {
