@@ -93,7 +93,7 @@ impl Engine {
             owner("volumes", trees(volumes.len(), &mut volumes.iter().map(|(_, size)| size.disk_bytes))),
             owner("logs and records", self.container_directories()),
             owner("events", files_in(&self.inner.paths.events())),
-            // With the space kept back for removals on a full disk.
+            // With the journal, and the space kept back for removals on a full disk.
             owner("metadata", files_in(&self.inner.paths.data)),
         ])
     }

@@ -43,6 +43,10 @@ pub enum Damage {
     Empty,
     #[error("it has no schema version")]
     NoSchema,
+    #[error("it does not say which records of its journal it lacks")]
+    NoGeneration,
+    #[error("record {0} has a sound checksum but is none of this version's")]
+    Record(usize),
 }
 
 impl Classify for MetadataError {

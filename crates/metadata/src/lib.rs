@@ -1,24 +1,27 @@
-//! The embedded transactional database of a data root: one redb file, one writer, schema versioned.
+//! The embedded transactional database of a data root: one redb file with a journal beside it, one writer at a time, schema versioned.
 //!
 //! Records are opaque bytes here (JSON owned by the modules that write them). What this is not: a cache, a query engine, or a place for
 //! anything that belongs to throw-away containers.
 //!
-//! Invariants: a write that returned with [`Durability::Immediate`] survives `kill -9` and power loss; a write is all or nothing; a file that
+//! Invariants: a write that returned survives `kill -9`, with [`Durability::Immediate`] also power loss; a write is all or nothing; they are
+//! lost in no other order than from the last backwards; a file that
 //! is damaged or from a newer version is an error that names the file, never a panic and never an empty database; on a full disk deletions
 //! still work.
 
 mod error;
+mod journal;
+mod payload;
 mod reserve;
 mod schema;
+mod store;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 
 pub use error::MetadataError;
 use redb::{ReadableDatabase as _, ReadableTable as _};
 use schema::definition;
-use writer::{Shared, Writer};
+use writer::Writer;
 
 type Result<T> = std::result::Result<T, MetadataError>;
 
@@ -52,7 +55,7 @@ pub enum Table {
 pub enum Durability {
     /// Flushed before the call returns.
     Immediate,
-    /// Visible at once, flushed with the next immediate write, within a second, or when the database is dropped.
+    /// Survives the end of the process; flushed to the disk with the next immediate write, within a second, or when the database is dropped.
     Eventual,
 }
 
@@ -65,9 +68,11 @@ pub enum Write {
 /// Transactions since the database was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Commits {
-    /// Flushed to the disk.
+    /// Flushed to the disk before they returned.
     pub immediate: u64,
     pub eventual: u64,
+    /// Times the database file was brought up to date with its journal.
+    pub flushes: u64,
 }
 
 /// Longest key and largest value that are taken.
@@ -77,7 +82,6 @@ pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// An open database. Readers never wait for writers.
 #[derive(Debug)]
 pub struct Metadata {
-    shared: Arc<Shared>,
     writer: Writer,
 }
 
@@ -87,21 +91,18 @@ impl Metadata {
     /// # Errors
     /// `Unavailable` when another process has it open, `DataLoss` when it is damaged, `FailedPrecondition` when a newer version wrote it.
     pub fn open(file: &Path) -> Result<Self> {
-        let database = schema::open(file)?;
-        let shared = Arc::new(Shared::new(file, database));
-        let writer = Writer::start(Arc::clone(&shared))?;
-        Ok(Self { shared, writer })
+        Ok(Self { writer: Writer::start(file)? })
     }
 
     pub fn commits(&self) -> Commits {
-        self.shared.commits()
+        self.writer.shared.commits()
     }
 
     /// # Errors
     /// When the file cannot be read.
     pub fn get(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>> {
-        let failed = |source: redb::Error| self.shared.read_error(table, source);
-        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        let failed = |source: redb::Error| self.writer.shared.read_error(table, source);
+        let transaction = self.writer.shared.store()?.database.begin_read().map_err(|e| failed(e.into()))?;
         let opened = transaction.open_table(definition(table)).map_err(|e| failed(e.into()))?;
         let found = opened.get(key).map_err(|e| failed(e.into()))?;
         Ok(found.map(|value| value.value().to_vec()))
@@ -112,8 +113,8 @@ impl Metadata {
     /// # Errors
     /// When the file cannot be read.
     pub fn list(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
-        let failed = |source: redb::Error| self.shared.read_error(table, source);
-        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        let failed = |source: redb::Error| self.writer.shared.read_error(table, source);
+        let transaction = self.writer.shared.store()?.database.begin_read().map_err(|e| failed(e.into()))?;
         let opened = transaction.open_table(definition(table)).map_err(|e| failed(e.into()))?;
         let mut records = Vec::new();
         for entry in opened.iter().map_err(|e| failed(e.into()))? {
@@ -128,8 +129,8 @@ impl Metadata {
     /// # Errors
     /// When the file cannot be read.
     pub fn list_below(&self, table: Table, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
-        let failed = |source: redb::Error| self.shared.read_error(table, source);
-        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        let failed = |source: redb::Error| self.writer.shared.read_error(table, source);
+        let transaction = self.writer.shared.store()?.database.begin_read().map_err(|e| failed(e.into()))?;
         let opened = transaction.open_table(definition(table)).map_err(|e| failed(e.into()))?;
         let mut records = Vec::new();
         for entry in opened.range(prefix..).map_err(|e| failed(e.into()))? {

@@ -9,13 +9,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition, WriteTransaction};
 
 use crate::error::Damage;
+use crate::journal::{Generation, fresh_generation};
 use crate::{MetadataError, Result, Table};
 
-/// The version this code writes, kept in `Facts` under [`SCHEMA_KEY`]. History: 1 = containers, images, tags, facts; 2 = the tables of tenants.
-const SCHEMA: u32 = 2;
+/// The version this code writes, kept in `Facts` under [`SCHEMA_KEY`]. History: 1 = containers, images, tags, facts; 2 = the tables of tenants;
+/// 3 = a journal beside it.
+const SCHEMA: u32 = 3;
 const SCHEMA_KEY: &str = "schema";
 
 /// Also of what lies beside it.
@@ -30,7 +32,13 @@ const FIRST_TABLES: [Table; 4] = [Table::Containers, Table::Images, Table::Tags,
 const TENANT_TABLES: [Table; 6] =
     [Table::Namespaces, Table::Blobs, Table::Leases, Table::Snapshots, Table::Names, Table::Objects];
 
-pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
+type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
+
+/// New in schema 3: which records of the journal are not in the tables.
+pub(crate) const JOURNAL: Definition = TableDefinition::new("journal");
+pub(crate) const GENERATION_KEY: &str = "generation";
+
+pub(crate) const fn definition(table: Table) -> Definition {
     TableDefinition::new(match table {
         Table::Containers => "containers",
         Table::Images => "images",
@@ -43,6 +51,26 @@ pub(crate) const fn definition(table: Table) -> TableDefinition<'static, &'stati
         Table::Names => "names",
         Table::Objects => "objects",
     })
+}
+
+/// What the journal calls a table; a promise to disk like its name.
+pub(crate) const fn tag_of(table: Table) -> u8 {
+    match table {
+        Table::Containers => 1,
+        Table::Images => 2,
+        Table::Tags => 3,
+        Table::Facts => 4,
+        Table::Namespaces => 5,
+        Table::Blobs => 6,
+        Table::Leases => 7,
+        Table::Snapshots => 8,
+        Table::Names => 9,
+        Table::Objects => 10,
+    }
+}
+
+pub(crate) fn table_of(tag: u8) -> Option<Table> {
+    FIRST_TABLES.into_iter().chain(TENANT_TABLES).find(|table| tag_of(*table) == tag)
 }
 
 pub(crate) fn open(file: &Path) -> Result<Database> {
@@ -65,7 +93,7 @@ pub(crate) fn open(file: &Path) -> Result<Database> {
     let found = guarded(file, || read_schema(&database))?;
     match found.as_deref().map(str::parse::<u32>) {
         Some(Ok(SCHEMA)) => Ok(database),
-        Some(Ok(1)) => {
+        Some(Ok(1 | 2)) => {
             upgrade(&database)
                 .map_err(|error| MetadataError::Write { file: file.to_owned(), source: Arc::new(error) })?;
             Ok(database)
@@ -118,23 +146,42 @@ fn read_schema(database: &Database) -> std::result::Result<Option<String>, Datab
     let facts = transaction.open_table(definition(Table::Facts)).map_err(|e| corrupted(e.into()))?;
     let value = facts.get(SCHEMA_KEY).map_err(|e| corrupted(e.into()))?;
     let found = value.map(|v| String::from_utf8_lossy(v.value()).into_owned());
-    if found.as_deref() == Some("2") {
-        for table in TENANT_TABLES {
-            transaction.open_table(definition(table)).map_err(|e| corrupted(e.into()))?;
-        }
+    let tenants: &[Table] = if found.as_deref() == Some("1") { &[] } else { &TENANT_TABLES };
+    for table in tenants {
+        transaction.open_table(definition(*table)).map_err(|e| corrupted(e.into()))?;
     }
     Ok(found)
 }
 
-/// From schema 1 to 2, in one transaction: a crash leaves either.
+/// From schema 1 or 2 to the present one, in one transaction: a crash leaves either.
 fn upgrade(database: &Database) -> std::result::Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    for table in TENANT_TABLES {
-        transaction.open_table(definition(table))?;
-    }
-    transaction.open_table(definition(Table::Facts))?.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())?;
+    fill_in(&transaction)?;
     transaction.commit()?;
     Ok(())
+}
+
+/// Tables that are not there yet, and what they hold from the start.
+fn fill_in(transaction: &WriteTransaction) -> std::result::Result<(), redb::Error> {
+    for table in FIRST_TABLES.into_iter().chain(TENANT_TABLES) {
+        transaction.open_table(definition(table))?;
+    }
+    transaction.open_table(JOURNAL)?.insert(GENERATION_KEY, &fresh_generation()?[..])?;
+    transaction.open_table(definition(Table::Facts))?.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())?;
+    Ok(())
+}
+
+/// Which records of the journal the tables lack.
+pub(crate) fn generation(file: &Path, database: &Database) -> Result<Generation> {
+    let read = || -> std::result::Result<Option<Generation>, redb::Error> {
+        let table = database.begin_read()?.open_table(JOURNAL)?;
+        Ok(table.get(GENERATION_KEY)?.and_then(|value| value.value().try_into().ok()))
+    };
+    match read() {
+        Ok(Some(generation)) => Ok(generation),
+        Ok(None) => Err(damaged(file, Damage::NoGeneration)),
+        Err(error) => Err(damaged(file, Damage::Content(error.to_string()))),
+    }
 }
 
 /// Writes an empty database of the current schema and gives it its name when it is on disk.
@@ -150,8 +197,13 @@ fn make(file: &Path) -> Result<()> {
         other => MetadataError::Write { file: file.to_owned(), source: Arc::new(other) },
     })?;
     fs::rename(&draft, file).map_err(|e| failed("name", e))?;
+    flush_directory(file).map_err(|e| failed("flush the directory of", e))
+}
+
+/// After which the file's name is on disk.
+pub(crate) fn flush_directory(file: &Path) -> io::Result<()> {
     let directory = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| failed("flush the directory of", e))
+    File::open(directory)?.sync_all()
 }
 
 fn fill(draft: &Path) -> std::result::Result<(), redb::Error> {
@@ -159,10 +211,7 @@ fn fill(draft: &Path) -> std::result::Result<(), redb::Error> {
     OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(draft)?;
     let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(draft)?;
     let transaction = database.begin_write()?;
-    for table in FIRST_TABLES.into_iter().chain(TENANT_TABLES) {
-        transaction.open_table(definition(table))?;
-    }
-    transaction.open_table(definition(Table::Facts))?.insert(SCHEMA_KEY, SCHEMA.to_string().as_bytes())?;
+    fill_in(&transaction)?;
     transaction.commit()?;
     database.close()?;
     File::open(draft)?.sync_all()?;

@@ -18,6 +18,17 @@ struct Scratch {
     file: PathBuf,
 }
 
+impl Scratch {
+    fn journal(&self) -> PathBuf {
+        self.file.with_extension("journal")
+    }
+
+    fn facts(&self) -> Vec<String> {
+        let facts = Metadata::open(&self.file).unwrap().list(Table::Facts).unwrap();
+        facts.into_iter().map(|(key, _)| key).filter(|key| key != "schema").collect()
+    }
+}
+
 fn scratch() -> Scratch {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("metadata.redb");
@@ -39,7 +50,11 @@ fn records_survive_reopening() {
     assert_eq!(metadata.get(Table::Images, "x").unwrap(), None);
     metadata.write(vec![delete(Table::Tags, "a"), delete(Table::Tags, "none")], Durability::Immediate).unwrap();
     assert_eq!(metadata.get(Table::Tags, "a").unwrap(), None);
-    assert_eq!(fs::read_dir(scratch.file.parent().unwrap()).unwrap().count(), 2, "the file and its reserve");
+    assert_eq!(
+        fs::read_dir(scratch.file.parent().unwrap()).unwrap().count(),
+        3,
+        "the file, its journal and its reserve"
+    );
 }
 
 #[test]
@@ -79,25 +94,30 @@ fn second_opener_is_told_that_it_is_busy() {
     assert_eq!(error.class(), ErrorClass::Unavailable);
 }
 
-/// A file of schema 1 is read and brought to the present one.
+/// Files of schemas 1 and 2 are read and brought to the present one.
 #[test]
-fn schema_1_is_read() {
-    let scratch = scratch();
-    {
-        let database = redb::Database::create(&scratch.file).unwrap();
-        let transaction = database.begin_write().unwrap();
-        for (name, key, value) in
-            [("containers", "c", "record"), ("images", "i", "image"), ("tags", "t", "i"), ("facts", "schema", "1")]
+fn older_schemas_are_read() {
+    const TENANTS: [&str; 6] = ["namespaces", "blobs", "leases", "snapshots", "names", "objects"];
+    for (schema, tenants) in [("1", &[][..]), ("2", &TENANTS)] {
+        let scratch = scratch();
+        let first =
+            [("containers", "c", "record"), ("images", "i", "image"), ("tags", "t", "i"), ("facts", "schema", schema)];
         {
-            let table = redb::TableDefinition::<&str, &[u8]>::new(name);
-            transaction.open_table(table).unwrap().insert(key, value.as_bytes()).unwrap();
+            let database = redb::Database::create(&scratch.file).unwrap();
+            let transaction = database.begin_write().unwrap();
+            for (name, key, value) in first.into_iter().chain(tenants.iter().map(|name| (*name, "t/k", "of a tenant")))
+            {
+                let table = redb::TableDefinition::<&str, &[u8]>::new(name);
+                transaction.open_table(table).unwrap().insert(key, value.as_bytes()).unwrap();
+            }
+            transaction.commit().unwrap();
         }
-        transaction.commit().unwrap();
-    }
-    for _ in 0..2 {
-        let metadata = Metadata::open(&scratch.file).unwrap();
-        assert_eq!(metadata.get(Table::Containers, "c").unwrap().unwrap(), b"record");
-        metadata.write(vec![put(Table::Leases, "default/l", "lease")], Durability::Immediate).unwrap();
+        for _ in 0..2 {
+            let metadata = Metadata::open(&scratch.file).unwrap();
+            assert_eq!(metadata.get(Table::Containers, "c").unwrap().unwrap(), b"record");
+            assert_eq!(metadata.get(Table::Names, "t/k").unwrap().is_some(), schema == "2");
+            metadata.write(vec![put(Table::Leases, "default/l", "lease")], Durability::Immediate).unwrap();
+        }
     }
 }
 
@@ -115,10 +135,10 @@ fn records_by_prefix() {
 fn newer_schema_is_refused_by_name_and_left_alone() {
     let scratch = scratch();
     let metadata = Metadata::open(&scratch.file).unwrap();
-    metadata.write(vec![put(Table::Facts, "schema", "3")], Durability::Immediate).unwrap();
+    metadata.write(vec![put(Table::Facts, "schema", "4")], Durability::Immediate).unwrap();
     drop(metadata);
     let error = Metadata::open(&scratch.file).unwrap_err();
-    assert!(error.to_string().ends_with("has schema 3; this version knows schemas up to 2"), "{error}");
+    assert!(error.to_string().ends_with("has schema 4; this version knows schemas up to 3"), "{error}");
     assert_eq!(error.class(), ErrorClass::FailedPrecondition);
     assert!(matches!(Metadata::open(&scratch.file), Err(MetadataError::Newer { .. })));
 }
@@ -167,8 +187,144 @@ fn files_are_private() {
         entries.map(|entry| entry.unwrap().metadata().unwrap().permissions().mode() & 0o777).collect()
     };
     drop(Metadata::open(&scratch.file).unwrap());
-    assert_eq!(modes(), [0o600, 0o600]);
+    assert_eq!(modes(), [0o600, 0o600, 0o600]);
     fs::set_permissions(&scratch.file, fs::Permissions::from_mode(0o644)).unwrap();
     drop(Metadata::open(&scratch.file).unwrap());
-    assert_eq!(modes(), [0o600, 0o600]);
+    assert_eq!(modes(), [0o600, 0o600, 0o600]);
+}
+
+const BLOCK: usize = 4096;
+
+/// The files as a power failure leaves them after ten writes: the database as it was before them, and the journal. One record each, a block long
+/// but for that of "6", which has three.
+fn after_power_loss(scratch: &Scratch) -> (Vec<u8>, Vec<u8>) {
+    drop(Metadata::open(&scratch.file).unwrap());
+    let before = fs::read(&scratch.file).unwrap();
+    let metadata = Metadata::open(&scratch.file).unwrap();
+    for i in 0..10 {
+        let durability = if i % 3 == 1 { Durability::Eventual } else { Durability::Immediate };
+        let long = "v".repeat(if i == 6 { 2 * BLOCK } else { 100 });
+        metadata
+            .write(vec![put(Table::Facts, &i.to_string(), &long), delete(Table::Facts, "none")], durability)
+            .unwrap();
+    }
+    drop(metadata);
+    (before, fs::read(scratch.journal()).unwrap())
+}
+
+/// The offset of each record and of the end.
+fn records() -> Vec<usize> {
+    (0..=10).map(|i| BLOCK * if i > 6 { i + 2 } else { i }).collect()
+}
+
+/// What was acknowledged is there after power loss, from the journal alone, as often as it takes; and nothing of it is lost by what comes after.
+#[test]
+fn acknowledged_writes_come_back_from_the_journal() {
+    let scratch = scratch();
+    let (before, journal) = after_power_loss(&scratch);
+    let all: Vec<String> = (0..10).map(|i| i.to_string()).collect();
+    for _ in 0..2 {
+        fs::write(&scratch.file, &before).unwrap();
+        fs::write(scratch.journal(), &journal).unwrap();
+        assert_eq!(scratch.facts(), all);
+        assert_eq!(scratch.facts(), all, "flushed when it was dropped");
+    }
+    fs::write(&scratch.file, &before).unwrap();
+    fs::write(scratch.journal(), &journal).unwrap();
+    let metadata = Metadata::open(&scratch.file).unwrap();
+    metadata.write(vec![put(Table::Facts, "more", "v")], Durability::Immediate).unwrap();
+    drop(metadata);
+    fs::write(&scratch.file, &before).unwrap();
+    let with_more: Vec<String> = all.iter().cloned().chain(["more".to_owned()]).collect();
+    assert_eq!(scratch.facts(), with_more, "the next record follows those that were there");
+}
+
+/// A journal torn at any record reads as the records before it: the last write of a machine that lost its power was never acknowledged.
+#[test]
+fn a_torn_journal_reads_as_its_beginning() {
+    let scratch = scratch();
+    let (before, journal) = after_power_loss(&scratch);
+    let starts = records();
+    for (index, bounds) in starts.windows(2).enumerate() {
+        let expected: Vec<String> = (0..index).map(|i| i.to_string()).collect();
+        let (start, end) = (bounds[0], bounds[1]);
+        // In the generation, the sequence, the length, the checksum, the table, the key, the value, and the last block of a long one.
+        for at in [0, 16, 20, 32, 65, 74, 100, end - start - BLOCK + 70] {
+            let mut torn = journal.clone();
+            torn[start + at] ^= 1;
+            fs::write(&scratch.file, &before).unwrap();
+            fs::write(scratch.journal(), &torn).unwrap();
+            assert_eq!(scratch.facts(), expected, "record {index}, byte {at}");
+        }
+        for kept in [start, start + 1, start + 63, start + 100] {
+            fs::write(&scratch.file, &before).unwrap();
+            fs::write(scratch.journal(), &journal[..kept]).unwrap();
+            assert_eq!(scratch.facts(), expected, "cut after {kept} bytes");
+            let len = fs::metadata(scratch.journal()).unwrap().len();
+            assert_eq!(len, journal.len() as u64, "brought to its size again");
+        }
+    }
+}
+
+/// Records behind a lost one are not taken for followers of what is written in its place.
+#[test]
+fn records_of_a_lost_end_do_not_come_back() {
+    let scratch = scratch();
+    let (before, mut journal) = after_power_loss(&scratch);
+    let lost = records()[4];
+    journal[lost] ^= 1;
+    fs::write(&scratch.file, &before).unwrap();
+    fs::write(scratch.journal(), &journal).unwrap();
+    let metadata = Metadata::open(&scratch.file).unwrap();
+    metadata.write(vec![put(Table::Facts, "instead", "v")], Durability::Immediate).unwrap();
+    drop(metadata);
+    fs::write(&scratch.file, &before).unwrap();
+    assert_eq!(scratch.facts(), ["0", "1", "2", "3", "instead"]);
+}
+
+/// A database that was put in place of another has nothing to do with that one's journal.
+#[test]
+fn the_journal_of_another_database_is_not_applied() {
+    let scratch = scratch();
+    after_power_loss(&scratch);
+    fs::remove_file(&scratch.file).unwrap();
+    assert_eq!(scratch.facts(), [""; 0]);
+}
+
+/// More than the journal holds, at once or one after the other, is as durable.
+#[test]
+fn more_than_the_journal_holds() {
+    let scratch = scratch();
+    let metadata = Metadata::open(&scratch.file).unwrap();
+    let journal_len = usize::try_from(fs::metadata(scratch.journal()).unwrap().len()).unwrap();
+    metadata.write(vec![put(Table::Facts, "before", "v")], Durability::Eventual).unwrap();
+    metadata.write(vec![put(Table::Facts, "huge", &"v".repeat(journal_len))], Durability::Immediate).unwrap();
+    let flushed = fs::read(&scratch.file).unwrap();
+    let many = 3 * journal_len / BLOCK;
+    let flushes = metadata.commits().flushes;
+    for i in 0..many {
+        metadata.write(vec![put(Table::Facts, &format!("{i:04}"), "v")], Durability::Immediate).unwrap();
+    }
+    assert!(metadata.commits().flushes >= flushes + 2, "{:?}", metadata.commits());
+    assert_eq!(usize::try_from(metadata.commits().immediate).unwrap(), many + 1);
+    drop(metadata);
+    assert_eq!(scratch.facts().len(), many + 2);
+    fs::write(&scratch.file, &flushed).unwrap();
+    assert_eq!(scratch.facts(), ["before", "huge"], "flushed with all before it, and the journal is of a later state");
+}
+
+/// A journal that is none of ours to the last bit is an error, not an empty one, where its checksum says that we wrote it.
+#[test]
+fn a_record_of_a_later_version_is_an_error() {
+    let scratch = scratch();
+    drop(Metadata::open(&scratch.file).unwrap());
+    {
+        let database = schema::open(&scratch.file).unwrap();
+        let generation = schema::generation(&scratch.file, &database).unwrap();
+        let (mut journal, _) = journal::Journal::open(scratch.journal(), generation).unwrap();
+        journal.append(&[1, 99, 0, 0, 0, 0, 0, 0, 0, 0], true).unwrap();
+    }
+    let error = Metadata::open(&scratch.file).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::DataLoss);
+    assert!(error.to_string().contains("metadata.journal"), "{error}");
 }

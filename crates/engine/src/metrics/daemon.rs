@@ -16,6 +16,7 @@ pub(super) fn write(engine: &Engine, exposition: &mut Exposition) {
     for (durability, count) in [("immediate", commits.immediate), ("eventual", commits.eventual)] {
         exposition.add("berth_metadata_commits_total", &[("durability", durability)], Number::Whole(count));
     }
+    exposition.add("berth_metadata_flushes_total", &[], Number::Whole(commits.flushes));
     if let Ok(file) = std::fs::metadata(inner.paths.metadata()) {
         exposition.add("berth_metadata_file_bytes", &[], Number::Whole(file.len()));
     }

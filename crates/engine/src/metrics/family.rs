@@ -83,6 +83,7 @@ pub(super) const FAMILIES: &[Family] = &[
     gauge("berth_jobs", "Asynchronous jobs alive in the daemon."),
     gauge("berth_heavy_jobs", "Image and archive jobs under way."),
     counter("berth_metadata_commits_total", "Transactions of the metadata database, by durability."),
+    counter("berth_metadata_flushes_total", "Times the metadata database was brought up to date with its journal."),
     gauge("berth_metadata_file_bytes", "Size of the metadata database."),
     counter("berth_events_total", "Events recorded since the data root was made."),
     gauge("berth_event_subscribers", "Readers of the event stream."),

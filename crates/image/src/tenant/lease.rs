@@ -1,6 +1,6 @@
 //! Leases: what a client is working with and nobody else may collect.
 
-use berth_metadata::{Table, Write};
+use berth_metadata::{Durability, Table, Write};
 use berth_types::Timestamp;
 use berth_types::label::{self, Labels};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,12 @@ pub(super) struct LeaseRecord {
 }
 
 impl LeaseRecord {
+    /// Only a lease without an end is meant to outlive its client's machine. One that ends guards what a client is at work with, and whoever lost
+    /// it to a power failure has lost its client, too. (What a lease guards and what a later write refers to is flushed with that write.)
+    fn durability(&self) -> Durability {
+        if self.labels.contains_key(EXPIRE) { Durability::Eventual } else { Durability::Immediate }
+    }
+
     /// A lease whose time cannot be read does not end: better kept too long than collected too soon.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         self.labels.get(EXPIRE).and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|end| end <= now)
@@ -56,7 +62,7 @@ impl Tenant<'_> {
             return Err(exists("lease", id));
         }
         let record = LeaseRecord { created_ns: Timestamp::now().0, labels: labels.clone(), resources: Vec::new() };
-        self.write(vec![self.put(Table::Leases, id, &record)?])?;
+        self.write_as(vec![self.put(Table::Leases, id, &record)?], record.durability())?;
         Ok(lease(id, &record))
     }
 
@@ -67,7 +73,7 @@ impl Tenant<'_> {
     pub fn delete_lease(&self, id: &str, is_synchronous: bool) -> Result<()> {
         let changing = self.store.lock();
         let lease = self.lease_record(id)?;
-        self.write(vec![self.delete(Table::Leases, id)])?;
+        self.write_as(vec![self.delete(Table::Leases, id)], lease.durability())?;
         if is_synchronous {
             self.store.collect_unreferenced(&changing)?;
         } else if lease.resources.iter().any(|held| held.kind == "content") {

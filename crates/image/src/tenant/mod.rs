@@ -31,7 +31,7 @@ mod snapshot;
 mod suiting;
 mod unpack;
 
-use berth_metadata::{Table, Write};
+use berth_metadata::{Durability, Table, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -124,11 +124,15 @@ impl<'s> Tenant<'s> {
     }
 
     /// Writes durably; a tenant that writes exists.
-    fn write(&self, mut writes: Vec<Write>) -> Result<()> {
+    fn write(&self, writes: Vec<Write>) -> Result<()> {
+        self.write_as(writes, Durability::Immediate)
+    }
+
+    fn write_as(&self, mut writes: Vec<Write>, durability: Durability) -> Result<()> {
         if self.store.metadata.get(Table::Namespaces, self.name)?.is_none() {
             writes.push(Write::Put { table: Table::Namespaces, key: self.name.to_owned(), value: b"{}".to_vec() });
         }
-        self.store.write(writes)
+        Ok(self.store.metadata.write(writes, durability)?)
     }
 }
 

@@ -355,6 +355,28 @@ fn s114_a_snapshot_and_its_lease_are_one_write() {
     assert_eq!(commits() - before, 2);
 }
 
+/// A lease that ends by itself costs no flush, one without an end does; both are there when the store is opened again.
+#[test]
+fn s114_a_lease_with_an_end_is_not_flushed() {
+    let Scratch { dir, store } = scratch();
+    let tenant = store.tenant("t").unwrap();
+    tenant.create_lease("first", &Labels::new()).unwrap();
+    let commits = || store.metadata.commits();
+    let before = commits();
+    let soon = Timestamp(Timestamp::now().0 + 3600 * 1_000_000_000).to_string();
+    tenant.create_lease("short", &labels(&[("containerd.io/gc.expire", &soon)])).unwrap();
+    tenant.create_lease("gone", &labels(&[("containerd.io/gc.expire", &soon)])).unwrap();
+    tenant.delete_lease("gone", false).unwrap();
+    assert_eq!((commits().immediate - before.immediate, commits().eventual - before.eventual), (0, 3));
+    tenant.create_lease("lasting", &Labels::new()).unwrap();
+    tenant.delete_lease("first", false).unwrap();
+    assert_eq!(commits().immediate - before.immediate, 2);
+    drop(store);
+    let store = open(dir.path());
+    let left: Vec<String> = store.tenant("t").unwrap().leases().unwrap().into_iter().map(|lease| lease.id).collect();
+    assert_eq!(left, ["lasting", "short"]);
+}
+
 /// CVE-2022-24778: who has no key does not run an encrypted layer because its files were unpacked here for somebody who has.
 #[test]
 fn cve_2022_24778_an_encrypted_layer_is_not_run() {
