@@ -77,10 +77,7 @@ impl Face {
         let data = &self.options.data_root;
         let mut plugins = vec![
             with_root(plugin("content", "content"), &data.join("content")),
-            Plugin {
-                capabilities: ["remap-ids", "rebase"].map(str::to_owned).to_vec(),
-                ..with_platform(plugin("snapshotter", "overlayfs"))
-            },
+            Plugin { capabilities: vec!["rebase".to_owned()], ..with_platform(plugin("snapshotter", "overlayfs")) },
             with_root(plugin("metadata", "redb"), &data.join("metadata.redb")),
             with_platform(plugin("differ", "walking")),
             plugin("event", "exchange"),
