@@ -167,6 +167,11 @@ impl ImageStore {
         self.snapshots.driver().name()
     }
 
+    /// Whether labels of a snapshot map the owners of its layers (`remap-ids`).
+    pub fn maps_ids(&self) -> bool {
+        self.snapshots.driver().maps_ids()
+    }
+
     /// External snapshotters, reachable or not.
     pub fn proxies(&self) -> &[Proxy] {
         &self.proxies

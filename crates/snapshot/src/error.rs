@@ -53,6 +53,10 @@ pub enum SnapshotError {
     Unreachable { snapshotter: String, address: PathBuf, why: String },
     #[error("snapshotter {snapshotter}: {what}")]
     Setting { snapshotter: String, what: String },
+    #[error("label {label} {value:?} is no mapping of ids (container:host:size)")]
+    Mapping { label: &'static str, value: String },
+    #[error("snapshotter {driver} cannot map ids on this host (its capabilities do not have remap-ids)")]
+    CannotMap { driver: String },
     #[error(transparent)]
     Labels(#[from] berth_types::label::LabelError),
     #[error(transparent)]
@@ -89,9 +93,11 @@ impl Classify for SnapshotError {
             Self::Labels(error) => error.class(),
             Self::Remote { class, .. } => *class,
             Self::Unreachable { .. } => ErrorClass::Unavailable,
+            Self::CannotMap { .. } => ErrorClass::Unimplemented,
             Self::Name { .. }
             | Self::TooDeep { .. }
             | Self::Mounts { .. }
+            | Self::Mapping { .. }
             | Self::Setting { .. }
             | Self::UnknownDriver { .. }
             | Self::Key { .. }

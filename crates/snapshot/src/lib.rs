@@ -31,6 +31,7 @@ mod home;
 mod layer;
 mod ledger;
 mod recovery;
+mod remap;
 mod replaced;
 mod snapshotter;
 pub mod testsuite;

@@ -24,6 +24,7 @@ use berth_types::{ChainId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::children::Children;
+use crate::remap::Remap;
 use crate::{Result, SnapshotError, SnapshotStore};
 
 const FORMAT: u32 = 1;
@@ -375,11 +376,21 @@ impl LocalSnapshotter {
         self.check_new(key)?;
         self.check_parent(parent)?;
         label::check(labels)?;
+        // A view is looked at as it is.
+        let remap = if kind == Kind::Active { Remap::of(labels)? } else { None };
+        if remap.is_some() && !self.store.driver().maps_ids() {
+            return Err(SnapshotError::CannotMap { driver: self.store.driver().name().to_owned() });
+        }
         let lowers = self.lowers_of(parent)?;
         let number = self.store.make_home(if kind == Kind::Active { &lowers } else { &[] })?;
         let record = new_record(kind, parent, Place::Own(number), labels);
         let put = self.put(&mut children, key, &record);
-        let made = put.and_then(|()| self.rootfs_of(&record)).and_then(|rootfs| mounts(&rootfs));
+        let made = put.and_then(|()| self.rootfs_of(&record)).and_then(|rootfs| {
+            if let (Some(remap), Some(upper)) = (&remap, &rootfs.upper) {
+                remap.give(upper)?;
+            }
+            mounts_of(&record, &rootfs)
+        });
         if made.is_err() {
             // The first error is the one that matters; what stays has no record and is swept.
             self.records.write(vec![(self.full(key), None)]).ok();
@@ -450,7 +461,8 @@ impl Snapshotter for LocalSnapshotter {
     }
 
     fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
-        mounts(&self.rootfs(key)?)
+        let record = self.record(key)?;
+        mounts_of(&record, &self.rootfs(key)?)
     }
 
     fn prepare(&self, key: &str, parent: Option<&str>, labels: &Labels) -> Result<Vec<Mount>> {
@@ -496,6 +508,17 @@ impl Snapshotter for LocalSnapshotter {
         self.store.sweep_homes(&known)?;
         self.store.trash().empty()
     }
+}
+
+/// With what the labels of an active snapshot say of its owners.
+fn mounts_of(record: &SnapshotRecord, rootfs: &OverlayRootfs) -> Result<Vec<Mount>> {
+    let mut mounts = mounts(rootfs)?;
+    if record.kind == Kind::Active
+        && let Some(remap) = Remap::of(&record.labels)?
+    {
+        remap.add_to(&mut mounts);
+    }
+    Ok(mounts)
 }
 
 fn new_record(kind: Kind, parent: Option<&str>, place: Place, labels: &Labels) -> SnapshotRecord {

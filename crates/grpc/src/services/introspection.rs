@@ -75,9 +75,13 @@ pub(crate) fn own_platform() -> Platform {
 impl Face {
     fn plugins(&self) -> Vec<Plugin> {
         let data = &self.options.data_root;
+        let remap = self.engine.image_store().maps_ids().then_some("remap-ids");
         let mut plugins = vec![
             with_root(plugin("content", "content"), &data.join("content")),
-            Plugin { capabilities: vec!["rebase".to_owned()], ..with_platform(plugin("snapshotter", "overlayfs")) },
+            Plugin {
+                capabilities: remap.into_iter().chain(["rebase"]).map(str::to_owned).collect(),
+                ..with_platform(plugin("snapshotter", "overlayfs"))
+            },
             with_root(plugin("metadata", "redb"), &data.join("metadata.redb")),
             with_platform(plugin("differ", "walking")),
             plugin("event", "exchange"),

@@ -80,6 +80,12 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Whether a layer holds only its own changes. Else it holds the whole tree, and is made on a copy of the one below.
     fn is_layered(&self) -> bool;
 
+    /// Whether its root file systems are overlays whose layers can be mapped to the owners of a user namespace here (containerd's `remap-ids`),
+    /// also by clients that mount themselves: containerd's want layers whose paths have a directory in common, which descriptors have not.
+    fn maps_ids(&self) -> bool {
+        false
+    }
+
     /// Whether a layer is best written as an image file ([`crate::PendingLayer::image_file`]).
     fn writes_images(&self) -> bool {
         false

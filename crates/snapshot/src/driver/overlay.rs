@@ -25,6 +25,10 @@ impl Driver for OverlayDriver {
         true
     }
 
+    fn maps_ids(&self) -> bool {
+        crate::remap::kernel_maps_overlays()
+    }
+
     fn make_layer(&self, home: &Path, _below: Option<&Path>) -> Result<PathBuf> {
         let files = home.join("fs");
         make_dir(&files, Mode::from_raw_mode(0o755))?;
