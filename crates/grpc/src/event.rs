@@ -10,6 +10,7 @@
 //! image load, tag    /images/create                  image untag             /images/delete
 //! ```
 
+mod collected;
 mod fields;
 mod publish;
 mod translate;

@@ -72,6 +72,7 @@ pub async fn serve(listener: UnixListener, face: Face) -> Result<(), ServeError>
         .add_service(service!(api::version::v1::version_server::VersionServer<Face>, face));
     tokio::select! {
         served = router.serve_with_incoming(connections(listener)) => served.map_err(ServeError::Serve),
+        () = face.clone().tell_collected() => Ok(()),
         () = face.monitor_restarts() => Ok(()),
     }
 }

@@ -59,7 +59,7 @@ pub use pull::{
 };
 pub use push::{Outgoing, OutgoingBlob};
 pub use replaced::{LayerUsers, UserOfSnapshot, UsersOfImage};
-pub use store::{Collected, CollectionCounts, ImageStore, StorageOptions, ThinPool};
+pub use store::{Collected, CollectedSnapshot, CollectionCounts, ImageStore, StorageOptions, ThinPool};
 
 type Result<T> = std::result::Result<T, ImageError>;
 

@@ -49,6 +49,7 @@ pub struct ImageStore {
     proxied: Vec<Mutex<()>>,
     collections: Collections,
     pub(crate) collector: OnceLock<Collector>,
+    teller: OnceLock<Teller>,
     pub(crate) users: OnceLock<LayerUsers>,
     /// The collector was woken and has not been here.
     is_collection_due: AtomicBool,
@@ -106,6 +107,23 @@ impl fmt::Debug for Collector {
     }
 }
 
+/// A snapshot of a tenant that nothing led to any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectedSnapshot {
+    pub tenant: String,
+    pub snapshotter: String,
+    pub key: String,
+}
+
+/// Who hears of snapshots that collections removed.
+pub(crate) struct Teller(Box<dyn Fn(CollectedSnapshot) + Send + Sync>);
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Teller")
+    }
+}
+
 /// What removal freed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -145,6 +163,7 @@ impl ImageStore {
             pins: Mutex::new(HashMap::new()),
             collections: Collections::default(),
             collector: OnceLock::new(),
+            teller: OnceLock::new(),
             users: OnceLock::new(),
             is_collection_due: AtomicBool::new(false),
             children: Mutex::new(HashMap::new()),
@@ -420,6 +439,17 @@ impl ImageStore {
     /// would look at every record of the store. The first one stays.
     pub fn collect_later(&self, collector: Box<dyn Fn() + Send + Sync>) {
         drop(self.collector.set(Collector(collector)));
+    }
+
+    /// Tells of each snapshot that a collection removes, after it is gone. It must not block. The first one stays.
+    pub fn tell_collected(&self, told: Box<dyn Fn(CollectedSnapshot) + Send + Sync>) {
+        drop(self.teller.set(Teller(told)));
+    }
+
+    pub(crate) fn collected(&self, snapshot: CollectedSnapshot) {
+        if let Some(Teller(tell)) = self.teller.get() {
+            tell(snapshot);
+        }
     }
 
     /// Something lost a reference.

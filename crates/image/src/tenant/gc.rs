@@ -11,9 +11,9 @@ use serde::Deserialize;
 use super::blob::BlobRecord;
 use super::lease::LeaseRecord;
 use super::name::NameRecord;
-use super::{Tenant, parse};
+use super::{OWN_SNAPSHOTTER, Tenant, parse};
 use crate::Result;
-use crate::store::ImageStore;
+use crate::store::{CollectedSnapshot, ImageStore};
 
 pub(super) const ROOT: &str = "containerd.io/gc.root";
 const FLAT: &str = "containerd.io/gc.flat";
@@ -31,6 +31,8 @@ pub(crate) struct Needed {
     pub(crate) homes: BTreeSet<u64>,
     /// Of external snapshotters: the snapshotter and the full key. What is below them is needed too.
     pub(crate) foreign: HashSet<(String, String)>,
+    /// Snapshots of our own snapshotter that no record names any more.
+    gone: Vec<CollectedSnapshot>,
 }
 
 /// An object of a tenant that can be live.
@@ -70,6 +72,9 @@ impl ImageStore {
         }
         if deletes && !writes.is_empty() {
             self.write(writes)?;
+            for snapshot in std::mem::take(&mut needed.gone) {
+                self.collected(snapshot);
+            }
         }
         Ok(needed)
     }
@@ -117,6 +122,11 @@ impl<'s> Sweep<'s> {
         for (key, record) in &self.snapshots {
             if !self.live.contains(&Node::Snapshot(key.clone())) {
                 writes.push(self.tenant.delete(Table::Snapshots, key));
+                needed.gone.push(CollectedSnapshot {
+                    tenant: self.tenant.name.to_owned(),
+                    snapshotter: OWN_SNAPSHOTTER.to_owned(),
+                    key: key.clone(),
+                });
                 continue;
             }
             match record.place {

@@ -12,7 +12,7 @@ use berth_types::{Classify, ErrorClass, Labels};
 use super::lease::Resource;
 use super::snapshot::WILL_BE;
 use super::{OWN_SNAPSHOTTER, Tenant, TenantSnapshotter};
-use crate::store::ImageStore;
+use crate::store::{CollectedSnapshot, ImageStore};
 use crate::{ImageError, Result};
 
 /// See the module.
@@ -247,7 +247,14 @@ impl ImageStore {
             let is_any = !dead.is_empty();
             for key in dead {
                 match snapshots.remove(&key) {
-                    Ok(()) => removed += 1,
+                    Ok(()) => {
+                        removed += 1;
+                        if let Some((tenant, key)) = key.split_once('/') {
+                            let (tenant, key, snapshotter) =
+                                (tenant.to_owned(), key.to_owned(), proxy.name().to_owned());
+                            self.collected(CollectedSnapshot { tenant, snapshotter, key });
+                        }
+                    }
                     Err(error) => tracing::debug!(key, "not collected: {}", berth_types::report(&error)),
                 }
             }

@@ -5,6 +5,9 @@ use std::process::{Child, Stdio};
 
 use berth_testkit::{Instance, wait_until};
 
+use berth_containerd_api::containerd::services::snapshots::v1::PrepareSnapshotRequest;
+use berth_containerd_api::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
+
 use super::client::{Client, block_on};
 use super::{ctr_exec, ctr_run};
 
@@ -139,6 +142,25 @@ fn filtered() {
     });
     assert_eq!(follower.topics("other"), [""; 0]);
     assert!(follower.topics("web").iter().all(|topic| topic == "/tasks/start"));
+}
+
+/// S-120: a snapshot that a collection removes is told as one that a client removes.
+#[test]
+fn s120_collected_snapshots_are_told() {
+    let instance = Instance::with_busybox();
+    let follower = Follower::start(&instance, &[]);
+    block_on(async {
+        let client = Client::connect(&instance, "default").await;
+        let request = PrepareSnapshotRequest {
+            snapshotter: "overlayfs".to_owned(),
+            key: "lost".to_owned(),
+            ..Default::default()
+        };
+        SnapshotsClient::new(client.channel.clone()).prepare(client.request(request)).await.unwrap();
+    });
+    instance.ctr(&["leases", "create", "--id", "l"]).ok();
+    instance.ctr(&["leases", "delete", "--sync", "l"]).ok();
+    follower.wait_for("lost", &["/snapshot/prepare", "/snapshot/remove"]);
 }
 
 /// S-120: every topic of containerd that `ctr` and our shim give rise to (sandboxes have tests of their own; a checkpoint is told by the shim that
