@@ -41,7 +41,7 @@ impl<'r> Container<'r> {
             fs::create_dir_all(rootfs.join(folder)).unwrap();
         }
         let busybox = rootfs.join("bin/busybox");
-        fs::copy(berth_testkit::peers::busybox(), &busybox).unwrap();
+        berth_testkit::peers::copy_program(&berth_testkit::peers::busybox(), &busybox);
         for applet in APPLETS {
             std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
         }

@@ -23,6 +23,16 @@ pub fn busybox() -> PathBuf {
     peer("bin/busybox")
 }
 
+/// A copy of a program, by a process of its own: written by this one, it could not be executed ("Text file busy") as long as a child that
+/// another thread makes just then still holds the descriptor.
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg(from).arg(to).status().expect("cp starts");
+    assert!(copied.success(), "{} is copied to {}", from.display(), to.display());
+}
+
 /// Directory of our own built binaries (`make build`).
 ///
 /// # Panics
