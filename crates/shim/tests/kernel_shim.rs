@@ -320,7 +320,7 @@ fn sockets_are_private() {
     });
 }
 
-/// S-014, S-137: layers whose owners containerd's snapshotter has the mount map (1.7 and later), under our own runtime and under another's: the image's
+/// S-014, S-137: layers whose owners containerd's snapshotter has the mount map (2.0 and later), under our own runtime and under another's: the image's
 /// files are the user namespace's root's, what is written has its host id in the upper directory.
 #[test]
 fn s137_layers_mapped_by_the_mount() {

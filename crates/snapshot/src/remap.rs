@@ -1,4 +1,4 @@
-//! Snapshots for user namespaces, as containerd's overlay snapshotter makes them (1.7 and later, capability `remap-ids`): labels of an active
+//! Snapshots for user namespaces, as containerd's overlay snapshotter makes them (2.0 and later, capability `remap-ids`): labels of an active
 //! snapshot say which owners of its layers are seen as which, and its mounts carry that on as `uidmap=` and `gidmap=`. Whoever mounts maps the lower
 //! directories; no file is copied or given to anybody. The writable directory is as it is: it belongs to the namespace's root.
 

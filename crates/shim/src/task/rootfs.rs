@@ -28,7 +28,7 @@ pub(super) fn from_wire(mounts: &[Mount], spec: &mut Spec) -> Result<Rootfs, Tas
     }
 }
 
-/// `idmap` is our own engine's; `uidmap` and `gidmap` are those of containerd's overlay snapshotter (1.7 and later).
+/// `idmap` is our own engine's; `uidmap` and `gidmap` are those of containerd's overlay snapshotter (2.0 and later).
 fn overlay(mount: &Mount) -> Result<(OverlayRootfs, LayerOwners), TaskError> {
     let mut rootfs = OverlayRootfs::default();
     let (mut is_mapped, mut uids, mut gids) = (false, Vec::new(), Vec::new());
