@@ -81,32 +81,34 @@ impl Face {
             at.elapsed() < PERIOD && watched.iter().any(|(owner, object)| owner == tenant && object.id == *id)
         });
         for (tenant, object) in &watched {
-            let seen = self.seen(tenant, object).await?;
-            let key = (tenant.clone(), object.id.clone());
-            let done = match due(&object.labels, seen, age(object.updated_at)) {
-                Some(Wanted::Running) if !starts.contains_key(&key) => {
-                    starts.insert(key, Instant::now());
-                    self.start_again(tenant, object).await
-                }
-                Some(Wanted::Stopped) => self.end_task(tenant, &object.id).await,
-                _ => Ok(()),
-            };
-            if let Err(error) = done {
+            if let Err(error) = self.bring_to(tenant, object, starts).await {
                 tracing::warn!(container_id = object.id, "restart monitor: {}", error.message());
             }
         }
         Ok(!watched.is_empty())
     }
 
+    /// What its labels ask for, where that is due.
+    async fn bring_to(&self, tenant: &Tenant, object: &ContainerObject, starts: &mut Starts) -> Result<(), Status> {
+        let seen = self.seen(tenant, object).await?;
+        let key = (tenant.clone(), object.id.clone());
+        match due(&object.labels, seen, age(object.updated_at)) {
+            Some(Wanted::Running) if !starts.contains_key(&key) => {
+                starts.insert(key, Instant::now());
+                self.start_again(tenant, object).await
+            }
+            Some(Wanted::Stopped) => self.end_task(tenant, &object.id).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// A task whose shim does not answer now is not taken for one that has ended: what runs is not killed for that.
     async fn seen(&self, tenant: &Tenant, object: &ContainerObject) -> Result<Seen, Status> {
         let request = GetRequest { container_id: object.id.clone(), ..Default::default() };
         match self.get_task(request_for(tenant, request)?).await {
             Ok(process) => Ok(Seen::Task(process.status(), process.exit_status)),
             Err(error) if error.code() == Code::NotFound => Ok(Seen::NoTask),
-            Err(error) => {
-                tracing::debug!(container_id = object.id, "restart monitor: {}", error.message());
-                Ok(Seen::NoTask)
-            }
+            Err(error) => Err(error),
         }
     }
 

@@ -8,7 +8,7 @@ use berth_types::{ChainId, Digest};
 
 use crate::Result;
 use crate::fsck::snapshots_on;
-use crate::store::{Collector, ImageStore};
+use crate::store::{Hook, ImageStore};
 
 /// Ids of containers of an image.
 pub type UsersOfImage = Box<dyn Fn(&Digest) -> Vec<String> + Send + Sync>;
@@ -60,7 +60,7 @@ impl ImageStore {
 
     /// Somebody went who may have been the last on an old copy: whoever collects is woken for [`Self::drop_replaced`].
     pub fn a_user_went(&self) {
-        if let Some(Collector(wake)) = self.collector.get()
+        if let Some(Hook(wake)) = self.collector.get()
             && self.snapshots.has_replaced()
         {
             wake();

@@ -48,8 +48,10 @@ pub struct ImageStore {
     /// One for each of `proxies`, held while its snapshots and what refers to them change together; before `changing`.
     proxied: Vec<Mutex<()>>,
     collections: Collections,
-    pub(crate) collector: OnceLock<Collector>,
-    teller: OnceLock<Teller>,
+    /// Wakes who collects.
+    pub(crate) collector: OnceLock<Hook<dyn Fn() + Send + Sync>>,
+    /// Hears of snapshots that collections removed.
+    teller: OnceLock<Hook<dyn Fn(CollectedSnapshot) + Send + Sync>>,
     pub(crate) users: OnceLock<LayerUsers>,
     /// The collector was woken and has not been here.
     is_collection_due: AtomicBool,
@@ -98,12 +100,12 @@ pub struct CollectionCounts {
 /// Manifests whose references are remembered.
 const CHILDREN_MAX: usize = 4096;
 
-/// Wakes who collects.
-pub(crate) struct Collector(pub(crate) Box<dyn Fn() + Send + Sync>);
+/// Somebody who is called; there is nothing to show of it.
+pub(crate) struct Hook<F: ?Sized>(pub(crate) Box<F>);
 
-impl fmt::Debug for Collector {
+impl<F: ?Sized> fmt::Debug for Hook<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Collector")
+        f.write_str("Hook")
     }
 }
 
@@ -113,15 +115,6 @@ pub struct CollectedSnapshot {
     pub tenant: String,
     pub snapshotter: String,
     pub key: String,
-}
-
-/// Who hears of snapshots that collections removed.
-pub(crate) struct Teller(Box<dyn Fn(CollectedSnapshot) + Send + Sync>);
-
-impl fmt::Debug for Teller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Teller")
-    }
 }
 
 /// What removal freed.
@@ -438,16 +431,16 @@ impl ImageStore {
     /// From now on what a removal leaves unneeded is collected a moment later, by whoever `collector` wakes: not by each removal itself, which
     /// would look at every record of the store. The first one stays.
     pub fn collect_later(&self, collector: Box<dyn Fn() + Send + Sync>) {
-        drop(self.collector.set(Collector(collector)));
+        drop(self.collector.set(Hook(collector)));
     }
 
     /// Tells of each snapshot that a collection removes, after it is gone. It must not block. The first one stays.
     pub fn tell_collected(&self, told: Box<dyn Fn(CollectedSnapshot) + Send + Sync>) {
-        drop(self.teller.set(Teller(told)));
+        drop(self.teller.set(Hook(told)));
     }
 
     pub(crate) fn collected(&self, snapshot: CollectedSnapshot) {
-        if let Some(Teller(tell)) = self.teller.get() {
+        if let Some(Hook(tell)) = self.teller.get() {
             tell(snapshot);
         }
     }
@@ -455,7 +448,7 @@ impl ImageStore {
     /// Something lost a reference.
     pub(crate) fn collection_is_due(&self, changing: &MutexGuard<'_, ()>) -> Result<()> {
         match self.collector.get() {
-            Some(Collector(wake)) => {
+            Some(Hook(wake)) => {
                 self.is_collection_due.store(true, Ordering::Relaxed);
                 wake();
             }

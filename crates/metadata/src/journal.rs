@@ -46,12 +46,23 @@ pub(crate) struct Journal {
     /// How much of it is allocated: less than [`JOURNAL_BYTES`] where the disk had no room.
     capacity: usize,
     generation: Generation,
+    position: Position,
+    record: Vec<u8>,
+}
+
+/// Where the next record goes, and what it follows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Position {
     /// Of the last record.
     hash: [u8; 32],
     sequence: u32,
-    /// Where the next record goes.
     end: usize,
-    record: Vec<u8>,
+}
+
+impl Position {
+    fn behind(self, hash: [u8; 32], record_len: usize) -> Self {
+        Self { hash, sequence: self.sequence.wrapping_add(1), end: self.end + record_len.next_multiple_of(BLOCK_BYTES) }
+    }
 }
 
 impl Journal {
@@ -62,8 +73,7 @@ impl Journal {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let capacity = bytes.len();
-        let mut journal =
-            Self { path, file, capacity, generation, hash: [0; 32], sequence: 0, end: 0, record: Vec::new() };
+        let mut journal = Self { path, file, capacity, generation, position: Position::default(), record: Vec::new() };
         let mut payloads = Vec::new();
         while let Some(payload) = journal.next_of(&bytes) {
             payloads.push(payload);
@@ -98,40 +108,46 @@ impl Journal {
 
     /// Whether a payload fits behind what is here.
     pub(crate) const fn has_room(&self, payload_len: usize) -> bool {
-        HEADER_BYTES + payload_len <= self.capacity.saturating_sub(self.end)
+        HEADER_BYTES + payload_len <= self.capacity.saturating_sub(self.position.end)
     }
 
     /// The database has everything: the records here are stale.
     pub(crate) fn restart(&mut self, generation: Generation) {
-        (self.generation, self.hash, self.sequence, self.end) = (generation, [0; 32], 0, 0);
+        (self.generation, self.position) = (generation, Position::default());
         // There may be room now that was not there when it was opened; without, the database is flushed in its place.
         drop(self.allocate());
     }
 
-    /// Writes a record, `is_flushed`: to the disk. It survives the end of this process either way. After an error it is not there.
-    pub(crate) fn append(&mut self, payload: &[u8], is_flushed: bool) -> io::Result<()> {
+    /// Writes a record, `is_flushed`: to the disk. It survives the end of this process either way. After an error it is not there. Returns what
+    /// [`Self::take_back`] needs.
+    pub(crate) fn append(&mut self, payload: &[u8], is_flushed: bool) -> io::Result<Position> {
+        let before = self.position;
         let hash = self.lay_out(payload);
-        let written = self.file.write_all_at(&self.record, self.end as u64);
-        let done = written.and_then(|()| if is_flushed { self.file.sync_data() } else { Ok(()) });
-        if let Err(error) = done {
-            // What cannot be taken back either is replayed at most after a crash: nobody was told that it is not there for good.
-            drop(self.file.write_all_at(&[0; HEADER_BYTES], self.end as u64));
-            return Err(error);
-        }
-        (self.hash, self.sequence, self.end) = (hash, self.sequence.wrapping_add(1), self.end + self.record.len());
+        let written = self.file.write_all_at(&self.record, before.end as u64);
+        self.position = before.behind(hash, self.record.len());
         self.record.clear();
         self.record.shrink_to(KEPT_BYTES);
-        Ok(())
+        if let Err(error) = written.and_then(|()| if is_flushed { self.file.sync_data() } else { Ok(()) }) {
+            self.take_back(before);
+            return Err(error);
+        }
+        Ok(before)
+    }
+
+    /// The last record is not to be there. Where the disk refuses that, too, a crash brings it back at most: nobody was told that it is gone for good.
+    pub(crate) fn take_back(&mut self, before: Position) {
+        self.position = before;
+        drop(self.file.write_all_at(&[0; HEADER_BYTES], before.end as u64));
     }
 
     fn lay_out(&mut self, payload: &[u8]) -> [u8; 32] {
         let record = &mut self.record;
         record.clear();
         record.extend_from_slice(&self.generation);
-        record.extend_from_slice(&self.sequence.to_le_bytes());
+        record.extend_from_slice(&self.position.sequence.to_le_bytes());
         record.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
         record.resize(HASH_AT, 0);
-        let hash = chained(&self.hash, record, payload);
+        let hash = chained(&self.position.hash, record, payload);
         record.extend_from_slice(&hash);
         record.extend_from_slice(payload);
         record.resize(record.len().next_multiple_of(BLOCK_BYTES), 0);
@@ -140,21 +156,20 @@ impl Journal {
 
     /// The payload at the end of what was read, and takes it as read.
     fn next_of(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let (header, rest) = bytes.get(self.end..)?.split_at_checked(HEADER_BYTES)?;
+        let (header, rest) = bytes.get(self.position.end..)?.split_at_checked(HEADER_BYTES)?;
         let (head, hash) = header.split_at(HASH_AT);
         let (generation, rest_of_head) = head.split_first_chunk::<16>()?;
         let (sequence, rest_of_head) = rest_of_head.split_first_chunk::<4>()?;
         let (payload_len, _) = rest_of_head.split_first_chunk::<4>()?;
-        if *generation != self.generation || u32::from_le_bytes(*sequence) != self.sequence {
+        if *generation != self.generation || u32::from_le_bytes(*sequence) != self.position.sequence {
             return None;
         }
         let payload = rest.get(..usize::try_from(u32::from_le_bytes(*payload_len)).ok()?)?;
-        let expected = chained(&self.hash, head, payload);
+        let expected = chained(&self.position.hash, head, payload);
         if hash != expected {
             return None;
         }
-        self.end = (self.end + HEADER_BYTES + payload.len()).next_multiple_of(BLOCK_BYTES);
-        (self.hash, self.sequence) = (expected, self.sequence.wrapping_add(1));
+        self.position = self.position.behind(expected, HEADER_BYTES + payload.len());
         Some(payload.to_vec())
     }
 }

@@ -89,9 +89,12 @@ impl Store {
         let transaction = self.begin(redb::Durability::None)?;
         apply(&transaction, writes)?;
         // In this order: what cannot be applied is never in the journal, and dropped, a transaction changes nothing.
-        journal.append(&payload, durability == Durability::Immediate)?;
+        let before = journal.append(&payload, durability == Durability::Immediate)?;
+        if let Err(error) = transaction.commit() {
+            journal.take_back(before);
+            return Err(error.into());
+        }
         self.is_behind.store(true, Ordering::Relaxed);
-        transaction.commit()?;
         let counter = match durability {
             Durability::Immediate => &self.counters.immediate,
             Durability::Eventual => &self.counters.eventual,

@@ -313,6 +313,21 @@ fn more_than_the_journal_holds() {
     assert_eq!(scratch.facts(), ["before", "huge"], "flushed with all before it, and the journal is of a later state");
 }
 
+/// A record that was taken back is not there, and the next stands in its place.
+#[test]
+fn a_record_is_taken_back() {
+    let scratch = scratch();
+    let path = scratch.journal();
+    let (mut journal, _) = journal::Journal::open(path.clone(), [7; 16]).unwrap();
+    journal.append(b"first", true).unwrap();
+    let before = journal.append(b"wrong", true).unwrap();
+    journal.take_back(before);
+    let payloads = || journal::Journal::open(path.clone(), [7; 16]).unwrap().1;
+    assert_eq!(payloads(), [b"first"]);
+    journal.append(b"other", false).unwrap();
+    assert_eq!(payloads(), [b"first", b"other"]);
+}
+
 /// A journal that is none of ours to the last bit is an error, not an empty one, where its checksum says that we wrote it.
 #[test]
 fn a_record_of_a_later_version_is_an_error() {
