@@ -30,6 +30,7 @@ mod error;
 mod home;
 mod layer;
 mod ledger;
+mod mount;
 mod recovery;
 mod remap;
 mod replaced;
@@ -56,9 +57,10 @@ pub use error::SnapshotError;
 pub use layer::PendingLayer;
 use layer::{LAYER_FILE, LayerRecord};
 pub use ledger::{LayerSize, WalkCounts};
+pub use mount::{Mount, mounts, rootfs_of_mounts};
 pub use snapshotter::{
-    Info, Kind, LocalSnapshotter, MemoryRecords, Mount, Place, RecordWrite, Records, RecordsError, SnapshotRecord,
-    Snapshotter, Usage, mounts, rootfs_of_mounts,
+    Info, Kind, LocalSnapshotter, MemoryRecords, Place, RecordWrite, Records, RecordsError, SnapshotRecord,
+    Snapshotter, Usage,
 };
 pub use trash::Trash;
 
